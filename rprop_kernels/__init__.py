@@ -1,0 +1,12 @@
+"""Rprop as it was published, fast: kernels in Cython and Numba, optimizers for PyTorch and NumPy.
+
+The optimizers are in :mod:`rprop_kernels.torch` and :mod:`rprop_kernels.numpy`; this module imports
+neither torch nor numba.
+"""
+
+from .config import show_config
+from .kernels import available_backends
+from .variants import VARIANTS
+
+__version__ = "0.1.0"
+__all__ = ["VARIANTS", "__version__", "available_backends", "show_config"]

@@ -1,0 +1,72 @@
+"""The one place that checks lr, etas and step_sizes of the four classes, and says what is wrong.
+
+The drop-in ``rprop_kernels.torch.Rprop`` keeps torch's own checks instead.
+"""
+
+import math
+from typing import NamedTuple
+
+from .kernels.state import STEP_LIMIT
+
+
+class Hyperparameters(NamedTuple):
+    """What a kernel is given: Python floats, cast to the array's dtype once, before the loop."""
+
+    eta_minus: float
+    eta_plus: float
+    step_min: float
+    step_max: float
+
+
+def _pair(name: str, value: object) -> tuple[float, float]:
+    try:
+        first, second = value  # type: ignore[misc]
+        return float(first), float(second)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be two numbers, got {value!r}: pass a tuple such as "
+                         f"{'(0.5, 1.2)' if name == 'etas' else '(1e-6, 50.0)'}") from None
+
+
+def check(etas: object, step_sizes: object) -> Hyperparameters:
+    """The four numbers of a rule as floats.
+
+    Args:
+        etas: ``(eta_minus, eta_plus)`` with 0 < eta_minus < 1 < eta_plus, both finite.
+        step_sizes: ``(D_min, D_max)`` with 0 <= D_min <= D_max <= 2**31.
+
+    Raises:
+        ValueError: naming the argument, its value and the remedy.
+    """
+    eta_minus, eta_plus = _pair("etas", etas)
+    if not (0.0 < eta_minus < 1.0 < eta_plus < math.inf):
+        raise ValueError(f"Invalid eta values: {eta_minus}, {eta_plus}: etas = (eta_minus, eta_plus) "
+                         "must satisfy 0 < eta_minus < 1 < eta_plus (default (0.5, 1.2))")
+    step_min, step_max = _pair("step_sizes", step_sizes)
+    if not (0.0 <= step_min <= step_max):
+        raise ValueError(f"Invalid step sizes: {step_min}, {step_max}: step_sizes = (D_min, D_max) "
+                         "must satisfy 0 <= D_min <= D_max (default (1e-6, 50.0))")
+    if not (0.0 < step_max <= STEP_LIMIT):
+        raise ValueError(f"Invalid step sizes: {step_min}, {step_max}: step_sizes[1] (D_max) must be above 0 "
+                         f"and at most 2**31 = {STEP_LIMIT:.0f}; larger steps cannot be remembered exactly")
+    return Hyperparameters(eta_minus, eta_plus, step_min, step_max)
+
+
+def check_lr(lr: object, step_sizes: tuple[float, float]) -> float:
+    """The first step size as a float.
+
+    Args:
+        lr: D at the start, above 0 and within ``step_sizes``.
+        step_sizes: ``(D_min, D_max)``, already checked.
+
+    Raises:
+        ValueError: naming the value and the remedy.
+    """
+    try:
+        value = float(lr)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"lr must be one number, got {lr!r}: pass a float such as 0.01") from None
+    low, high = step_sizes
+    if not (value > 0.0 and low <= value <= high):
+        raise ValueError(f"Invalid learning rate: {value}: lr is the first step size and must be above 0 and "
+                         f"within step_sizes = ({low}, {high}); change lr or widen step_sizes")
+    return value

@@ -1,0 +1,69 @@
+"""Choice of a backend: what there is, why something is missing, and which one to use.
+
+Every backend is a module with the same ``KERNELS`` table (a key a variant) and the same ``step`` function,
+described in :mod:`.numpy_`. Nothing is imported before it is asked for.
+"""
+
+import importlib
+import os
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Final
+
+BACKENDS: Final = ("cython", "numba", "numpy", "torch", "triton")
+"""In order of preference; the first that is available is the default."""
+
+ENVIRONMENT: Final = "RPROP_KERNELS_BACKEND"
+
+
+def why_missing(name: str) -> str | None:
+    """None where the backend can be used, else the reason and the remedy."""
+    if name == "cython":
+        try:
+            importlib.import_module("rprop_kernels.kernels._native")
+        except ImportError as error:
+            return (f"its compiled extension did not load ({error}): install a wheel, or a C compiler and the Python "
+                    "headers, then reinstall with RPROP_KERNELS_REQUIRE_EXTENSION=1 to see the build's error")
+    elif name == "numba":
+        if find_spec("numba") is None:
+            return "numba is not installed: pip install 'rprop_kernels[numba]'"
+    elif name == "torch":
+        if find_spec("torch") is None:
+            return "torch is not installed: pip install 'rprop_kernels[torch]'"
+    elif name == "triton":
+        if find_spec("triton") is None:
+            return "triton is not installed: it comes with the CUDA builds of torch"
+    elif name != "numpy":
+        return "there is no such backend"
+    return None
+
+
+def available_backends() -> tuple[str, ...]:
+    """Names of the backends that can be used here, in order of preference."""
+    return tuple(name for name in BACKENDS if why_missing(name) is None)
+
+
+def choose(backend: str | None, among: tuple[str, ...]) -> str:
+    """The backend to use: the argument, else the environment variable, else the first available one.
+
+    Args:
+        backend: a name, or None.
+        among: the backends that the caller can work with.
+
+    Raises:
+        ValueError: the one asked for is unknown or missing; the message lists what there is and why not.
+    """
+    asked, origin = backend, "backend="
+    if asked is None:
+        asked, origin = os.environ.get(ENVIRONMENT) or None, ENVIRONMENT + "="
+    if asked is None:
+        return next(name for name in among if why_missing(name) is None)
+    if asked in among and why_missing(asked) is None:
+        return asked
+    rows = (f"  {name}: {why_missing(name) or 'available'}" for name in among)
+    raise ValueError(f"{origin}{asked!r} cannot be used here. There is:\n" + "\n".join(rows))
+
+
+def load(name: str) -> ModuleType:
+    """The module of a backend."""
+    return importlib.import_module(f"rprop_kernels.kernels.{name}_")

@@ -1,0 +1,33 @@
+"""The extension, and nothing else: what the package is stands in pyproject.toml.
+
+Without a working C compiler the install goes on and the package runs on its other backends
+(``rprop_kernels.show_config()`` says so). ``RPROP_KERNELS_REQUIRE_EXTENSION=1`` makes a failed
+build an error: for wheels and CI, where an empty wheel would be worse than none.
+"""
+
+import os
+import sys
+
+from setuptools import Extension, setup
+
+if sys.platform == "win32":
+    compile_args = ["/O2", "/fp:precise"]
+else:
+    # -ffp-contract=off: a fused multiply-add would change bits between instruction sets.
+    # -fno-trapping-math -fno-math-errno: let the branch-free rules vectorise; no value depends on them.
+    compile_args = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
+
+setup(
+    ext_modules=[
+        Extension(
+            "rprop_kernels.kernels._native",
+            sources=["src/_native.pyx"],
+            depends=["src/cells.h"],
+            include_dirs=["src"],
+            define_macros=[("Py_LIMITED_API", "0x030b0000")],
+            py_limited_api=True,
+            extra_compile_args=compile_args,
+            optional=os.environ.get("RPROP_KERNELS_REQUIRE_EXTENSION", "") in ("", "0"),
+        )
+    ]
+)
