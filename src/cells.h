@@ -1,0 +1,99 @@
+/* What Cython cannot say: the two 16-bit floating types, and functions compiled for an instruction set. */
+#ifndef RPROP_CELLS_H
+#define RPROP_CELLS_H
+
+#include <stdint.h>
+#include <string.h>
+
+/* IEEE binary16 and bfloat16, kept as bits. Structs, so that the two are different types. */
+typedef struct { uint16_t bits; } half_cell;
+typedef struct { uint16_t bits; } brain_cell;
+
+#if defined(_MSC_VER)
+#define RPROP_INLINE __forceinline
+#else
+#define RPROP_INLINE inline __attribute__((always_inline))
+#endif
+
+/* x86-64-v4 has AVX-512, x86-64-v3 AVX2. gcc from 12 on knows both by these names; elsewhere the
+ * baseline is all there is (NEON on arm64, which the compiler uses by itself). */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define RPROP_LEVELS 3
+#define RPROP_V3 __attribute__((target("arch=x86-64-v3")))
+#define RPROP_V4 __attribute__((target("arch=x86-64-v4")))
+static int rprop_best_level(void) {
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("x86-64-v4")) return 2;
+    return __builtin_cpu_supports("x86-64-v3") ? 1 : 0;
+}
+#else
+#define RPROP_LEVELS 1
+#define RPROP_V3
+#define RPROP_V4
+static int rprop_best_level(void) { return 0; }
+#endif
+
+static RPROP_INLINE uint32_t float_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
+static RPROP_INLINE float bits_float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
+
+/* Integer conversions vectorise at every level, where _Float16 arithmetic stays scalar. All selects are
+ * branch-free. Rounding is to nearest, ties to even, as in torch and in hardware. */
+
+static RPROP_INLINE float half_to_float(half_cell h) {
+    uint32_t sign = (uint32_t)(h.bits & 0x8000u) << 16;
+    uint32_t magnitude = h.bits & 0x7fffu;
+    uint32_t rebias = magnitude < 0x7c00u ? 112u << 23 : 224u << 23; /* inf and NaN keep all exponent bits */
+    uint32_t normal = (magnitude << 13) + rebias;
+    uint32_t denormal = float_bits((float)(int32_t)magnitude * 0x1p-24f); /* exact, also where denormals are flushed */
+    return bits_float((magnitude < 0x0400u ? denormal : normal) | sign);
+}
+
+static RPROP_INLINE half_cell float_to_half(float x) {
+    uint32_t u = float_bits(x);
+    uint32_t sign = (u >> 16) & 0x8000u;
+    uint32_t magnitude = u & 0x7fffffffu;
+    uint32_t normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - (112u << 23)) >> 13;
+    uint32_t denormal = float_bits(bits_float(magnitude) + 0.5f) - 0x3f000000u; /* 0.5 has the ulp 2^-24 */
+    uint32_t finite = magnitude < 0x38800000u ? denormal : normal;
+    half_cell h;
+    finite = finite > 0x7c00u ? 0x7c00u : finite;
+    finite = magnitude > 0x7f7fffffu ? 0x7c00u : finite;
+    finite = magnitude > 0x7f800000u ? 0x7e00u : finite;
+    h.bits = (uint16_t)(finite | sign);
+    return h;
+}
+
+static RPROP_INLINE float brain_to_float(brain_cell b) { return bits_float((uint32_t)b.bits << 16); }
+
+static RPROP_INLINE brain_cell float_to_brain(float x) {
+    uint32_t u = float_bits(x);
+    uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    brain_cell b;
+    b.bits = (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
+    return b;
+}
+
+/* The part of the DLPack exchange table that is used (DLPack 1.2, "dlpack_exchange_api"). */
+typedef struct { uint32_t major, minor; } dl_version;
+typedef struct dl_header { dl_version version; struct dl_header *previous; } dl_header;
+typedef struct {
+    void *data;
+    int32_t device_type, device_id;
+    int32_t ndim;
+    uint8_t code, bits;
+    uint16_t lanes;
+    int64_t *shape, *strides;
+    uint64_t byte_offset;
+} dl_tensor;
+typedef struct {
+    dl_header header;
+    void *allocate, *managed_from_object, *managed_to_object;
+    int (*describe)(void *object, dl_tensor *out);
+    void *current_stream;
+} dl_exchange;
+
+/* libgomp's entry points, found at run time: see kernels/cython_.py. */
+typedef void (*gomp_parallel)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+typedef int (*omp_query)(void);
+
+#endif
