@@ -1,4 +1,5 @@
-"""The full check of NumPy arrays before a step: what is wrong, and the remedy, before the first weight is touched.
+"""The full check of NumPy arrays before a step: what is wrong, and the remedy, before the first weight is
+touched.
 
 Native kernels look at their arrays themselves and answer False when they are not certain; then this runs,
 in Python, and raises the error that says why. Arrays that pass it can go to the NumPy kernels.
@@ -29,11 +30,11 @@ def check(weights: Sequence[Any], gradients: Sequence[Any] | None = None) -> Non
         name = f"params[{index}]"
         _check_kind(name, weight)
         if not weight.flags.writeable:
-            raise ValueError(f"{name} is read-only and is updated in place: pass a copy, or call "
-                             "its setflags(write=True)")
+            raise ValueError(f"{name} is read-only and is updated in place: pass a copy, or call its "
+                             "setflags(write=True)")
         if _overlaps_itself(weight):
-            raise ValueError(f"{name} (shape {weight.shape}, strides {weight.strides}) has several elements in the "
-                             "same memory: pass a copy, such as np.ascontiguousarray(x)")
+            raise ValueError(f"{name} (shape {weight.shape}, strides {weight.strides}) has several elements "
+                             "in the same memory: pass a copy, such as np.ascontiguousarray(x)")
     if gradients is not None:
         if len(gradients) != len(weights):
             raise ValueError(f"{len(gradients)} gradients for {len(weights)} parameters: pass one for each, "
@@ -42,11 +43,11 @@ def check(weights: Sequence[Any], gradients: Sequence[Any] | None = None) -> Non
             name = f"grads[{index}]"
             _check_kind(name, gradient)
             if gradient.shape != weight.shape:
-                raise ValueError(f"{name} has shape {gradient.shape}, its parameter {weight.shape}: "
-                                 f"pass a gradient of the parameter's shape")
+                raise ValueError(f"{name} has shape {gradient.shape}, its parameter {weight.shape}: pass a "
+                                 "gradient of the parameter's shape")
             if gradient.dtype != weight.dtype:
-                raise TypeError(f"{name} is {gradient.dtype}, its parameter {weight.dtype}: "
-                                f"pass it as grad.astype(np.{weight.dtype})")
+                raise TypeError(f"{name} is {gradient.dtype}, its parameter {weight.dtype}: pass it as "
+                                f"grad.astype(np.{weight.dtype})")
     _check_apart(weights, () if gradients is None else gradients)
 
 
@@ -54,8 +55,8 @@ def _check_kind(name: str, array: Any) -> None:
     """An array of a dtype that the kernels take."""
     if type(array) not in (np.ndarray, np.memmap):
         remedy = "np.asarray(x)" if isinstance(array, np.ndarray) else "np.array(x, dtype=float)"
-        raise TypeError(f"{name} is a {type(array).__module__}.{type(array).__qualname__}, not a numpy.ndarray: "
-                        f"pass {remedy}")
+        raise TypeError(f"{name} is a {type(array).__module__}.{type(array).__qualname__}, not a "
+                        f"numpy.ndarray: pass {remedy}")
     dtype = array.dtype
     if dtype in DTYPES:
         return
@@ -65,7 +66,8 @@ def _check_kind(name: str, array: Any) -> None:
     if dtype.kind in "iub":
         raise TypeError(f"{name} is {dtype}: whole numbers cannot take Rprop's steps; pass x.astype(float)")
     if dtype == np.float16:
-        raise TypeError(f"{name} is float16, which the NumPy optimizers do not take: pass x.astype(np.float32)")
+        raise TypeError(f"{name} is float16, which the NumPy optimizers do not take: pass "
+                        "x.astype(np.float32)")
     raise TypeError(f"{name} is {dtype}: pass float32 or float64, such as x.astype(float)")
 
 
@@ -87,7 +89,8 @@ def _overlaps_itself(array: NDArray[Any]) -> bool:
     if array.size < 2 or array.flags.c_contiguous or array.flags.f_contiguous:
         return False
     reach = array.itemsize
-    axes = sorted((abs(stride), length) for length, stride in zip(array.shape, array.strides, strict=True) if length > 1)
+    axes = sorted((abs(stride), length)
+                  for length, stride in zip(array.shape, array.strides, strict=True) if length > 1)
     for stride, length in axes:
         if stride < reach:
             break
@@ -107,10 +110,11 @@ def _check_apart(weights: Sequence[NDArray[Any]], gradients: Sequence[NDArray[An
         for index, weight in enumerate(weights) for other in (*weights[:index], *gradients)
     ):
         return
-    spans = [(*_extent(array), f"{kind}[{index}]", array)
-             for kind, arrays in (("params", weights), ("grads", gradients)) for index, array in enumerate(arrays)]
+    named = [(f"params[{index}]", array) for index, array in enumerate(weights)]
+    named += [(f"grads[{index}]", array) for index, array in enumerate(gradients)]
+    spans = [(*_extent(array), name, array) for name, array in named]
     spans.sort(key=lambda span: span[:2])
-    live: list[tuple[int, int, str, NDArray[Any]]] = []  # spans that reach beyond the start of the current one
+    live: list[tuple[int, int, str, NDArray[Any]]] = []  # they reach beyond the current one's start
     for span in spans:
         low, high, name, array = span
         if low == high:
@@ -127,6 +131,6 @@ def _check_apart(weights: Sequence[NDArray[Any]], gradients: Sequence[NDArray[An
 
 def _shares_memory(one: NDArray[Any], other: NDArray[Any]) -> bool:
     try:
-        return np.shares_memory(one, other, max_work=1_000_000)
+        return np.shares_memory(one, other, max_work=1_000_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True  # no one has shown that they are apart
