@@ -774,30 +774,59 @@ cdef struct Entry:
 
 cdef class Torch:
     """What this module must know of torch: given once by Python, so that nothing here imports it."""
-    cdef readonly object tensor, parameter, is_neg, increment_version, modes, threads
+    cdef object tensor, parameter, is_neg, increment_version, modes, threads, kinds, cpu, strided
     cdef dl_exchange* exchange
 
-    def __init__(self, tensor, parameter, is_neg, increment_version, modes, threads, exchange):
-        """``modes``: functions that return 0 or None where no dispatch mode, tracer or the like is active;
-        ``threads``: see run_all; ``exchange``: the capsule of the DLPack exchange table."""
+    def __init__(self, tensor, parameter, is_neg, increment_version, modes, threads, exchange, kinds, cpu, strided):
+        """``modes``: functions that return something true where a dispatch mode, tracer or the like is active;
+        ``threads``: see run_all; ``exchange``: the capsule of the DLPack exchange table, or None to read tensors
+        by their Python attributes; for that ``kinds``, {dtype: (code, bits)}, ``cpu``, the device, and ``strided``,
+        the layout."""
         self.tensor, self.parameter, self.is_neg = tensor, parameter, is_neg
         self.increment_version, self.modes, self.threads = increment_version, modes, threads
+        self.kinds, self.cpu, self.strided = kinds, cpu, strided
+        self.exchange = NULL
+        if exchange is None:
+            return
         cdef dl_header* header = <dl_header*>PyCapsule_GetPointer(exchange, b"dlpack_exchange_api")
         while header != NULL and header.version.major != 1:
             header = header.previous
-        if header == NULL:
-            raise ImportError("torch offers no DLPack exchange table of version 1")
         self.exchange = <dl_exchange*>header
 
-    cdef int describe(self, PyObject* tensor, dl_tensor* out) except -1:
-        """Fill ``out`` for a plain CPU tensor; -2 (no error set) for anything else."""
+    cdef int describe(self, PyObject* tensor, dl_tensor* out, int64_t* room) except -1:
+        """Fill ``out`` for a plain CPU tensor; -2 (no error set) for anything else. ``room`` holds shape and
+        strides where they must be copied."""
         cdef PyObject* kind = type_of(tensor)
         if kind != <PyObject*>self.tensor and kind != <PyObject*>self.parameter:
             return -2
+        if self.exchange == NULL:
+            return self.describe_slowly(<object>tensor, out, room)
         if self.exchange.describe(tensor, out) != 0:
             PyErr_Clear()
             return -2
         return 0 if out.device_type == 1 and out.lanes == 1 else -2
+
+    cdef int describe_slowly(self, object tensor, dl_tensor* out, int64_t* room) except -1:
+        cdef int d
+        try:
+            known = self.kinds.get(tensor.dtype)
+            if known is None or tensor.device != self.cpu or tensor.layout is not self.strided:
+                return -2
+            out.code, out.bits = known
+            out.data = <void*><uintptr_t>tensor.data_ptr()
+            shape, strides = tensor.shape, tensor.stride()
+            out.ndim = len(shape)
+            if out.ndim > MAX_DIMS:
+                return -2
+            for d in range(out.ndim):
+                room[d] = shape[d]
+                room[MAX_DIMS + d] = strides[d]
+        except (RuntimeError, NotImplementedError):       # tensors without memory of their own
+            return -2
+        out.shape = room
+        out.strides = room + MAX_DIMS
+        out.byte_offset = 0
+        return 0
 
 cdef int torch_kind(dl_tensor* t) noexcept:
     if t.code == 2:
@@ -841,7 +870,7 @@ cdef class TorchStep:
         PyMem_Free(self.entries)
         PyMem_Free(self.counters)
 
-    def plan(self, dict state, list param_groups, list numbers):
+    def plan(self, state, list param_groups, list numbers):
         """Remember which objects make up the optimizer.
 
         ``numbers``: for each group (etas, step_sizes, maximize, lr or None, five), where ``five`` holds, for
@@ -869,7 +898,7 @@ cdef class TorchStep:
             groups.append((len(group["params"]), tuple(etas), tuple(step_sizes), maximize, lr, five))
         self.groups = groups
 
-    def __call__(self, int rule, dict state, list param_groups, bytes verdicts, Py_ssize_t threshold):
+    def __call__(self, int rule, state, list param_groups, bytes verdicts, Py_ssize_t threshold):
         """One step; returns an Outcome. ``rule`` is a Rule; ``verdicts`` is None, or holds one a row."""
         cdef int outcome
         cdef Py_ssize_t i
@@ -901,7 +930,7 @@ cdef class TorchStep:
         finally:
             self.busy = False
 
-    cdef int collect(self, int rule, dict state, list param_groups, bytes verdicts, list written,
+    cdef int collect(self, int rule, object state, list param_groups, bytes verdicts, list written,
                      list gradients) except -1:
         cdef Work* work = &self.work
         cdef PyObject* key
@@ -913,9 +942,10 @@ cdef class TorchStep:
         cdef int outcome
         cdef Slot* slot = self.slots
         cdef tuple seen, five
-        cdef dict group
         cdef list params
         clear(work)
+        if not isinstance(state, dict):                 # a mapping of the user's own
+            return REFUSED
         self.n_counters = 0
         if verdicts is not None:
             work.verdicts = <const unsigned char*><const char*>verdicts
@@ -962,6 +992,7 @@ cdef class TorchStep:
         cdef Torch torch = self.torch
         cdef dl_tensor t[4]
         cdef dl_tensor counter
+        cdef int64_t room[5][2 * MAX_DIMS]
         cdef PyObject* found[4]
         cdef PyObject* key
         cdef void* at[4]
@@ -983,7 +1014,7 @@ cdef class TorchStep:
         for i in range(arrays):
             if found[i] == NULL:
                 return STALE
-            if torch.describe(found[i], &t[i]) < 0:
+            if torch.describe(found[i], &t[i], room[i]) < 0:
                 return REFUSED
         if torch.is_neg(parameter) or torch.is_neg(gradient):        # DLPack does not tell
             return REFUSED
@@ -1014,7 +1045,7 @@ cdef class TorchStep:
             key = PyDict_GetItemWithError(state, "step")
             if key == NULL:
                 return STALE
-            if torch.describe(key, &counter) < 0 or counter.ndim != 0 or counter.code != 2 or counter.bits < 32 \
+            if torch.describe(key, &counter, room[4]) < 0 or counter.ndim != 0 or counter.code != 2 or counter.bits < 32 \
                     or counter.bits > 64 or counter.data == NULL:
                 return REFUSED
             grow(<void**>&self.counters, &self.room_counters, self.n_counters + 1, sizeof(Counter))
