@@ -349,21 +349,20 @@ class _Rprop:
                 raise ValueError(f"{type(self).__name__} needs the loss: pass it as step(grads, loss), or "
                                  "use IRpropMinus, which needs none")
             return BETTER, self._previous
-        if type(loss) is not float:
-            loss = self._number_or_rows(loss)
+        loss = self._number_or_rows(loss)
         previous = self._previous
-        if previous is not None and np.shape(previous) != np.shape(loss):
-            raise ValueError(f"loss has shape {np.shape(loss)}, that of the step before "
-                             f"{np.shape(previous)}: pass the same kind of loss on every step")
         verdict: Verdict
-        if isinstance(loss, float):
-            assert previous is None or isinstance(previous, float)
+        if isinstance(loss, float) and not isinstance(previous, np.ndarray):
             verdict, previous = judge(loss, previous, self.maximize)
             unknown = previous is None
-        else:
-            assert previous is None or isinstance(previous, np.ndarray)
+        elif isinstance(loss, np.ndarray) and not isinstance(previous, float) and (
+                previous is None or previous.shape == loss.shape):
             verdict, previous = judge_rows(loss, previous, self.maximize)
             unknown = bool(np.isnan(previous).any())
+        else:
+            raise ValueError(f"loss has shape {np.shape(loss)}, that of the step before "
+                             f"{np.shape(previous)}: "
+                             "pass the same kind of loss on every step")
         if unknown:
             text = (f"the first loss is {loss}: there is no earlier point to return to, so the step follows "
                     "the gradient; start where the loss is finite")
@@ -372,6 +371,8 @@ class _Rprop:
 
     def _number_or_rows(self, loss: ArrayLike) -> float | Array:
         """The loss as a float, or as a float64 array of shape (B,)."""
+        if type(loss) is float:
+            return loss
         value = _real("loss", loss)
         shapes = [weight.shape for weight in self._weights]
         if value.ndim == 0 or (value.shape == (1,) and any(shape[:1] != (1,) for shape in shapes)):
@@ -561,6 +562,7 @@ class AskTell:
         best_x: where the best finite loss was found; a copy (x0 before the first). Row by row for losses of
             rows.
         best_loss: that loss, NaN before the first; shape () or (B,).
+        improved: whether the last point told was the best so far; shape () or (B,).
     """
 
     def __init__(self, x0: ArrayLike, method: str = "irprop+", **options: Any) -> None:
@@ -568,11 +570,15 @@ class AskTell:
         if start.dtype != np.float32:
             start = _real("x0", start)
         self._x = np.array(start, dtype=start.dtype.newbyteorder("="))
-        self.optimizer = method_named(method)(self._x, **options)
+        try:
+            self.optimizer = method_named(method)(self._x, **options)
+        except ValueError as error:
+            raise ValueError(str(error).replace("params[0]", "x0")) from None
         self._asked = False
         self._kind: tuple[int, ...] | None = None  # shape of the losses
         self.best_x = self._x.copy()
         self.best_loss = np.full((), np.nan)
+        self.improved = np.zeros((), bool)
 
     def ask(self) -> Array:
         """The point to evaluate, as a copy that the caller may keep; the same one until `tell`."""
@@ -593,24 +599,28 @@ class AskTell:
         if not self._asked:
             raise RuntimeError("tell() without ask(): ask for the point, evaluate it, then tell")
         optimizer, x = self.optimizer, self._x
-        losses = np.asarray(optimizer._number_or_rows(loss))
+        loss = optimizer._number_or_rows(loss)
+        losses = np.asarray(loss)
         if self._kind not in (None, losses.shape):
             raise ValueError(f"loss has shape {losses.shape}, that of the step before {self._kind}: pass the "
                              "same kind of loss on every step")
         with np.errstate(over="ignore"):
             gradient = _real("grad", grad).astype(x.dtype, copy=False)
-        check([x], [gradient])
+        if gradient.shape != x.shape:
+            raise ValueError(f"grad has shape {gradient.shape}, x0 has {x.shape}: pass a gradient of that "
+                             "shape")
 
         if self._kind is None:
             self._kind, self.best_loss = losses.shape, np.full(losses.shape, np.nan)
         finite, known = np.isfinite(losses), np.isfinite(self.best_loss)
         no_gain = losses <= self.best_loss if optimizer.maximize else losses >= self.best_loss
-        better = finite & ~no_gain  # also where best_loss is NaN
-        np.copyto(self.best_loss, losses, where=better)
-        np.copyto(self.best_x, x, where=_beside(better, x))
-        if not optimizer._variant.needs_loss and np.any(lost := known & ~finite):
+        self.improved = np.asarray(finite & ~no_gain)  # also where best_loss is NaN
+        if self.improved.any():
+            np.copyto(self.best_loss, losses, where=self.improved)
+            np.copyto(self.best_x, x, where=_beside(self.improved, x))
+        if not optimizer._variant.needs_loss and (lost := known & ~finite).any():
             gradient = self._take_back(lost, gradient)
-        optimizer.step(gradient, float(losses) if losses.ndim == 0 else losses)
+        optimizer.step(gradient, loss)
         self._asked = False
 
     def _take_back(self, lost: Array, gradient: Array) -> Array:
