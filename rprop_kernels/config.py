@@ -15,11 +15,11 @@ def _version(package: str) -> str:
 
 
 def _native_facts() -> dict[str, str]:
-    from .kernels import cython_
+    from .kernels import cython_, openmp
 
     return {
         "instruction set": f"{cython_.instruction_set()} (of {', '.join(cython_.instruction_sets())})",
-        "threads": cython_.describe_threads(),
+        "threads": openmp.describe(),
     }
 
 

@@ -24,7 +24,7 @@ from torch.optim.rprop import rprop as _torch_rprop
 
 from . import hyperparameters
 from .hyperparameters import Hyperparameters
-from .kernels import choose, load
+from .kernels import choose, load, openmp
 from .kernels.state import CODES
 from .kernels.torch_ import TorchVerdict, state_dtype
 from .kernels.verdict import BETTER, judge
@@ -101,10 +101,8 @@ def _function_mode() -> bool:
 _MODES: Final = (torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state, _function_mode)
 
 
-def _grant_threads() -> Any:
-    from .kernels import cython_
-
-    return cython_.grant_threads(torch.get_num_threads)
+def _grant_threads() -> openmp.Grant | None:
+    return openmp.grant(torch.get_num_threads)
 
 
 def _native_step(product: bool) -> Any:
@@ -138,7 +136,7 @@ def _plain(tensor: Tensor, dtype: torch.dtype) -> bool:
     )
 
 
-def _as_arrays(backend: str, params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[Sequence[Tensor]]) -> Any:
+def _as_arrays(params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[Sequence[Tensor]]) -> Any:
     """The same memory as NumPy arrays, or None where a tensor is more than memory or touches another."""
     if any(mode() for mode in _MODES):
         return None
@@ -151,7 +149,8 @@ def _as_arrays(backend: str, params: Sequence[Tensor], grads: Sequence[Tensor], 
         tuple(t.detach().numpy() for t in state) for state in states
     ]
     try:
-        arrays.check(*views)
+        arrays.check([*views[0], *(array for state in views[2] for array in state)])
+        arrays.check(views[0], views[1])
     except (TypeError, ValueError):
         return None
     return views
@@ -259,10 +258,10 @@ class Rprop(_Backend, torch.optim.Rprop):
                 loss = closure()
         native = self._native
         if native is not None:
-            outcome = native(4, self.state, self.param_groups, None, _threshold())
+            outcome = native(4, self.state, self.param_groups, None, openmp.THRESHOLD)
             if outcome == _STALE:
                 self._plan()
-                outcome = native(4, self.state, self.param_groups, None, _threshold())
+                outcome = native(4, self.state, self.param_groups, None, openmp.THRESHOLD)
             if outcome == _DONE:
                 return loss
         self._foreign_step()
@@ -332,7 +331,7 @@ class Rprop(_Backend, torch.optim.Rprop):
             return False
         hyper = _in_dtype(group, params[0].dtype)
         states = [*zip(prevs, step_sizes, strict=True)]
-        if hyper is None or (views := _as_arrays(self._backend, params, grads, states)) is None:
+        if hyper is None or (views := _as_arrays(params, grads, states)) is None:
             return False
         torch._C._increment_version([*params, *prevs, *step_sizes])
         for counter in steps:
@@ -340,13 +339,6 @@ class Rprop(_Backend, torch.optim.Rprop):
         return bool(
             load(self._backend).step("torch", *views, hyper, maximize=group["maximize"], threads=torch.get_num_threads())
         )
-
-
-@functools.cache
-def _threshold() -> int:
-    from .kernels import cython_
-
-    return cython_.THRESHOLD
 
 
 # ------------------------------------------------------------------------------------- the four classes
@@ -460,10 +452,10 @@ class _FourRules(_Backend, Optimizer):
         native = self._native
         if native is not None and not isinstance(verdict, list):
             rule, rows = _native_rule(self._variant, verdict)
-            outcome = native(rule, self.state, self.param_groups, rows, _threshold())
+            outcome = native(rule, self.state, self.param_groups, rows, openmp.THRESHOLD)
             if outcome == _STALE:
                 self._plan(still)
-                outcome = native(rule, self.state, self.param_groups, rows, _threshold())
+                outcome = native(rule, self.state, self.param_groups, rows, openmp.THRESHOLD)
             if outcome == _DONE:
                 return
         self._foreign_step(verdict, still)
@@ -524,7 +516,7 @@ class _FourRules(_Backend, Optimizer):
             said = verdict[i] if isinstance(verdict, list) else verdict
             backend, views = "torch", None
             if self._backend in ("numpy", "numba"):
-                views = _as_arrays(self._backend, params, grads, states)
+                views = _as_arrays(params, grads, states)
             if views is not None:
                 torch._C._increment_version([*params, *(s for (s,) in states)])
                 backend, params, grads, states = self._backend, *views
