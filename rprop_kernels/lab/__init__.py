@@ -1,0 +1,1 @@
+"""The laboratory behind ``rprop-lab``: data, models, training, comparisons, pictures (extra ``lab``)."""

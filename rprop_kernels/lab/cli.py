@@ -1,0 +1,335 @@
+"""The command line ``rprop-lab``. Heavy libraries are imported by the commands, so that --help is quick."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from . import config as configurations
+from . import data as datasets
+from .config import Config
+from .errors import Interrupted, LabError
+
+app = typer.Typer(
+    help="The Neuro Backpropagation Lab: train, test and compare Rprop techniques on digits or MNIST.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="digits (embedded, the default), mnist (IDX files), csv, openml (a download), or a .csv file.",
+    ),
+]
+FolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", help="Folder of MNIST's four IDX files (plain or .gz), of CSV files, or OpenML's cache."
+    ),
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the results.  [default: runs/...]")]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Goes before the configuration's.")]
+MODEL = "model.npz"
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="JSON file with the report's keys.")],
+    data: DataOption = None,
+    data_dir: FolderOption = None,
+    out: OutOption = None,
+    epochs: EpochsOption = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Goes before the configuration's.")
+    ] = None,
+) -> None:
+    """Train one technique; keeps the model of the lowest evaluation loss."""
+    with _errors_for_people():
+        settings = configurations.read(config, data=data, data_dir=_text(data_dir), epochs=epochs, seed=seed)
+        if settings.optimizer is None:
+            raise LabError(f'{config} must have the key \'optimizer\', such as {{"optimizer": "iRprop+"}}.')
+        _train(settings, out or Path("runs") / f"train-{_data_name(settings)}-{settings.optimizer}")
+
+
+@app.command()
+def test(
+    model: Annotated[Path, typer.Argument(help="The model.npz that train wrote.")],
+    data: DataOption = None,
+    data_dir: FolderOption = None,
+) -> None:
+    """Load a model and measure loss and accuracy on unseen data (by default the test part of its own)."""
+    with _errors_for_people():
+        _test(model, data, _text(data_dir))
+
+
+@app.command()
+def compare(
+    config: Annotated[
+        Path | None, typer.Argument(help="JSON file with the report's keys; optimizer is ignored.")
+    ] = None,
+    data: DataOption = None,
+    data_dir: FolderOption = None,
+    out: OutOption = None,
+    epochs: EpochsOption = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many; they are 0, 1, ...")] = 5,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Take over the seeds that --out already holds.")
+    ] = False,
+) -> None:
+    """Compare all techniques over several seeds, the same first weights and data for each."""
+    with _errors_for_people():
+        overrides = {"data": data, "data_dir": _text(data_dir), "epochs": epochs}
+        settings = (
+            configurations.from_mapping({}, **overrides)
+            if config is None
+            else configurations.read(config, **overrides)
+        )
+        _compare(settings, seeds, out or Path("runs") / f"compare-{_data_name(settings)}", resume)
+
+
+def _train(config: Config, folder: Path) -> None:
+    from .output import check_writable, environment, write_json
+
+    console = Console()
+    path = folder / MODEL
+    check_writable(folder, (MODEL, "history.json", "curves.png"))
+    dataset = datasets.load(config.data, _path(config.data_dir))
+    config = config.for_data(dataset)
+    assert config.optimizer is not None
+    with console.status("loading torch"):
+        from . import plots
+        from .model import load, save
+        from .techniques import find
+        from .training import Epoch, Run, hold_out, tensors
+
+        training, evaluation = hold_out(tensors(dataset)[0], config, config.seed)
+        run = Run(find(config.optimizer), training, evaluation, config, config.seed)
+    console.print(
+        f"{run.technique.label} on {dataset.origin}: {config.train_set_size} images to train, "
+        f"{config.eval_set_size} to evaluate",
+        highlight=False,
+    )
+    settings = config.as_dict() | {"data_origin": dataset.origin}
+    saving = interrupted = False
+    try:
+        with _progress(console) as bar:
+            task = bar.add_task("training", total=config.epochs)
+            for epoch in range(1, config.epochs + 1):
+                improved = run.epoch()
+                now = run.history[-1]
+                if improved:
+                    saving = True
+                    save(
+                        path,
+                        run.network,
+                        {
+                            "settings": settings,
+                            "epoch": epoch,
+                            "eval_loss": now.eval_loss,
+                            "eval_accuracy": now.eval_accuracy,
+                        },
+                    )
+                bar.update(
+                    task,
+                    advance=1,
+                    description=f"loss {now.train_loss:.4f}, evaluation {now.eval_loss:.4f}, "
+                    f"accuracy {now.eval_accuracy:.4f}",
+                )
+    except KeyboardInterrupt:
+        interrupted = True
+    if interrupted and not (saving and path.exists()):
+        raise Interrupted(
+            f"before a model was written; {path} is as it was"
+            if path.exists()
+            else "before a model was written"
+        )
+    if not saving:
+        raise LabError(
+            "The evaluation loss was never finite, so no model was kept. "
+            "Look at learning_rate and step_sizes."
+        )
+    best = load(path).about  # of the file, which alone knows what an interruption left
+    kept = (
+        f"{path} holds the model of epoch {best['epoch']}, evaluation loss {best['eval_loss']:.4f}, "
+        f"accuracy {best['eval_accuracy']:.4f}"
+    )
+    write_json(
+        folder / "history.json",
+        {
+            "settings": settings,
+            "environment": environment(),
+            "interrupted": interrupted,
+            "kept": {key: best[key] for key in ("epoch", "eval_loss", "eval_accuracy")},
+            "history": {name: [getattr(epoch, name) for epoch in run.history] for name in Epoch.__slots__},
+            "step_seconds": run.step_seconds,
+        },
+    )
+    figure = plots.training_curves(run.history, best["epoch"], f"{run.technique.label} on {config.data}")
+    plots.write(folder / "curves.png", figure)
+    if interrupted:
+        raise Interrupted(f"after {len(run.history)} of {config.epochs} epochs; {kept}")
+    console.print(
+        f"{kept}\ncurves: {folder / 'curves.png'}; settings and history: {folder / 'history.json'}\n"
+        f"next: rprop-lab test {path}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _test(path: Path, data: str | None, data_dir: str | None) -> None:
+    from .model import load
+    from .training import evaluate, tensors
+
+    model = load(path)
+    try:
+        trained = configurations.from_mapping(
+            {
+                key: value
+                for key, value in model.about["settings"].items()
+                if key != "data_origin" and value is not None
+            }
+        )
+    except (KeyError, TypeError, AttributeError, LabError) as error:
+        raise LabError(
+            f"{path} has settings that this version does not know ({error}). Train again."
+        ) from error
+    if data in (None, trained.data):
+        data, data_dir = trained.data, data_dir or trained.data_dir
+    dataset = datasets.load(data, _path(data_dir))
+    network = model.network()
+    inputs = model.weights["0.weight"].shape[1]
+    if dataset.pixels != inputs:
+        raise LabError(
+            f"{path} was trained on images of {inputs} pixels, but {dataset.origin} has {dataset.pixels}. "
+            "Give the data it was trained on with --data and --data-dir."
+        )
+    images = len(dataset.test_labels)
+    loss, accuracy = evaluate(
+        network, tensors(dataset)[1], trained.criterion, trained.eval_batch_size or images
+    )
+    table = Table(title=f"{path}, trained by {trained.optimizer} (epoch {model.about.get('epoch')})")
+    for heading in ("data", "loss", "accuracy"):
+        table.add_column(heading, justify="left" if heading == "data" else "right")
+    table.add_row(
+        "evaluation, at training", f"{model.about['eval_loss']:.4f}", f"{model.about['eval_accuracy']:.4f}"
+    )
+    table.add_row(f"test, {images} unseen images", f"{loss:.4f}", f"{accuracy:.4f}")
+    Console().print(table)
+
+
+def _compare(config: Config, seeds: int, folder: Path, resume: bool) -> None:
+    from .output import check_writable
+
+    console = Console()
+    with console.status("loading torch and the data"):
+        from . import findings
+        from .compare import Comparison, run_seed
+        from .techniques import TECHNIQUES
+        from .training import tensors
+
+        check_writable(folder, findings.FILES)
+        dataset = datasets.load(config.data, _path(config.data_dir))
+        config = config.for_data(dataset)
+        comparison = Comparison.of(config, dataset)
+        if resume:
+            comparison.resume(folder / findings.RESULTS)
+        learn, unseen = tensors(dataset)
+    left = [seed for seed in range(seeds) if seed not in comparison.done]
+    console.print(
+        f"{len(TECHNIQUES)} techniques x {len(left)} seeds x {config.epochs} epochs on {dataset.origin}: "
+        f"{config.train_set_size} images to train, {config.eval_set_size} to evaluate, "
+        f"{len(dataset.test_labels)} unseen",
+        highlight=False,
+    )
+    interrupted = False
+    try:
+        with _progress(console) as bar:
+            task = bar.add_task("", total=len(left) * len(TECHNIQUES) * config.epochs)
+            for seed in left:
+                bar.update(task, description=f"seed {seed}")
+                comparison.seeds.append(
+                    run_seed(seed, learn, unseen, config, progress=lambda: bar.advance(task))
+                )
+                findings.write_results(comparison, folder)
+    except KeyboardInterrupt:
+        interrupted = True
+    if not comparison.seeds:
+        raise Interrupted("before the first seed was finished; nothing was written")
+    findings.write(comparison, folder)
+    heading, rows = findings.table(comparison)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # 80 columns must do
+    for column in heading:
+        table.add_column(column, justify="left" if column == heading[0] else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for statement in findings.statements(comparison):
+        console.print(f"- {statement}", highlight=False)
+    console.print(f"written to {folder}: {', '.join(findings.FILES)}", highlight=False, soft_wrap=True)
+    if interrupted:
+        raise Interrupted(
+            f"{len(comparison.seeds)} finished seeds are kept in {folder}; the same command with --resume "
+            "goes on from there"
+        )
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def _errors_for_people() -> Iterator[None]:
+    """Bad input ends with one paragraph and status 2, Ctrl-C with what was kept and status 130."""
+    console = Console(stderr=True)
+    try:
+        yield
+    except LabError as error:
+        console.print(f"rprop-lab: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    except (Interrupted, KeyboardInterrupt) as error:
+        what = str(error) or "every file written so far is whole"
+        console.print(f"rprop-lab: interrupted: {what}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+
+
+def _data_name(config: Config) -> str:
+    """The data's name, fit for a folder."""
+    return re.sub(r"[^\w.-]+", "-", os.path.basename(config.data))
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

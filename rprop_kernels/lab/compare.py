@@ -1,0 +1,291 @@
+"""Study A, the report "Neuro Backpropagation Lab": all techniques, the same weights and data for each."""
+
+import json
+import statistics
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+
+from .config import Config
+from .data import Dataset
+from .errors import LabError
+from .output import environment
+from .techniques import DROP_IN, PEER, TECHNIQUES, Technique
+from .training import Epoch, Labelled, Run, hold_out
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A row of the report's Table 3.1."""
+
+    eval_accuracy: float
+    test_accuracy: float
+
+
+_PYTORCH = Reported(0.9550, 0.9555)
+REPORT: Final = MappingProxyType(
+    {
+        "rprop-": Reported(0.9580, 0.9560),
+        "rprop+": Reported(0.9427, 0.9478),
+        "irprop+": Reported(0.9554, 0.9557),
+        PEER: _PYTORCH,
+        # The report has no row for these, but torch's optimizer is iRprop-, and the drop-in is torch's.
+        "irprop-": _PYTORCH,
+        DROP_IN: _PYTORCH,
+    }
+)
+REPORT_SETTINGS: Final = Config(
+    train_set_size=50_000, train_batch_size=50_000, eval_set_size=10_000, eval_batch_size=10_000
+)
+
+
+def deviations(config: Config, dataset: Dataset) -> list[str]:
+    """How data and settings differ from the report's; empty where its figures can be expected."""
+    ours, theirs = config.as_dict(), REPORT_SETTINGS.as_dict()
+    for key in ("optimizer", "seed", "data", "data_dir"):
+        del ours[key], theirs[key]
+    data = [] if dataset.is_mnist else [f"the data is {dataset.name}, not MNIST"]
+    return data + [f"{key} is {ours[key]}, not {theirs[key]}" for key in ours if ours[key] != theirs[key]]
+
+
+@dataclass(frozen=True, slots=True)
+class BitComparison:
+    """Two optimizers of the same training, compared byte by byte at the end.
+
+    Attributes:
+        parameters, states: how many tensors of each were compared.
+        differences: names of those that differ; empty where all are the same bits.
+    """
+
+    parameters: int
+    states: int
+    differences: list[str]
+
+
+def compare_bits(one: Run, other: Run) -> BitComparison:
+    """Parameters and every entry of the optimizers' state, by bytes: -0.0 is not 0.0, NaN may equal NaN."""
+    differences = []
+    parameters = states = 0
+    for (name, a), (_, b) in zip(
+        one.network.named_parameters(), other.network.named_parameters(), strict=True
+    ):
+        parameters += 1
+        if not _same_bits(a, b):
+            differences.append(f"parameter {name}")
+        state_a, state_b = one.optimizer.state[a], other.optimizer.state[b]
+        for key in state_a.keys() | state_b.keys():
+            states += 1
+            if key not in state_a or key not in state_b or not _same_bits(state_a[key], state_b[key]):
+                differences.append(f"state {key!r} of {name}")
+    return BitComparison(parameters, states, sorted(differences))
+
+
+def _same_bits(a: object, b: object) -> bool:
+    if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
+        return type(a) is type(b) and a == b
+    return (
+        a.dtype == b.dtype
+        and a.shape == b.shape
+        and a.detach().cpu().numpy().tobytes() == b.detach().cpu().numpy().tobytes()
+    )
+
+
+def run_seed(
+    seed: int,
+    learn: Labelled,
+    test: Labelled,
+    config: Config,
+    techniques: Sequence[Technique] = TECHNIQUES,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Trains every technique from the same weights on the same data; gives results as JSON knows them.
+
+    The techniques take turns epoch by epoch, in rotating order, so that all of them are timed under the same
+    conditions. ``progress`` is called after each of their epochs.
+    """
+    train, evaluation = hold_out(learn, config, seed)
+    runs = [Run(technique, train, evaluation, config, seed) for technique in techniques]
+    for epoch in range(config.epochs):
+        turn = epoch % len(runs)
+        for run in runs[turn:] + runs[:turn]:
+            run.epoch()
+            progress()
+    by_name = {run.technique.name: run for run in runs}
+    result: dict[str, Any] = {
+        "seed": seed,
+        "runs": {name: _record(run, test) for name, run in by_name.items()},
+    }
+    if DROP_IN in by_name and PEER in by_name:
+        bits = compare_bits(by_name[DROP_IN], by_name[PEER])
+        result["drop_in"] = asdict(bits) | {"torch_repeats_itself": None}
+        if bits.differences:  # the optimizer's fault, or gradients that no run repeats? Ask torch's own.
+            again = Run(by_name[PEER].technique, train, evaluation, config, seed)
+            for _ in range(config.epochs):
+                again.epoch()
+            result["drop_in"]["torch_repeats_itself"] = not compare_bits(again, by_name[PEER]).differences
+    return result
+
+
+def _record(run: Run, test: Labelled) -> dict[str, Any]:
+    test_loss, test_accuracy = run.test(test)
+    best = run.best if run.best_epoch else Epoch(*[float("nan")] * 4)
+    warm = run.step_seconds[1:] or run.step_seconds  # the first step makes the state
+    return {
+        "history": {name: [getattr(epoch, name) for epoch in run.history] for name in Epoch.__slots__},
+        "best_epoch": run.best_epoch,
+        "eval_loss": best.eval_loss,
+        "eval_accuracy": best.eval_accuracy,
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
+        "step_seconds": statistics.median(warm),
+        "steps": len(run.step_seconds),
+        "optimizer_seconds": sum(run.step_seconds),
+        "seconds": run.seconds,
+    }
+
+
+@dataclass
+class Comparison:
+    """Settings and results of the study; grows by a seed at a time.
+
+    Attributes:
+        settings: what must be equal for results to belong together.
+        deviations: what differs from the report's data and settings.
+        environment: versions and machine.
+        techniques: labels by name, in the order of the table.
+        seeds: what :func:`run_seed` gave.
+    """
+
+    settings: dict[str, Any]
+    deviations: list[str]
+    environment: dict[str, Any]
+    techniques: dict[str, str]
+    seeds: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, config: Config, dataset: Dataset, techniques: Sequence[Technique] = TECHNIQUES
+    ) -> "Comparison":
+        """An empty comparison for that configuration and data."""
+        settings = config.as_dict()
+        del settings["optimizer"], settings["seed"]
+        settings |= {"data_origin": dataset.origin, "is_mnist": dataset.is_mnist}
+        settings["test_set_size"] = len(dataset.test_labels)
+        settings["data_crc32"] = _checksum(
+            (dataset.learn_images, dataset.learn_labels, dataset.test_images, dataset.test_labels)
+        )
+        names = {technique.name: technique.label for technique in techniques}
+        return cls(settings, deviations(config, dataset), environment(), names)
+
+    def resume(self, path: Path) -> None:
+        """Takes over the seeds in a file of results.
+
+        Raises:
+            LabError: there is none, or its settings or versions are others.
+        """
+        try:
+            earlier = json.loads(path.read_text())
+            settings, versions = dict(earlier["settings"]), earlier["environment"]["versions"]
+            self.seeds = sorted(earlier["seeds"], key=lambda result: int(result["seed"]))
+            self.summary()  # can they be worked with?
+        except OSError as error:
+            raise LabError(
+                f"There is nothing to resume: {path} cannot be read ({error.strerror or error}). "
+                "Leave out --resume."
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+            raise LabError(
+                f"{path} holds no results of a comparison ({error!r}). Leave out --resume to replace it."
+            ) from error
+        now = json.loads(json.dumps(self.settings))
+        differing = [key for key in now.keys() | settings.keys() if now.get(key) != settings.get(key)]
+        differing += ["versions"] * (versions != self.environment["versions"])
+        if differing:
+            raise LabError(
+                f"{path} was made with other settings ({', '.join(sorted(differing))}), so its seeds cannot "
+                "be taken over. Leave out --resume to start again, or choose another --out."
+            )
+
+    @property
+    def done(self) -> set[int]:
+        """Seeds that need not be run again."""
+        return {result["seed"] for result in self.seeds}
+
+    def summary(self) -> list[dict[str, Any]]:
+        """A row a technique: mean and spread over seeds, time against torch's, and the report's figures."""
+        rows = []
+        for name, label in self.techniques.items():
+            runs = [result["runs"][name] for result in self.seeds]
+            ratios = (
+                [
+                    run["step_seconds"] / result["runs"][PEER]["step_seconds"]
+                    for run, result in zip(runs, self.seeds, strict=True)
+                ]
+                if PEER in self.techniques
+                else []
+            )
+            reported = REPORT.get(name) if self.is_mnist else None
+            row: dict[str, Any] = {"technique": name, "label": label, "seeds": len(runs)}
+            for key in ("eval_loss", "eval_accuracy", "test_loss", "test_accuracy"):
+                row |= {f"{key}_{what}": value for what, value in _spread(run[key] for run in runs).items()}
+            row["step_seconds"] = statistics.median(run["step_seconds"] for run in runs)
+            row["step_time_ratio_to_torch"] = statistics.median(ratios) if ratios else None
+            row["step_time_ratio_min"] = min(ratios, default=None)
+            row["step_time_ratio_max"] = max(ratios, default=None)
+            row["share_of_training"] = sum(run["optimizer_seconds"] for run in runs) / sum(
+                run["seconds"] for run in runs
+            )
+            row["report_eval_accuracy"] = reported and reported.eval_accuracy
+            row["report_test_accuracy"] = reported and reported.test_accuracy
+            mean = row["test_accuracy_mean"]
+            row["test_minus_report"] = (
+                None if reported is None or mean is None else mean - reported.test_accuracy
+            )
+            rows.append(row)
+        return rows
+
+    @property
+    def data_name(self) -> str:
+        """For titles."""
+        return "MNIST" if self.is_mnist else Path(self.settings["data"]).name
+
+    @property
+    def is_mnist(self) -> bool:
+        """Whether the report's figures can stand beside ours."""
+        return bool(self.settings["is_mnist"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "study": "Neuro Backpropagation Lab",
+            "settings": self.settings,
+            "differs_from_report": self.deviations,
+            "environment": self.environment,
+            "techniques": self.techniques,
+            "summary": self.summary(),
+            "seeds": self.seeds,
+        }
+
+
+def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
+    known = [value for value in values if value is not None and value == value]
+    if not known:  # every training diverged
+        return dict.fromkeys(("mean", "std", "min", "max"))
+    return {
+        "mean": statistics.fmean(known),
+        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "min": min(known),
+        "max": max(known),
+    }
+
+
+def _checksum(arrays: Iterable[Any]) -> str:
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(array.tobytes(), value)
+    return f"{value:08x}"

@@ -1,0 +1,123 @@
+"""The report's network, and its file: plain arrays, so that loading one never runs code."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .errors import LabError
+from .output import write_atomic
+
+FORMAT: Final = "rprop_kernels.lab model 1"
+_SHAPES: Final = {"0.weight": 2, "0.bias": 1, "2.weight": 2, "2.bias": 1}
+
+
+def build(inputs: int, hidden: int, classes: int, seed: int) -> torch.nn.Sequential:
+    """inputs - hidden, ReLU - classes, first weights by ``seed``; torch's own generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(
+            torch.nn.Linear(inputs, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, classes)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """What a model file holds.
+
+    Attributes:
+        weights: by torch's names, float32.
+        about: settings and record of the training, as JSON knows them.
+    """
+
+    weights: dict[str, NDArray[Any]]
+    about: dict[str, Any]
+
+    def network(self) -> torch.nn.Sequential:
+        """The network with these weights."""
+        hidden, inputs = self.weights["0.weight"].shape
+        network = build(inputs, hidden, len(self.weights["2.bias"]), 0)
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in self.weights.items()})
+        return network
+
+
+def save(path: Path, network: torch.nn.Module, about: dict[str, Any]) -> None:
+    """Writes ``network`` to ``path``, which holds a whole model, or what it held before, at every moment.
+
+    Args:
+        path: the file.
+        network: of :func:`build`.
+        about: ``settings`` (a dict), ``epoch``, ``eval_loss``, ``eval_accuracy``, and what else JSON knows.
+    """
+    arrays = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
+    header = np.array(json.dumps({"format": FORMAT} | about))
+    write_atomic(path, lambda file: np.savez(file, header=header, **arrays))
+
+
+def load(path: Path) -> SavedModel:
+    """Reads a model file without unpickling anything.
+
+    Raises:
+        LabError: the file is missing, truncated, damaged, or of another kind.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            path.open("rb").close()  # says so if it is missing
+            raise LabError(
+                f"{path} is not a model of rprop-lab, or it is cut short. Train again, or name "
+                "the model.npz that rprop-lab train wrote."
+            )
+        # Opened here, because np.load forgets to close a damaged file.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            if "header" not in file.files:
+                raise LabError(
+                    f"{path} is a file of another kind, not a model of rprop-lab. Name the model.npz "
+                    "that rprop-lab train wrote."
+                )
+            about = json.loads(str(file["header"]))
+            if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
+                raise LabError(
+                    f"{path} is not in the format {FORMAT!r}: it was written by something else or by "
+                    "another version of rprop-lab. Train again."
+                )
+            numbers = (about["epoch"], about["eval_loss"], about["eval_accuracy"])
+            if not all(isinstance(number, int | float) for number in numbers) or not isinstance(
+                about["settings"], dict
+            ):
+                raise ValueError("its record is not whole")
+            weights = {name: file[name] for name in file.files if name != "header"}
+    except OSError as error:
+        raise LabError(f"{path} cannot be read: {error.strerror or error}.") from error
+    # A damaged zip or array can fail in many ways; each of them says the same to the reader.
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        ValueError,
+        KeyError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        MemoryError,
+        OverflowError,
+    ) as error:
+        raise LabError(f"{path} is damaged or no model of rprop-lab ({error}). Train again.") from error
+    _check_weights(path, weights)
+    return SavedModel(weights, about)
+
+
+def _check_weights(path: Path, weights: dict[str, NDArray[Any]]) -> None:
+    sound = (
+        {name: array.ndim for name, array in weights.items()} == _SHAPES
+        and all(array.dtype == np.float32 and array.size for array in weights.values())
+        and weights["0.weight"].shape[:1] == weights["0.bias"].shape == weights["2.weight"].shape[1:]
+        and weights["2.weight"].shape[:1] == weights["2.bias"].shape
+    )
+    if not sound:
+        raise LabError(f"{path} does not hold the weights of an inputs-hidden-classes network. Train again.")
+    if not all(np.isfinite(array).all() for array in weights.values()):
+        raise LabError(f"{path} holds weights that are not finite. Train again.")

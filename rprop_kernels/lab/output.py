@@ -1,0 +1,123 @@
+"""Files that are either whole or as they were before, and the facts that stand in each of them."""
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .errors import LabError
+
+
+def check_writable(folder: Path, names: Sequence[str] = ()) -> None:
+    """Finds out whether files called ``names`` could be written into ``folder``, and leaves nothing behind.
+
+    Raises:
+        LabError: saying what stands in the way.
+    """
+    try:
+        ancestor = next(
+            path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path)
+        )
+        if not ancestor.is_dir():
+            raise NotADirectoryError(0, f"{ancestor} is not a folder")
+        with tempfile.TemporaryFile(dir=ancestor) as probe:
+            probe.write(b"probe")
+        for name in names:
+            if (folder / name).is_dir():
+                raise IsADirectoryError(0, f"{folder / name} is a folder")
+    except OSError as error:
+        raise LabError(
+            f"Nothing can be written to {folder}: {error.strerror or error}. "
+            "Choose another folder with --out."
+        ) from error
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file so that at every moment ``path`` is the old file or the new one, whole.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        write: is given the open temporary file, which then takes the place of ``path``.
+
+    Raises:
+        LabError: the file cannot be written.
+    """
+    temporary = path.with_name(
+        f".{path.name}.{os.getpid()}.tmp"
+    )  # same folder, so that replacing is one step
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        if os.name == "posix":  # the new name must survive a power cut too
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        raise LabError(
+            f"{path} cannot be written: {error.strerror or error}. Choose another folder with --out."
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all; NaN and infinity, which JSON does not know, become null."""
+    write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
+
+
+def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows with the same keys as CSV with a heading; None is an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column to the left, the others to the right."""
+    align = [":---", *["---:"] * (len(heading) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (heading, align, *rows))
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for every file of results."""
+    import torch
+
+    from ..config import show_config
+
+    facts: dict[str, Any] = dict(show_config(display=False))
+    facts["machine"] = facts["machine"] | {
+        "cores": os.cpu_count(),
+        "torch threads": torch.get_num_threads(),
+        "system": platform.system(),
+    }
+    return facts
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

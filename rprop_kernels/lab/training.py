@@ -1,0 +1,148 @@
+"""One training: the holdout, the epochs, and the model of the lowest evaluation loss."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TypeAlias
+
+import torch
+
+from .config import Config
+from .data import CLASSES, Dataset
+from .model import build
+from .techniques import Technique
+
+Labelled: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""Images, float32 of shape (count, pixels) in [-1, 1], and labels, int64 of shape (count,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Means over one epoch; training figures are those met on the way, evaluation's those after it."""
+
+    train_loss: float
+    train_accuracy: float
+    eval_loss: float
+    eval_accuracy: float
+
+
+def tensors(dataset: Dataset) -> tuple[Labelled, Labelled]:
+    """``(learn, test)`` of a data set; converted once, for all seeds."""
+    learn = torch.from_numpy(dataset.scaled(dataset.learn_images)), torch.from_numpy(dataset.learn_labels)
+    test = torch.from_numpy(dataset.scaled(dataset.test_images)), torch.from_numpy(dataset.test_labels)
+    return learn, test
+
+
+def hold_out(learn: Labelled, config: Config, seed: int) -> tuple[Labelled, Labelled]:
+    """``(train, eval)``: disjoint parts of ``learn`` of the configured sizes, shuffled by ``seed``."""
+    assert config.train_set_size is not None and config.eval_set_size is not None, (
+        "Config.for_data comes first"
+    )
+    images, labels = learn
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    train = order[: config.train_set_size]
+    evaluation = order[config.train_set_size : config.train_set_size + config.eval_set_size]
+    return (images[train], labels[train]), (images[evaluation], labels[evaluation])
+
+
+def batches(data: Labelled, size: int, shuffle: torch.Generator | None = None) -> Iterator[Labelled]:
+    """``data`` in batches of ``size``; a single batch is not copied, so it keeps its order."""
+    images, labels = data
+    if size >= len(labels):
+        yield data
+    elif shuffle is None:
+        yield from zip(torch.split(images, size), torch.split(labels, size), strict=True)
+    else:
+        for part in torch.split(torch.randperm(len(labels), generator=shuffle), size):
+            yield images[part], labels[part]
+
+
+def criterion(name: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The loss function of that name; the mean over a batch."""
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = getattr(torch.nn.functional, name)
+    return function
+
+
+@torch.no_grad()
+def evaluate(
+    network: torch.nn.Module, data: Labelled, criterion_name: str, batch_size: int
+) -> tuple[float, float]:
+    """``(loss, accuracy)`` of a network, means over all of ``data``."""
+    measure = criterion(criterion_name)
+    loss = correct = 0.0
+    for images, labels in batches(data, batch_size):
+        output = network(images)
+        loss += measure(output, labels).item() * len(labels)
+        correct += (output.argmax(1) == labels).sum().item()
+    return loss / len(data[1]), correct / len(data[1])
+
+
+class Run:
+    """A training of one technique from one seed, an epoch at a time.
+
+    Attributes:
+        history: one :class:`Epoch` each.
+        best_epoch: the epoch (from 1) of the lowest evaluation loss so far, 0 where it was never finite.
+        step_seconds: time in the optimizer's ``step``, one entry a step.
+        seconds: time in all of training and evaluation.
+    """
+
+    def __init__(
+        self, technique: Technique, train: Labelled, evaluation: Labelled, config: Config, seed: int
+    ) -> None:
+        assert config.train_batch_size is not None and config.eval_batch_size is not None, (
+            "Config.for_data first"
+        )
+        self.technique, self.config, self.seed = technique, config, seed
+        self._train, self._eval = train, evaluation
+        self._batch, self._eval_batch = config.train_batch_size, config.eval_batch_size
+        self.network = build(train[0].shape[1], config.hidden_units, CLASSES, seed)
+        self.optimizer = technique.make(
+            self.network.parameters(), config.learning_rate, config.etas, config.step_sizes
+        )
+        self.history: list[Epoch] = []
+        self.best_epoch = 0
+        self.step_seconds: list[float] = []
+        self.seconds = 0.0
+        self._best_loss = math.inf
+        self._best: dict[str, torch.Tensor] = {}
+        self._order = torch.Generator().manual_seed(seed)
+        self._criterion = criterion(config.criterion)
+
+    def epoch(self) -> bool:
+        """Trains for one epoch and evaluates; True where the evaluation loss is the lowest so far."""
+        start = perf_counter()
+        count = len(self._train[1])
+        loss_sum = correct = 0.0
+        for images, labels in batches(self._train, self._batch, self._order):
+            self.optimizer.zero_grad()
+            output = self.network(images)
+            loss = self._criterion(output, labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            before = perf_counter()
+            self.technique.step(self.optimizer, loss)
+            self.step_seconds.append(perf_counter() - before)
+            loss_sum += loss.item() * len(labels)
+            correct += (output.argmax(1) == labels).sum().item()
+        eval_loss, eval_accuracy = evaluate(self.network, self._eval, self.config.criterion, self._eval_batch)
+        self.history.append(Epoch(loss_sum / count, correct / count, eval_loss, eval_accuracy))
+        improved = eval_loss < self._best_loss
+        if improved:
+            self._best_loss, self.best_epoch = eval_loss, len(self.history)
+            self._best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        self.seconds += perf_counter() - start
+        return improved
+
+    @property
+    def best(self) -> Epoch:
+        """Figures of the epoch of the lowest evaluation loss."""
+        return self.history[self.best_epoch - 1]
+
+    def test(self, data: Labelled) -> tuple[float, float]:
+        """``(loss, accuracy)`` of the model of lowest evaluation loss on unseen data; NaN without one."""
+        if not self.best_epoch:
+            return math.nan, math.nan
+        network = build(self._train[0].shape[1], self.config.hidden_units, CLASSES, self.seed)
+        network.load_state_dict(self._best)
+        return evaluate(network, data, self.config.criterion, self._eval_batch)

@@ -1,0 +1,171 @@
+"""Model files: whole or not there, and never run as code."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from rprop_kernels.lab import model, output  # noqa: E402
+from rprop_kernels.lab.errors import LabError  # noqa: E402
+
+ABOUT: dict[str, Any] = {"settings": {}, "epoch": 1, "eval_loss": 0.5, "eval_accuracy": 0.9}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "model.npz"
+    model.save(path, model.build(6, 5, 10, seed=3), ABOUT)
+    return path
+
+
+class Bomb:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def test_a_model_comes_back_with_the_same_bits(saved: Path) -> None:
+    loaded = model.load(saved)
+    assert loaded.about == ABOUT
+    original = model.build(6, 5, 10, seed=3).state_dict()
+    for name, tensor in loaded.network().state_dict().items():
+        assert torch.equal(tensor, original[name])
+
+
+def test_weights_depend_on_the_seed_alone() -> None:
+    before = torch.get_rng_state()
+    one, same, other = (model.build(6, 5, 10, seed=seed)[0].weight for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.7, 0.99])
+def test_a_truncated_file_is_refused(saved: Path, share: float) -> None:
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(LabError, match=r"model.npz is not a model"):
+        model.load(saved)
+
+
+def test_damage_anywhere_is_found_or_harmless(saved: Path) -> None:
+    """Either the checksum or the checks speak up, or the damage was in bytes that mean nothing."""
+    whole, expected = saved.read_bytes(), model.load(saved)
+    for place in range(0, len(whole), 7):
+        saved.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            loaded = model.load(saved)
+        except LabError:
+            continue
+        assert loaded.about == expected.about
+        for name, array in expected.weights.items():
+            np.testing.assert_array_equal(loaded.weights[name], array)
+
+
+def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
+    path, mark = tmp_path / "x", tmp_path / "exploded"
+    bomb = np.array([Bomb(mark)], dtype=object)
+    header = json.dumps({"format": model.FORMAT} | ABOUT)
+    kinds: dict[str, Callable[[BinaryIO], object]] = {
+        "pickle": lambda file: pickle.dump(Bomb(mark), file),
+        "torch": lambda file: torch.save(Bomb(mark), file),
+        "npy": lambda file: np.save(file, bomb),
+        "npz": lambda file: np.savez(file, header=bomb),
+        "weights": lambda file: np.savez(file, header=np.array(header), **{"0.weight": bomb}),
+        "text": lambda file: file.write(b"hello"),
+        "another npz": lambda file: np.savez(file, weights=np.zeros(3)),
+        "another format": lambda file: np.savez(file, header=np.array('{"format": "other"}')),
+        "no json": lambda file: np.savez(file, header=np.array("{")),
+        "no object": lambda file: np.savez(file, header=np.array("[1]")),
+        "no record": lambda file: np.savez(file, header=np.array(json.dumps({"format": model.FORMAT}))),
+    }
+    for kind, write in kinds.items():
+        with path.open("wb") as file:
+            write(file)
+        with pytest.raises(LabError, match=re.escape(str(path))):
+            model.load(path)
+        assert not mark.exists(), kind
+    with pytest.raises(LabError, match="No such file"):
+        model.load(tmp_path / "nowhere")
+    with pytest.raises(LabError, match=r"Is a directory|Permission denied"):
+        model.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"0.weight": np.zeros((5, 6))},
+        {"0.weight": np.zeros((4, 6), np.float32)},
+        {"2.bias": np.zeros(9, np.float32)},
+        {"2.bias": np.zeros((10, 1), np.float32)},
+        {"0.bias": np.full(5, np.nan, np.float32)},
+        {"4.bias": np.zeros(5, np.float32)},
+    ],
+)
+def test_weights_that_make_no_network_are_refused(saved: Path, change: dict[str, Any]) -> None:
+    weights = model.load(saved).weights | change
+    with saved.open("wb") as file:
+        np.savez(file, header=np.array(json.dumps({"format": model.FORMAT} | ABOUT)), **weights)
+    with pytest.raises(LabError, match=r"Train again"):
+        model.load(saved)
+
+
+def test_an_error_while_writing_leaves_the_old_file(saved: Path) -> None:
+    before = saved.read_bytes()
+
+    def fail(file: Any) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        output.write_atomic(saved, fail)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["model.npz"]
+
+
+KILLED_WHILE_SAVING = """
+import os, signal, sys, time
+from pathlib import Path
+from rprop_kernels.lab import model
+
+folder = Path(sys.argv[1])
+network = model.build(784, 1000, 10, 0)
+about = {"settings": {}, "epoch": 0, "eval_loss": 0.5, "eval_accuracy": 0.5}
+model.save(folder / "model.npz", network, about)
+caught = 0
+for attempt in range(40):
+    child = os.fork()
+    while not child:
+        about["epoch"] += 1
+        model.save(folder / "model.npz", network, about)
+    time.sleep(0.02 + 0.0007 * attempt)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    loaded = model.load(folder / "model.npz")
+    assert loaded.weights["0.weight"].shape == (1000, 784)
+    about["epoch"] = loaded.about["epoch"]
+    for leftover in folder.glob(".model.npz.*.tmp"):
+        caught += 1
+        leftover.unlink()
+print(caught, about["epoch"])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 is POSIX")
+def test_kill_9_while_saving_leaves_the_last_good_model(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    caught, saved = map(int, result.stdout.split())
+    assert caught > 0 and saved > 0  # or nothing was shown: some kills must hit a half-written file
