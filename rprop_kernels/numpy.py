@@ -58,18 +58,11 @@ def _real(name: str, value: Any) -> Array:
     return array.astype(np.float64, copy=False)
 
 
-def _checked(weights: Sequence[Array], gradients: Sequence[Any]) -> Sequence[Array]:
-    """The gradients, checked; NumPy scalars, which arithmetic on 0-d arrays gives, made arrays."""
-    gradients = [np.asarray(g) if isinstance(g, np.generic) else g for g in gradients]
-    check(weights, gradients)
-    return gradients
-
-
 def _one_each(name: str, value: Any, weights: Sequence[Array], single: bool) -> Sequence[Any]:
     """``value`` for each parameter: itself for one array, else its items; a scalar or None serves all."""
     if single:
         return [value]
-    if value is None or np.ndim(value) == 0:
+    if value is None or (not isinstance(value, (list, tuple)) and np.ndim(value) == 0):
         return [value] * len(weights)
     if len(value) != len(weights):
         raise ValueError(f"{name} has {len(value)} items for {len(weights)} parameters: pass one for each")
@@ -319,10 +312,10 @@ class _Rprop:
         if self._any_frozen:
             gradients = self._hide_frozen(gradients)
         elif self.backend != "cython":
-            gradients = _checked(weights, gradients)
+            gradients = self._checked(gradients)
         if not self._kernel(variant, weights, gradients, self._states, self._hyper,
                             maximize=self.maximize, verdict=verdict, threads=0):
-            gradients = _checked(weights, gradients)  # raises what is wrong; what is left NumPy can do
+            gradients = self._checked(gradients)  # raises what is wrong; what is left NumPy can do
             numpy_.step(variant, weights, gradients, self._states, self._hyper,
                         maximize=self.maximize, verdict=verdict)
         if self._boxes is not None:
@@ -330,10 +323,20 @@ class _Rprop:
                 if box is not None:
                     box.keep(weight, state)
 
+    def _checked(self, gradients: Sequence[Any]) -> Sequence[Array]:
+        """The gradients, checked; NumPy scalars, which arithmetic on 0-d arrays gives, made arrays."""
+        gradients = [np.asarray(g) if isinstance(g, np.generic) else g for g in gradients]
+        check(self._weights, gradients)
+        for index, (weight, (state,)) in enumerate(zip(self._weights, self._states, strict=True)):
+            if weight.shape != state.shape or weight.dtype != state.dtype:
+                raise ValueError(f"params[{index}] has changed its shape or dtype since the optimizer was "
+                                 "made: make a new one")
+        return gradients
+
     def _hide_frozen(self, gradients: Sequence[Array]) -> Sequence[Array]:
         """The gradients, checked, with 0 where a weight is frozen."""
         shown = []
-        gradients = _checked(self._weights, gradients)
+        gradients = self._checked(gradients)
         for gradient, seen, free in zip(gradients, self._seen, self._free, strict=True):
             if seen is not None:
                 np.copyto(seen, gradient, where=free)
@@ -360,9 +363,9 @@ class _Rprop:
             verdict, previous = judge_rows(loss, previous, self.maximize)
             unknown = bool(np.isnan(previous).any())
         else:
-            raise ValueError(f"loss has shape {np.shape(loss)}, that of the step before "
-                             f"{np.shape(previous)}: "
-                             "pass the same kind of loss on every step")
+            now, before = (getattr(value, "shape", ()) for value in (loss, previous))
+            raise ValueError(f"loss has shape {now}, that of the step before {before}: pass the same kind of "
+                             "loss on every step")
         if unknown:
             text = (f"the first loss is {loss}: there is no earlier point to return to, so the step follows "
                     "the gradient; start where the loss is finite")
@@ -485,14 +488,14 @@ class _Rprop:
                     zipfile.BadZipFile, zlib.error) as error:
                 name = os.fspath(path)
                 raise ValueError(f"{name} is truncated or was not written by save(): {error}") from error
-        state: dict[str, Any] = {"loss": None}
-        state.update((key, value.tolist() if key != "loss" else value) for key, value in entries.items()
-                     if not key.startswith("move"))
-        count = sum(key.startswith("move") for key in entries)
-        state["moves"] = [entries.get(f"move{index}") for index in range(count)]
+        moves = [key for key in entries if key.startswith("move")]
+        state: dict[str, Any] = {
+            key: np.asarray(value).tolist() for key, value in entries.items() if key not in moves}
+        state["loss"] = entries.get("loss")
+        state["moves"] = [entries.get(f"move{index}") for index in range(len(moves))]
         try:
             self.load_state_dict(state)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from error
 
 

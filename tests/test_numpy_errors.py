@@ -1,0 +1,209 @@
+"""What the NumPy optimizers refuse: each with an error that names the remedy, before anything is touched."""
+
+import math
+
+import numpy as np
+import pytest
+
+from rprop_kernels.kernels import why_missing
+from rprop_kernels.kernels.arrays import check
+from rprop_kernels.numpy import IRpropPlus, RpropMinus
+
+windows = np.lib.stride_tricks.sliding_window_view
+base = np.zeros(8)
+
+
+@pytest.fixture(params=["cython", "numba", "numpy"])
+def backend(request):
+    if reason := why_missing(request.param):
+        pytest.skip(f"{request.param}: {reason}")
+    return request.param
+
+
+def read_only(array):
+    array.setflags(write=False)
+    return array
+
+
+PARAMS = {
+    "list": ([0.0, 1.0], TypeError, r"params\[0\] is a builtins.float, not a numpy.ndarray: pass np.array"),
+    "nested list": ([[0.0, 1.0]], TypeError, r"params\[0\] is a builtins.list, not a numpy.ndarray"),
+    "matrix": (np.zeros(2).view(np.recarray), TypeError, r"pass np\.asarray"),
+    "masked": (np.ma.zeros(2), TypeError, r"MaskedArray, not a numpy.ndarray: pass np.asarray"),
+    "none": ([], ValueError, "params is empty"),
+    "integer": (np.zeros(2, int), TypeError, r"int64: .* pass x.astype\(float\)"),
+    "boolean": (np.zeros(2, bool), TypeError, r"bool: .* pass x.astype\(float\)"),
+    "half": (np.zeros(2, np.float16), TypeError, r"float16.* pass x.astype\(np.float32\)"),
+    "complex": (np.zeros(2, complex), TypeError, "complex128: pass float32 or float64"),
+    "long": (np.zeros(2, np.longdouble), TypeError, "pass float32 or float64"),
+    "object": (np.zeros(2, object), TypeError, "object: pass float32 or float64"),
+    "byte order": (np.zeros(2, ">f4"), TypeError, r"foreign byte order \(>f4\): pass x.astype\(np.float32\)"),
+    "read-only": (read_only(np.zeros(2)), ValueError, "read-only.*pass a copy"),
+    "broadcast": ([np.zeros(2), read_only(np.broadcast_to(1.0, 3))], ValueError, r"params\[1\] is read-only"),
+    "self-overlap": (np.lib.stride_tricks.as_strided(base, (3, 3), (8, 8)), ValueError,
+                     r"several elements in the same memory: pass a copy"),
+    "stride 0": (np.lib.stride_tricks.as_strided(base, (3,), (0,)), ValueError, "in the same memory: pass"),
+    "shifted by bytes": (np.lib.stride_tricks.as_strided(base, (3,), (4,)), ValueError, "in the same memory"),
+    "twice": ([base, base], ValueError, r"params\[1\] and params\[0\] overlap.*: list each array once"),
+    "overlap": ([base[:5], np.zeros(3), base[4:]], ValueError, r"params\[2\] and params\[0\] overlap"),
+    "reversed": ([base[::-1], base[::2]], ValueError, "overlap"),
+}
+
+
+@pytest.mark.parametrize("case", PARAMS)
+def test_parameters_that_are_refused(case):
+    params, error, text = PARAMS[case]
+    with pytest.raises(error, match=text):
+        RpropMinus(params)
+
+
+def test_parameters_that_only_look_as_if_they_overlapped():
+    memory = np.zeros(24)
+    RpropMinus([memory[::2], memory[1::2]]).step([np.ones(12), -np.ones(12)])
+    assert memory.tolist() == [-0.01, 0.01] * 12
+    square = np.zeros((4, 4))
+    RpropMinus([square[:2, :2], square[:2, 2:], square[2:, 1:3], np.zeros((2, 0))])
+    # interleaved axes: neither steps over the other's reach, and yet no address comes twice
+    RpropMinus(np.lib.stride_tricks.as_strided(memory, (2, 2), (16, 24)))
+
+
+GRADS = {
+    "too few": ([np.ones(2)], ValueError, "1 gradients for 2 parameters: pass one for each"),
+    "too many": ([np.ones(2), np.ones((2, 2)), np.ones(2)], ValueError, "3 gradients for 2 parameters"),
+    "bare array": (np.ones((2, 2)), TypeError, "grads is a ndarray: pass a list with a gradient for each"),
+    "generator": ((g for g in [np.ones(2), np.ones((2, 2))]), TypeError, "grads is a generator: pass a list"),
+    "none": ([np.ones(2), None], TypeError, r"grads\[1\] is a builtins.NoneType"),
+    "lists": ([[1.0, 1.0], np.ones((2, 2))], TypeError, r"grads\[0\] is a builtins.list, not a numpy.nd"),
+    "shape": ([np.ones(2), np.ones(4)], ValueError, r"grads\[1\] has shape \(4,\), its parameter \(2, 2\)"),
+    "would broadcast": ([np.ones(2), np.ones((1, 2))], ValueError, r"grads\[1\] has shape \(1, 2\)"),
+    "dtype": ([np.ones(2), np.ones((2, 2))[0:].astype(np.float32)], TypeError,
+              r"grads\[1\] is float32, its parameter float64: pass it as grad.astype\(np.float64\)"),
+    "integer": ([np.ones(2), np.ones((2, 2), int)], TypeError, r"grads\[1\] is int64: .*astype\(float\)"),
+    "byte order": ([np.ones(2), np.ones((2, 2), ">f8")], TypeError, r"grads\[1\] has foreign byte order"),
+}
+
+
+@pytest.mark.parametrize("frozen", [None, [np.array([True, False]), None]], ids=["free", "frozen"])
+@pytest.mark.parametrize("case", GRADS)
+def test_gradients_that_are_refused_touch_nothing(case, frozen, backend):
+    grads, error, text = GRADS[case]
+    params = [np.zeros(2), np.zeros((2, 2))]
+    optimizer = RpropMinus(params, frozen=frozen, backend=backend)
+    before = optimizer.state_dict()
+    with pytest.raises(error, match=text):
+        optimizer.step(grads)
+    assert not any(w.any() for w in params)
+    for old, new in zip(before["moves"], optimizer.state_dict()["moves"], strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_refused_step_leaves_the_loss_alone(backend):
+    optimizer = IRpropPlus(np.zeros(2), backend=backend)
+    optimizer.step(np.ones(2), 3.0)
+    with pytest.raises(ValueError, match="shape"):
+        optimizer.step(np.ones(3), 1.0)
+    assert optimizer.state_dict()["loss"] == 3.0
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_gradient_may_not_share_memory_with_a_parameter(count, backend):
+    params = [np.ones(4) for _ in range(count)]
+    optimizer = RpropMinus(params, backend=backend)
+    for overlapping in (params[-1], params[0][::-1]):
+        grads = [np.ones(4) for _ in range(count)]
+        grads[-1] = overlapping
+        with pytest.raises(ValueError, match="overlap in memory: pass a copy of the gradient"):
+            optimizer.step(grads)
+    assert all((w == 1).all() for w in params)
+
+
+def test_gradients_may_share_memory_with_each_other(backend):
+    params, g = [np.zeros(4), np.zeros(4)], np.ones(6)
+    RpropMinus(params, backend=backend).step([g[:4], g[2:]])
+    assert [w.tolist() for w in params] == [[-0.01] * 4] * 2
+
+
+def test_a_parameter_made_read_only_later_is_refused(backend):
+    params = [np.zeros(2), np.zeros(2)]
+    optimizer = RpropMinus(params, backend=backend)
+    params[1].setflags(write=False)
+    with pytest.raises(ValueError, match=r"params\[1\] is read-only"):
+        optimizer.step([np.ones(2), np.ones(2)])
+    assert not params[0].any()
+
+
+@pytest.mark.parametrize("change", [
+    lambda w: setattr(w, "shape", (2, 3)),
+    lambda w: w.resize((7,), refcheck=False),
+], ids=["shape", "size"])
+def test_a_parameter_that_changed_its_shape_is_refused(change, backend):
+    w = np.zeros(6)
+    optimizer = RpropMinus(w, backend=backend)
+    change(w)
+    with pytest.raises(ValueError, match="shape"):
+        optimizer.step(np.ones(6))
+    with pytest.raises(ValueError, match=r"params\[0\] has changed its shape"):
+        optimizer.step(np.ones(w.shape))
+    assert not w.any()
+
+
+BOUNDS = {
+    "one number": (1.0, ValueError, r"must be a pair \(lower, upper\)"),
+    "three": ((0, 1, 2), ValueError, r"must be a pair \(lower, upper\)"),
+    "crossed": ((1.0, [2.0, 0.0]), ValueError, "bounds of params.0. cross"),
+    "nan": ((math.nan, 1.0), ValueError, "are NaN"),
+    "nothing finite": ((math.inf, math.inf), ValueError, "leave no finite value"),
+    "shape": (([0.0, 0.0, 0.0], None), ValueError, r"lower bound of params\[0\] has shape \(3,\), its param"),
+    "text": (("a", None), TypeError, "pass numbers"),
+    "outside": ((None, [2.0, 0.5]), ValueError,
+                r"params\[0\] starts outside its bounds: 1.0 at index \(1,\) is not within \[-inf, 0.5\]"),
+}
+
+
+@pytest.mark.parametrize("case", BOUNDS)
+def test_bounds_that_are_refused(case):
+    bounds, error, text = BOUNDS[case]
+    with pytest.raises(error, match=text):
+        RpropMinus(np.ones(2), bounds=bounds)
+
+
+@pytest.mark.parametrize("frozen, error, text", [
+    ([0, 1], TypeError, "pass booleans"),
+    ([True, False, True], ValueError, r"frozen\[0\] has shape \(3,\)"),
+])
+def test_masks_that_are_refused(frozen, error, text):
+    with pytest.raises(error, match=text):
+        RpropMinus(np.ones(2), frozen=frozen)
+
+
+def test_one_bound_and_one_mask_for_each_array():
+    with pytest.raises(ValueError, match="upper bound has 3 items for 2 parameters"):
+        RpropMinus([np.ones(2), np.ones(2)], bounds=(0.0, [2.0, 2.0, 2.0]))
+    with pytest.raises(ValueError, match="frozen has 1 items for 2 parameters"):
+        RpropMinus([np.ones(2), np.ones(2)], frozen=[None])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_overlap_is_found_as_by_counting_addresses(seed):
+    """Random strided views of one buffer: the check agrees with a set of byte addresses."""
+    rng = np.random.default_rng(seed)
+    buffer = np.zeros(400)
+
+    def view():
+        shape = tuple(rng.integers(1, 4, rng.integers(1, 4)))
+        strides = tuple(int(s) for s in 8 * rng.integers(-6, 7, len(shape)))
+        return np.lib.stride_tricks.as_strided(buffer[rng.integers(60, 100):], shape, strides)
+
+    def addresses(array):
+        first = array.__array_interface__["data"][0]
+        return [first + int(np.dot(index, array.strides)) for index in np.ndindex(array.shape)]
+
+    views = [view() for _ in range(3)]
+    everything = [address for v in views for address in addresses(v)]
+    overlapping = len(set(everything)) < len(everything)
+    try:
+        check(views)
+    except ValueError as error:
+        assert overlapping, error
+    else:
+        assert not overlapping
