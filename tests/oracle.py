@@ -160,4 +160,4 @@ class TorchOracle:
                     g = self.real(0.0)
                 self.step_size[i] = step
                 self.prev[i] = g
-                self.w[i] = self.store(self.w[i] + self.real(-sign(g)) * step)
+                self.w[i] = self.store(self.w[i] + self.real(-1.0) * self.real(sign(g)) * step)  # -1 * 0 is -0

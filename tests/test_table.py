@@ -1,0 +1,87 @@
+"""The table of variants is what every backend, optimizer and oracle follows: a new row fails here until all have it."""
+
+import subprocess
+import sys
+
+import oracle
+import pytest
+
+import rprop_kernels
+import rprop_kernels.numpy
+import rprop_kernels.torch
+from rprop_kernels import VARIANTS
+from rprop_kernels.kernels import BACKENDS, available_backends, choose, load, why_missing
+
+FOUR = [name for name, row in VARIANTS.items() if row.state == ("move",)]
+
+
+@pytest.mark.parametrize("backend", ["cython", "numba", "numpy"])
+def test_every_backend_has_every_variant(backend):
+    assert set(load(backend).KERNELS) == set(VARIANTS)
+
+
+def test_the_torch_backend_has_the_four():
+    assert list(load("torch").KERNELS) and set(load("torch").KERNELS) == set(FOUR)
+
+
+def test_the_oracle_has_every_variant():
+    assert set(oracle.RULES) == set(FOUR) and set(VARIANTS) - set(FOUR) == {"torch"}
+
+
+@pytest.mark.parametrize("row", VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_has_its_class_in_both_libraries(row):
+    cls = getattr(rprop_kernels.torch, row.class_name)
+    assert cls.__doc__ and "w" in cls.__doc__ and row.class_name in rprop_kernels.torch.__all__
+    if row.state == ("move",):
+        assert cls._variant is row
+        assert hasattr(rprop_kernels.numpy, row.class_name)
+
+
+def test_the_compiled_backend_is_here():
+    """A missing extension is no skip: the tests are about it."""
+    assert why_missing("cython") is None and choose(None, BACKENDS[:3]) == "cython"
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys, rprop_kernels; rprop_kernels.available_backends(); "
+        "print([m for m in ('torch', 'numba', 'scipy', 'sklearn', 'triton') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_show_config_names_what_is_in_use(capsys):
+    facts = rprop_kernels.show_config()
+    printed = capsys.readouterr().out
+    assert facts["versions"]["rprop_kernels"] == rprop_kernels.__version__ in printed
+    assert facts["backends"]["cython"] == "in use"
+    assert facts["cython"]["instruction set"] in printed and "threads" in facts["cython"]
+    assert {name for name in BACKENDS if facts["backends"][name] in ("in use", "available")} == set(available_backends())
+
+
+def test_a_missing_extension_is_said_at_run_time(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rprop_kernels.kernels._native", None)
+    assert "compiler" in (why_missing("cython") or "")
+    assert choose(None, BACKENDS[:3]) == "numba"
+    facts = rprop_kernels.show_config()
+    assert facts["backends"]["cython"].startswith("missing: ") and "compiler" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"backend='cython' cannot be used(?s:.)*compiler(?s:.)*numpy: available"):
+        choose("cython", BACKENDS[:3])
+
+
+def test_the_choice_of_a_backend(monkeypatch):
+    monkeypatch.setenv("RPROP_KERNELS_BACKEND", "numpy")
+    assert choose(None, BACKENDS[:3]) == "numpy"
+    assert choose("numba", BACKENDS[:3]) == "numba"
+    monkeypatch.setenv("RPROP_KERNELS_BACKEND", "fortran")
+    with pytest.raises(ValueError, match=r"RPROP_KERNELS_BACKEND='fortran'(?s:.)*cython: available"):
+        choose(None, BACKENDS[:3])
+
+
+def test_the_instruction_set_can_be_forced(monkeypatch):
+    cython_ = load("cython")
+    monkeypatch.setenv(cython_.LEVEL_VARIABLE, "baseline")
+    assert cython_.level() == 0 and cython_.instruction_set() == "baseline"
+    monkeypatch.setenv(cython_.LEVEL_VARIABLE, "x86-64-v9")
+    with pytest.raises(ValueError, match="x86-64-v9"):
+        cython_.level()
