@@ -38,6 +38,7 @@ Loss: TypeAlias = float | Tensor
 BACKENDS: Final = ("cython", "numba", "numpy", "torch")
 PLAIN_STEP: Final = "RPROP_KERNELS_PLAIN_STEP"
 _KINDS: Final = {torch.float32: (2, 32), torch.float64: (2, 64), torch.float16: (2, 16), torch.bfloat16: (4, 16)}
+_ARRAY_DTYPES: Final = ({torch.float32}, {torch.float64})
 _DONE, _STALE = 0, 1
 
 
@@ -126,14 +127,33 @@ def _native_step(product: bool) -> Any:
 
 def _plain(tensor: Tensor, dtype: torch.dtype) -> bool:
     """Whether a tensor is memory of this process and nothing else, so that it can be seen as a NumPy array."""
-    return (
-        type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.dtype == dtype
-        and tensor.device.type == "cpu"
-        and tensor.layout == torch.strided
-        and not tensor.is_neg()
-        and (tensor.numel() == 0 or tensor.data_ptr() != 0)
-    )
+    try:
+        return (
+            type(tensor) in (Tensor, torch.nn.Parameter)
+            and tensor.dtype == dtype
+            and tensor.device.type == "cpu"
+            and tensor.layout == torch.strided
+            and not tensor.is_neg()
+            and (tensor.numel() == 0 or tensor.data_ptr() != 0)
+        )
+    except RuntimeError:  # under vmap and the like: a tensor without storage
+        return False
+
+
+def _refuse_freed(tensors: Iterable[Tensor]) -> None:
+    """An error where torch's operations would follow a NULL pointer: FSDP and others resize storages to 0."""
+    for tensor in tensors:
+        if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.device.type != "cpu" or tensor.numel() == 0:
+            continue
+        try:
+            freed = tensor.layout == torch.strided and tensor.untyped_storage().size() == 0
+        except RuntimeError:  # no storage at all, which is another matter
+            continue
+        if freed:
+            raise RuntimeError(
+                f"a parameter, gradient or state of shape {tuple(tensor.shape)} has no memory: its storage was resized "
+                "to 0; give it memory again before step()"
+            )
 
 
 def _as_arrays(params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[Sequence[Tensor]]) -> Any:
@@ -163,6 +183,17 @@ class _Backend:
     _native: Any
     _plain_step: bool
 
+    state: Any
+    param_groups: Any
+
+    def _plan_native(self, numbers: list[Any]) -> None:
+        """Let the native step keep what belongs to this optimizer, unless a tensor was made in inference mode: those
+        have no version counter, and torch's operations know where they may be written."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        states = (state[name] for state in map(self.state.get, params) if state for name in state)
+        if not any(isinstance(t, Tensor) and t.is_inference() for t in (*params, *states)):
+            self._native.plan(self.state, self.param_groups, numbers)
+
     def _set_up(self, backend: str | None, product: bool) -> None:
         self._backend = choose(backend, BACKENDS)
         self._native = _native_step(product) if self._backend == "cython" else None
@@ -180,7 +211,7 @@ def _in_dtype(group: dict[str, Any], dtype: torch.dtype) -> Hyperparameters | No
     limit = torch.finfo(dtype).max
     if not all(abs(x) <= limit for x in values):  # also refuses NaN
         return None
-    eta_minus, eta_plus, low, high = (torch.tensor(float(x), dtype=dtype).item() for x in values)
+    eta_minus, eta_plus, low, high = (torch.tensor(float(x), dtype=dtype, device="cpu").item() for x in values)
     if not (0.0 < eta_minus and eta_plus < math.inf and 0.0 <= low <= high < math.inf):
         return None
     return Hyperparameters(eta_minus, eta_plus, low, high)
@@ -279,7 +310,7 @@ class Rprop(_Backend, torch.optim.Rprop):
                 rounded = [_in_dtype(group, dtype) for dtype in _KINDS]
                 five = tuple(None if h is None else (*h, way) for h in rounded)
                 numbers.append((group["etas"], group["step_sizes"], group["maximize"], None, five))
-        self._native.plan(self.state, self.param_groups, numbers)
+        self._plan_native(numbers)
 
     def _foreign_step(self) -> None:
         """The step without the extension: another backend where it is certain, else torch's own code."""
@@ -294,6 +325,7 @@ class Rprop(_Backend, torch.optim.Rprop):
                 step_sizes: list[Tensor] = []
                 steps: list[Tensor] = []
                 has_complex = self._init_group(group, params, grads, prevs, step_sizes, steps)
+                _refuse_freed((*params, *grads, *prevs, *step_sizes))
                 if self._array_step(group, params, grads, prevs, step_sizes, steps):
                     continue
                 _torch_rprop(
@@ -327,7 +359,7 @@ class Rprop(_Backend, torch.optim.Rprop):
         """The numpy and numba backends; False where they cannot take this group."""
         if self._backend not in ("numpy", "numba") or not params:
             return False
-        if group["differentiable"] or group["capturable"] or len({p.dtype for p in params}) != 1:
+        if group["differentiable"] or group["capturable"] or {p.dtype for p in params} not in _ARRAY_DTYPES:
             return False
         hyper = _in_dtype(group, params[0].dtype)
         states = [*zip(prevs, step_sizes, strict=True)]
@@ -410,6 +442,7 @@ class _FourRules(_Backend, Optimizer):
         if "_native" not in self.__dict__:
             self._set_up(self.__dict__.get("_backend"), product=False)
         self._lrs = []
+        self._plain_lrs()
         for group in self.param_groups:
             group.setdefault("maximize", False)
             if self._variant.needs_loss:
@@ -425,6 +458,13 @@ class _FourRules(_Backend, Optimizer):
             options = {**self.defaults, **param_group}
             hyperparameters.check_lr(options["lr"], hyperparameters.check(options["etas"], options["step_sizes"])[2:])
         super().add_param_group(param_group)
+        self._plain_lrs()
+
+    def _plain_lrs(self) -> None:
+        """A tensor lr is read once like any other: as a number its changes are seen by everybody."""
+        for group in self.param_groups:
+            if isinstance(group.get("lr"), Tensor):
+                group["lr"] = float(group["lr"])
 
     # -------------------------------------------------------------------------------------------- step
 
@@ -450,7 +490,9 @@ class _FourRules(_Backend, Optimizer):
     def _update(self, verdict: TorchVerdict | Sequence[TorchVerdict], still: bool = False) -> None:
         """Step every parameter; ``verdict`` on the loss, or one a group. ``still``: all gradients are zero."""
         native = self._native
-        if native is not None and not isinstance(verdict, list):
+        if native is not None and (
+            isinstance(verdict, int) or (isinstance(verdict, Tensor) and _plain(verdict, torch.uint8))
+        ):
             rule, rows = _native_rule(self._variant, verdict)
             outcome = native(rule, self.state, self.param_groups, rows, openmp.THRESHOLD)
             if outcome == _STALE:
@@ -464,19 +506,35 @@ class _FourRules(_Backend, Optimizer):
         """Check all groups, then make missing state: nothing changes where something is wrong."""
         hypers = [hyperparameters.check(group["etas"], group["step_sizes"]) for group in self.param_groups]
         new: list[tuple[Tensor, float]] = []
+        foreign: list[Tensor] = []
         for group, hyper in zip(self.param_groups, hypers, strict=True):
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 if p.grad.is_sparse:
                     raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-                if len(self.state.get(p, ())) == 0:
-                    lr = self.defaults["lr"] if still and float(group["lr"]) == 0.0 else group["lr"]
+                state = self.state.get(p)
+                if not state:
+                    # Frameworks set lr to 0 and step along zero gradients, to make state.
+                    lr = self.defaults["lr"] if group["lr"] == 0 and (still or self._still()) else group["lr"]
                     new.append((p, hyperparameters.check_lr(lr, hyper[2:])))
+                elif "move" not in state:
+                    foreign.append(p)
+        loaded = [(p, self._converted(self.state[p])) for p in foreign]
         for p, lr in new:
             self.state[p]["move"] = _first_move(p, lr)
+        for p, converted in loaded:
+            self.state[p] = _in_place(converted, p)
         self._watch_lr()
         return hypers
+
+    def _still(self) -> bool:
+        """Whether every gradient is zero. (What is sparse is refused later, by name.)"""
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        try:
+            return not any(not g.is_sparse and bool(g.count_nonzero()) for g in grads)
+        except RuntimeError:  # meta and fake tensors: nobody can tell, and nothing real moves
+            return True
 
     def _watch_lr(self) -> None:
         """Warn once where lr was changed behind a state that will never read it."""
@@ -484,7 +542,7 @@ class _FourRules(_Backend, Optimizer):
         if self._lrs is None:  # has warned
             return
         for now, before in zip(lrs, self._lrs, strict=False):
-            if now != before:
+            if now != before and before != 0.0:  # 0 stood there for a moment only, see _checked
                 self._lrs = None
                 warnings.warn(
                     f"lr was changed from {before} to {now}, which has no effect: in Rprop lr is only the first step "
@@ -503,7 +561,7 @@ class _FourRules(_Backend, Optimizer):
             five = (*hyper, -1.0 if group["maximize"] else 1.0)
             lr = None if self._lrs is None else group["lr"]
             numbers.append((group["etas"], group["step_sizes"], group["maximize"], lr, (five,) * len(_KINDS)))
-        self._native.plan(self.state, self.param_groups, numbers)
+        self._plan_native(numbers)
 
     @torch.no_grad()
     def _foreign_step(self, verdict: TorchVerdict | Sequence[TorchVerdict], still: bool) -> None:
@@ -517,7 +575,9 @@ class _FourRules(_Backend, Optimizer):
             backend, views = "torch", None
             if self._backend in ("numpy", "numba"):
                 views = _as_arrays(params, grads, states)
-            if views is not None:
+            if views is None:
+                _refuse_freed((*params, *grads, *(s for (s,) in states)))
+            else:
                 torch._C._increment_version([*params, *(s for (s,) in states)])
                 backend, params, grads, states = self._backend, *views
                 said = said.cpu().numpy() if isinstance(said, Tensor) else said
@@ -569,15 +629,16 @@ class _FourRules(_Backend, Optimizer):
         # torch casts state to the parameter's dtype, which would ruin the float32 state of half precision: what
         # is no tensor it passes through. Our hooks stand nearest to it, so that other hooks see ordinary tensors.
         def hide(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
-            return {**loaded, "state": {key: _Hidden(self._converted(value)) for key, value in loaded["state"].items()}}
+            hidden = {
+                key: _Hidden(self._converted(value)) if isinstance(value, dict) else value
+                for key, value in loaded["state"].items()
+            }
+            return {**loaded, "state": hidden}
 
         def show(optimizer: Optimizer) -> None:
             for p, hidden in list(self.state.items()):
                 if isinstance(hidden, _Hidden):
-                    self.state[p] = {
-                        name: value.to(p.device, state_dtype(p.dtype), copy=True) if isinstance(value, Tensor) else value
-                        for name, value in hidden.content.items()
-                    }
+                    self.state[p] = _in_place(hidden.content, p) if isinstance(p, Tensor) else hidden.content
             for group in self.param_groups:
                 for name in ("foreach", "capturable", "differentiable"):
                     group.pop(name, None)
@@ -592,13 +653,41 @@ class _FourRules(_Backend, Optimizer):
 
     def _converted(self, state: dict[str, Any]) -> dict[str, Any]:
         """One parameter's saved state as ours."""
-        if not state or set(state) == {"move"}:
+        if not state:
+            return state
+        if set(state) == {"move"}:
+            dtype = getattr(state["move"], "dtype", None)
+            if dtype is None or state_dtype(dtype) != dtype:
+                raise ValueError(
+                    f"this state was cast to {dtype}, which cannot hold it: save and load it in the dtype it has in "
+                    "optimizer.state (float32 for half precision parameters)"
+                )
             return state
         if {"prev", "step_size"} <= set(state):
             return {"move": _encode(state["prev"], state["step_size"])}
         raise ValueError(
             f"this is the state of another optimizer: it holds {sorted(state)}, where {type(self).__name__} keeps 'move' "
             "and torch.optim.Rprop 'prev' and 'step_size'"
+        )
+
+
+class _Kept:
+    """A process group in a copied optimizer: the same one, since it stands for connections of this process."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        return value if value is None or value is True else cls(value)
+
+    def __deepcopy__(self, memo: Any) -> "_Kept":
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "this IRpropPlus averages its loss over a process group of its own, which cannot be pickled: save its "
+            "state_dict(), or use process_group=True (the default group)"
         )
 
 
@@ -628,6 +717,29 @@ def _first_move(p: Tensor, lr: float) -> Tensor:
     return torch.full_like(
         p, complex(value, value) if dtype.is_complex else value, dtype=dtype, requires_grad=False
     )
+
+
+def _in_place(state: dict[str, Any], p: Tensor) -> dict[str, Any]:
+    """A copy of a parameter's state, of the dtype and on the device that ``p`` needs."""
+    return {
+        name: _recoded(value, state_dtype(p.dtype)).to(p.device, copy=True) if isinstance(value, Tensor) else value
+        for name, value in state.items()
+    }
+
+
+def _recoded(move: Tensor, dtype: torch.dtype) -> Tensor:
+    """State in another dtype: float32 and float64 mark "no memory" by different powers of two."""
+    if move.dtype == dtype or move.is_complex() != dtype.is_complex:
+        return move.to(dtype)
+    if dtype.is_complex:
+        part = torch.float64 if dtype == torch.complex128 else torch.float32
+        return torch.view_as_complex(_recoded(torch.view_as_real(move), part))
+    was, now = CODES[str(move.dtype).removeprefix("torch.")], CODES[str(dtype).removeprefix("torch.")]
+    wide = move.to(torch.float64)
+    size = wide.abs()
+    forgot = size > was.threshold
+    step = torch.where(forgot, size * (1 / was.shift), size).clamp(min=now.least)
+    return torch.where(forgot, step * now.shift, wide.sign() * step).to(dtype)
 
 
 def _encode(prev: Tensor, step_size: Tensor) -> Tensor:
@@ -735,6 +847,15 @@ class IRpropPlus(_FourRules):
         )
         self._process_group = process_group
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy that forgot the group would let replicas disagree. (A group that is an object refuses to be pickled.)
+        return {**super().__getstate__(), "_process_group": _Kept.of(self._process_group)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if isinstance(self._process_group, _Kept):
+            self._process_group = self._process_group.value
+
     def set_loss(self, loss: Loss) -> None:
         """Tell the loss at the current weights to the next step, for training loops that call ``step()`` themselves.
 
@@ -782,12 +903,6 @@ class IRpropPlus(_FourRules):
 
     step = _light(_bare_step)
 
-    def _still(self) -> bool:
-        """Whether every gradient is zero."""
-        return not any(
-            bool(p.grad.count_nonzero()) for group in self.param_groups for p in group["params"] if p.grad is not None
-        )
-
     def _as_loss(self, loss: Any) -> Loss:
         """A float, or a detached tensor: of shape (B,), or of shape () on a device."""
         if not isinstance(loss, Tensor):
@@ -819,7 +934,10 @@ class IRpropPlus(_FourRules):
         if isinstance(loss, Tensor) and loss.dim() == 0:
             devices = {p.device.type for group in self.param_groups for p in group["params"]}
             if loss.device.type == "cpu" or devices == {"cpu"}:
-                return float(loss)
+                try:
+                    return float(loss)
+                except RuntimeError:  # meta, fake, vmapped: there is no number yet, but tensor operations will do
+                    return loss
         return loss
 
     def _check_rows(self, rows: int) -> None:

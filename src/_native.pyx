@@ -903,11 +903,11 @@ cdef class TorchStep:
         cdef int outcome
         cdef Py_ssize_t i
         cdef list written, gradients
-        if self.groups is None:
-            return STALE
         for mode in self.torch.modes:
             if mode():
                 return REFUSED
+        if self.groups is None:
+            return STALE
         if self.busy:                # another thread is in the middle of a step of this optimizer
             return REFUSED
         self.busy = True

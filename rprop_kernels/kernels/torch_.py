@@ -34,6 +34,11 @@ def _one_state_rule(flip: str) -> Callable[[Tensor, Tensor, Tensor, Hyperparamet
     def kernel(w: Tensor, g: Tensor, move: Tensor, hyper: Hyperparameters, maximize: bool, verdict: TorchVerdict) -> None:
         if w.is_complex() and w.is_conj():  # its real view would be of a copy
             raise RuntimeError("a parameter with the conjugate bit set cannot be stepped: call resolve_conj() on it")
+        if move.shape != w.shape:
+            raise RuntimeError(
+                f"a parameter of shape {tuple(w.shape)} has state of shape {tuple(move.shape)}: it was replaced after "
+                "the first step; put a state of its shape into optimizer.state, or delete the old one"
+            )
         w, g, move = _real(w), _real(g), _real(move)
         real = move.dtype
         code = CODES[str(real).removeprefix("torch.")]
@@ -61,7 +66,7 @@ def _one_state_rule(flip: str) -> Callable[[Tensor, Tensor, Tensor, Hyperparamet
             worse = torch.as_tensor(verdict != BETTER, device=w.device)
             delta = torch.where(flipped & worse, -last, delta)
         kept = torch.where(go == 0, new * code.shift, go * new)
-        w.copy_(w.to(real) - delta)
+        w.copy_(w - delta)  # in the wider of the two dtypes
         move.copy_(kept)
 
     return kernel
