@@ -133,6 +133,13 @@ def test_csv(tmp_path: Path, pixels: int, heading: bool, name: str) -> None:
     )
 
 
+def test_csv_of_fractions(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("1.0,2.5,3\n2,0,255\n")
+    images, labels = data.read_csv(tmp_path / "d.csv")
+    np.testing.assert_array_equal(images, [[2.5, 3], [0, 255]])
+    np.testing.assert_array_equal(labels, [1, 2])
+
+
 def test_csv_folder_with_its_own_test_file(tmp_path: Path) -> None:
     (tmp_path / "my_train.csv").write_text(csv_text(rows=30))
     with pytest.raises(LabError, match=r"exactly one .csv file with 'test'"):
