@@ -96,7 +96,9 @@ def test_layouts_change_nothing(backend, variant, shape):
     reference = load("numpy")
     rng = np.random.default_rng(3)
     made = list(layouts(shape).values())
-    for a, b, c in itertools.product(made, repeat=3) if len(shape) else [made[:1] * 3]:
+    triples = list(itertools.product(made, repeat=3)) if shape else [made[:1] * 3]
+    for i in rng.permutation(len(triples))[:25]:
+        a, b, c = triples[i]
         w, g = a(np.float32), b(np.float32)
         states = tuple(f(np.float32) for f in ((c, b) if variant == "torch" else (c,)))
         w[...] = rng.standard_normal(shape)
