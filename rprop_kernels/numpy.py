@@ -70,17 +70,17 @@ def _one_each(name: str, value: Any, weights: Sequence[Array], single: bool) -> 
 
 
 def _fit(name: str, value: Any, weight: Array, dtype: Any) -> Array:
-    """``value`` as an array of ``dtype`` that broadcasts to the weights."""
+    """``value`` as an array of ``dtype``, broadcast to the shape of the weights."""
     array = np.asarray(value)
     if array.dtype.kind not in ("b" if dtype is bool else "fiu"):
         raise TypeError(f"{name} is {array.dtype}: pass {'booleans' if dtype is bool else 'numbers'}")
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype)
     try:
-        np.broadcast_to(array, weight.shape)
+        return np.broadcast_to(array, weight.shape)
     except ValueError:
         raise ValueError(f"{name} has shape {array.shape}, its parameter {weight.shape}: pass one value, or "
                          "an array of the parameter's shape") from None
-    with np.errstate(over="ignore"):
-        return array.astype(dtype)
 
 
 def _forget(state: Array, where: Array) -> None:
@@ -94,7 +94,7 @@ def _forget(state: Array, where: Array) -> None:
 class _Box:
     """Bounds of one parameter, and the scratch memory that lets every step do without allocation."""
 
-    def __init__(self, name: str, weight: Array, lower: Any, upper: Any, free: Array | None) -> None:
+    def __init__(self, name: str, weight: Array, lower: Any, upper: Any, frozen: Array | None) -> None:
         self.lower = _fit(f"lower bound of {name}", -np.inf if lower is None else lower, weight, weight.dtype)
         self.upper = _fit(f"upper bound of {name}", np.inf if upper is None else upper, weight, weight.dtype)
         legal = (self.lower <= self.upper) & (self.lower < np.inf) & (self.upper > -np.inf)
@@ -103,14 +103,16 @@ class _Box:
                              "upper) with lower <= upper everywhere")
         if np.any(outside := (weight < self.lower) | (weight > self.upper)):
             where = tuple(int(i) for i in np.argwhere(outside)[0])
-            low, high = (np.broadcast_to(bound, weight.shape)[where] for bound in (self.lower, self.upper))
             raise ValueError(f"{name} starts outside its bounds: {weight[where]} at index {where} is not "
-                             f"within [{low}, {high}]; start inside, such as at np.clip(x, lower, upper)")
+                             f"within [{self.lower[where]}, {self.upper[where]}]; start inside, such as at "
+                             "np.clip(x, lower, upper)")
         code, real = CODES[weight.dtype.name], weight.dtype.type
         self.shift, self.threshold = real(code.shift), real(code.threshold)
         with np.errstate(over="ignore"):
             self.most = np.maximum((self.upper - self.lower) / 2, real(code.least)) * self.shift
-        self.free = free
+        if frozen is not None:
+            self.lower = np.where(frozen, real(-np.inf), self.lower)
+            self.upper = np.where(frozen, real(np.inf), self.upper)
         self.low, self.high = np.zeros(weight.shape, bool), np.zeros(weight.shape, bool)
         self.size = np.zeros_like(weight, subok=False)
 
@@ -119,14 +121,11 @@ class _Box:
         low, high, size = self.low, self.high, self.size
         np.less_equal(weight, self.lower, out=low)
         np.greater_equal(weight, self.upper, out=high)
-        if self.free is not None:
-            np.logical_and(low, self.free, out=low)
-            np.logical_and(high, self.free, out=high)
+        if not (low.any() or high.any()):
+            return
         np.copyto(weight, self.lower, where=low)
         np.copyto(weight, self.upper, where=high)
         np.logical_or(low, high, out=low)
-        if not low.any():
-            return
         np.abs(state, out=size)
         np.less_equal(size, self.threshold, out=high)
         np.multiply(size, self.shift, out=size, where=high)
@@ -135,7 +134,7 @@ class _Box:
 
 
 def _boxes(
-    bounds: Any, weights: Sequence[Array], single: bool, free: Sequence[Array | None]
+    bounds: Any, weights: Sequence[Array], single: bool, frozen: Sequence[Array | None]
 ) -> list[_Box | None] | None:
     if bounds is None:
         return None
@@ -146,16 +145,16 @@ def _boxes(
     lowers, uppers = (_one_each(f"{name} bound", value, weights, single)
                       for name, value in (("lower", lower), ("upper", upper)))
     boxes: list[_Box | None] = []
-    for weight, low, high, mask in zip(weights, lowers, uppers, free, strict=True):
+    for weight, low, high, mask in zip(weights, lowers, uppers, frozen, strict=True):
         bare = low is None and high is None
         boxes.append(None if bare else _Box(f"params[{len(boxes)}]", weight, low, high, mask))
     return boxes
 
 
-def _free(frozen: Any, weights: Sequence[Array], single: bool) -> list[Array | None]:
-    """Where each parameter may move; None: everywhere."""
+def _masks(frozen: Any, weights: Sequence[Array], single: bool) -> list[Array | None]:
+    """Where each parameter is frozen, of its shape; None: nowhere."""
     masks = _one_each("frozen", frozen, weights, single)
-    return [None if mask is None else ~_fit(f"frozen[{index}]", mask, weight, bool)
+    return [None if mask is None else _fit(f"frozen[{index}]", mask, weight, bool)
             for index, (weight, mask) in enumerate(zip(weights, masks, strict=True))]
 
 
@@ -225,11 +224,13 @@ class _Rprop:
         if not self._weights:
             raise ValueError("params is empty: pass an array or a sequence of arrays")
         check(self._weights)
-        self._free = _free(frozen, self._weights, single)
-        self._boxes = _boxes(bounds, self._weights, single, self._free)
-        self._seen = [None if free is None else np.zeros_like(w, subok=False)  # gradients, 0 where frozen
-                      for w, free in zip(self._weights, self._free, strict=True)]
-        self._any_frozen = any(free is not None for free in self._free)
+        self._frozen = _masks(frozen, self._weights, single)
+        self._boxes = _boxes(bounds, self._weights, single, self._frozen)
+        self._factors = [None if mask is None else (~mask).astype(w.dtype)  # 0 where frozen, else 1
+                         for w, mask in zip(self._weights, self._frozen, strict=True)]
+        self._products = [None if mask is None else np.zeros_like(w, subok=False)
+                          for w, mask in zip(self._weights, self._frozen, strict=True)]
+        self._any_frozen = any(mask is not None for mask in self._frozen)
         self._states = [(np.full_like(w, self._lr * CODES[w.dtype.name].shift, subok=False),)
                         for w in self._weights]
         self._previous: float | Array | None = None  # E_prev
@@ -334,14 +335,11 @@ class _Rprop:
         return gradients
 
     def _hide_frozen(self, gradients: Sequence[Array]) -> Sequence[Array]:
-        """The gradients, checked, with 0 where a weight is frozen."""
-        shown = []
+        """The gradients, checked, with 0 (or NaN, which moves nothing either) where a weight is frozen."""
         gradients = self._checked(gradients)
-        for gradient, seen, free in zip(gradients, self._seen, self._free, strict=True):
-            if seen is not None:
-                np.copyto(seen, gradient, where=free)
-            shown.append(gradient if seen is None else seen)
-        return shown
+        with np.errstate(invalid="ignore"):
+            return [g if factor is None else np.multiply(g, factor, out=product)
+                    for g, factor, product in zip(gradients, self._factors, self._products, strict=True)]
 
     def _judge(
         self, loss: ArrayLike | None, gradients: Sequence[Array]
@@ -448,8 +446,8 @@ class _Rprop:
             _check_move(f"moves[{index}]", move, state)
         for index, (move, (state,)) in enumerate(zip(moves, self._states, strict=True)):
             np.copyto(state, move)
-            if (free := self._free[index]) is not None:
-                _forget(state, ~free)
+            if (mask := self._frozen[index]) is not None:
+                _forget(state, mask)
         self._hyper, self._lr, self.maximize, self._previous = hyper, lr, maximize, previous
 
     def save(self, path: str | os.PathLike[str]) -> None:
