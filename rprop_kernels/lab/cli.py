@@ -57,7 +57,7 @@ def main() -> None:
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="JSON file with the report's keys.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.json", help="The report's keys.")],
     data: DataOption = None,
     data_dir: FolderOption = None,
     out: OutOption = None,
@@ -76,7 +76,7 @@ def train(
 
 @app.command()
 def test(
-    model: Annotated[Path, typer.Argument(help="The model.npz that train wrote.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model.npz that train wrote.")],
     data: DataOption = None,
     data_dir: FolderOption = None,
 ) -> None:
@@ -88,7 +88,7 @@ def test(
 @app.command()
 def compare(
     config: Annotated[
-        Path | None, typer.Argument(help="JSON file with the report's keys; optimizer is ignored.")
+        Path | None, typer.Argument(metavar="[CONFIG.json]", help="The report's keys; optimizer is ignored.")
     ] = None,
     data: DataOption = None,
     data_dir: FolderOption = None,
@@ -230,14 +230,18 @@ def _test(path: Path, data: str | None, data_dir: str | None) -> None:
     loss, accuracy = evaluate(
         network, tensors(dataset)[1], trained.criterion, trained.eval_batch_size or images
     )
-    table = Table(title=f"{path}, trained by {trained.optimizer} (epoch {model.about.get('epoch')})")
+    console = Console()
+    console.print(
+        f"{path}: {trained.optimizer}, epoch {model.about['epoch']}", highlight=False, soft_wrap=True
+    )
+    table = Table(box=box.SIMPLE_HEAD)
     for heading in ("data", "loss", "accuracy"):
         table.add_column(heading, justify="left" if heading == "data" else "right")
     table.add_row(
         "evaluation, at training", f"{model.about['eval_loss']:.4f}", f"{model.about['eval_accuracy']:.4f}"
     )
     table.add_row(f"test, {images} unseen images", f"{loss:.4f}", f"{accuracy:.4f}")
-    Console().print(table)
+    console.print(table)
 
 
 def _compare(config: Config, seeds: int, folder: Path, resume: bool) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from .output import write_atomic
@@ -112,6 +113,10 @@ def over_epochs(curves: Sequence[Curve], panels: Sequence[Panel], title: str, ca
         axis.set_axisbelow(True)
         if panel.logarithmic:
             axis.set_yscale("log")
+            low, high = axis.get_ylim()
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
         else:
             axis.set_ylim(*_without_the_start(stacks))
     for axis in axes[-2:]:
@@ -141,7 +146,7 @@ def comparison_curves(comparison: "Comparison") -> Figure:
         curves,
         LEARNING,
         f"Rprop techniques on {comparison.data_name}",
-        f"{repetitions}; {batch}\ncurves that coincide: wide ones lie below",
+        f"{repetitions}; {batch}\nwhere curves coincide, the wide ones lie below",
     )
 
 
