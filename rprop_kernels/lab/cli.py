@@ -45,8 +45,10 @@ FolderOption = Annotated[
         "--data-dir", help="Folder of MNIST's four IDX files (plain or .gz), of CSV files, or OpenML's cache."
     ),
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the results.  [default: runs/...]")]
-EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Goes before the configuration's.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Folder for the results (default: one in runs/).")
+]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Overrides the configuration's.")]
 MODEL = "model.npz"
 
 
@@ -62,9 +64,7 @@ def train(
     data_dir: FolderOption = None,
     out: OutOption = None,
     epochs: EpochsOption = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Goes before the configuration's.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Overrides the configuration's.")] = None,
 ) -> None:
     """Train one technique; keeps the model of the lowest evaluation loss."""
     with _errors_for_people():
@@ -88,7 +88,7 @@ def test(
 @app.command()
 def compare(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG.json]", help="The report's keys; optimizer is ignored.")
+        Path | None, typer.Argument(metavar="CONFIG.json", help="The report's keys; optimizer is ignored.")
     ] = None,
     data: DataOption = None,
     data_dir: FolderOption = None,
