@@ -87,14 +87,15 @@ class Settings(NamedTuple):
     disp: bool = False
 
 
-def _settings(options: dict[str, Any]) -> Settings:
+def _settings(options: dict[str, Any], stacklevel: int) -> Settings:
     """Options as scipy's methods take them: None is the default, unknown ones warn, ``tol`` is ``gtol``."""
     options = {key: value for key, value in options.items() if value is not None}
     tol = options.pop("tol", None)
     if tol is not None:
         options.setdefault("gtol", tol)
     if unknown := [key for key in options if key not in Settings._fields]:
-        warnings.warn(f"Unknown solver options: {', '.join(unknown)}", OptimizeWarning, stacklevel=5)
+        warnings.warn(f"Unknown solver options: {', '.join(unknown)}", OptimizeWarning,
+                      stacklevel=stacklevel + 1)
     settings = Settings(**{key: value for key, value in options.items() if key in Settings._fields})
     if settings.finite_difference not in SCHEMES:
         raise ValueError(f"finite_difference={settings.finite_difference!r}: choose one of "
@@ -202,7 +203,7 @@ def _pair(result: Any) -> tuple[Any, Any]:
 
 
 def _number(value: Any) -> float:
-    array = np.asarray(value)
+    array = _array(value)
     if array.dtype.kind not in "fiu" or array.size != 1:
         raise TypeError(f"fun returned {_described(value)} as the loss: return one real number (and (loss, "
                         "gradient) only with jac=True)")
@@ -210,13 +211,21 @@ def _number(value: Any) -> float:
 
 
 def _vector(value: Any, shape: tuple[int, ...]) -> Array:
-    array = np.asarray(value)
+    array = _array(value)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"the gradient is {_described(value)}: return an array of real numbers")
     if array.shape != shape and not array.size == math.prod(shape) == 1:
         raise ValueError(f"the gradient has shape {array.shape}, x has shape {shape}: return one of x's "
                          "shape")
     return array.astype(float).reshape(shape)
+
+
+def _array(value: Any) -> Array:
+    """The value as an array, of objects where NumPy can make no other of it."""
+    try:
+        return np.asarray(value)
+    except ValueError:  # sequences within sequences of unlike lengths
+        return np.array(None)
 
 
 def _described(value: Any) -> str:
@@ -276,7 +285,7 @@ def _search(
         if iterations % 8 == 0:  # the one test that costs more than the step itself
             step = search.optimizer.signs_and_steps()[1]
             small = (slope == 0) | (step <= settings.xtol * np.maximum(1, np.abs(x)))
-            reached.insert(2, (STEP, small.all(axis=-1)))
+            reached.insert(2, (STEP, finite & small.all(axis=-1)))
         for reason, now in reached:
             if now.any():
                 why[(why == RUNNING) & now] = reason
@@ -310,7 +319,7 @@ def _minimize(
             warnings.warn(f"Method {method} {cannot}; {name} is ignored.", RuntimeWarning, stacklevel=4)
     if isinstance(jac, str):  # scipy.optimize.minimize itself passes no such string to a custom method
         options = {"finite_difference": jac, **options}
-    settings = _settings(options)
+    settings = _settings(options, stacklevel=4)
     start = _start("x0", x0, 1)
     lower, upper = _limits(bounds, start.size)
     objective = _Objective(fun, args, jac, settings.finite_difference, lower, upper)
@@ -327,7 +336,7 @@ def _minimize(
 
 
 def _start(name: str, value: ArrayLike, ndim: int) -> Array:
-    array = np.asarray(value)
+    array = _array(value)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} is {_described(value)}: pass an array of real numbers")
     array = np.atleast_1d(array)
@@ -427,7 +436,7 @@ def minimize_many(
     Raises:
         TypeError, ValueError: as :func:`irprop_plus`.
     """
-    settings = _settings(options)
+    settings = _settings(options, stacklevel=2)
     start = _start("starts", starts, 2)
     lower, upper = _limits(bounds, start.shape[1])
     args = args if isinstance(args, tuple) else (args,)
@@ -437,7 +446,7 @@ def minimize_many(
         nonlocal calls
         calls += 1
         losses, gradients = _pair(fun(x.copy(), *args))
-        losses = np.asarray(losses)
+        losses = _array(losses)
         if losses.dtype.kind not in "fiu" or losses.shape != x.shape[:1]:
             raise ValueError(f"fun returned {_described(losses)} as the losses: return {len(x)} real "
                              "numbers, one a row")
