@@ -18,13 +18,15 @@ from typing import Any, ClassVar, Final, TypeAlias
 import torch
 from torch import Tensor
 from torch.autograd import profiler
+from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_optimizer
 from torch.optim.rprop import rprop as _torch_rprop
 
 from . import hyperparameters
 from .hyperparameters import Hyperparameters
-from .kernels import choose, load, openmp
+from .kernels import choose, load, openmp, why_missing
+from .kernels.rules import RULES
 from .kernels.state import CODES
 from .kernels.torch_ import TorchVerdict, state_dtype
 from .kernels.verdict import BETTER, judge
@@ -35,7 +37,7 @@ __all__ = ["IRpropMinus", "IRpropPlus", "Rprop", "RpropMinus", "RpropPlus"]
 Params: TypeAlias = Iterable[Any]
 Loss: TypeAlias = float | Tensor
 
-BACKENDS: Final = ("cython", "numba", "numpy", "torch")
+BACKENDS: Final = ("cython", "numba", "numpy", "torch", "triton")
 PLAIN_STEP: Final = "RPROP_KERNELS_PLAIN_STEP"
 _KINDS: Final = {torch.float32: (2, 32), torch.float64: (2, 64), torch.float16: (2, 16), torch.bfloat16: (4, 16)}
 _ARRAY_DTYPES: Final = ({torch.float32}, {torch.float64})
@@ -43,18 +45,6 @@ _DONE, _STALE = 0, 1
 
 
 # ------------------------------------------------------------------------------ torch's wrapper of step
-
-
-def _watched(optimizer: Any) -> bool:
-    """Whether someone looks at this step: a hook, a profiler, or everybody."""
-    return bool(
-        profiler._is_profiler_enabled  # type: ignore[attr-defined]
-        or optimizer._optimizer_step_pre_hooks
-        or optimizer._optimizer_step_post_hooks
-        or _torch_optimizer._global_optimizer_pre_hooks
-        or _torch_optimizer._global_optimizer_post_hooks
-        or optimizer._plain_step
-    )
 
 
 @torch.compiler.disable
@@ -66,7 +56,8 @@ def _light(bare: Callable[..., Any]) -> Callable[..., Any]:
     """``bare`` in place of torch's ``profile_hook_step(bare)``, which costs more than a small step: that wrapper
     is used when someone looks, and none otherwise."""
     try:
-        _torch_optimizer._global_optimizer_pre_hooks, _torch_optimizer._global_optimizer_post_hooks
+        before_all = _torch_optimizer._global_optimizer_pre_hooks
+        after_all = _torch_optimizer._global_optimizer_post_hooks
         profiler._is_profiler_enabled  # type: ignore[attr-defined]
     except AttributeError:  # private names; without them torch wraps the step, as any other
         return bare
@@ -74,10 +65,16 @@ def _light(bare: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(bare)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
+        if is_dynamo_compiling():
             return _uncompiled(step, self, *args, **kwargs)
-        # A subclass that overrides step has been wrapped by torch: there the hooks run, once.
-        if _watched(self) and type(self).step is step:
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or before_all
+            or after_all
+            or profiler._is_profiler_enabled  # type: ignore[attr-defined]
+            or self._plain_step
+        ) and type(self).step is step:  # a subclass that overrides step was wrapped by torch: there the hooks run
             return wrapped(self, *args, **kwargs)
         return bare(self, *args, **kwargs)
 
@@ -180,6 +177,7 @@ class _Backend:
     """The attributes of an optimizer that say how it steps; not part of its groups or its state."""
 
     _backend: str
+    _device: Any
     _native: Any
     _plain_step: bool
 
@@ -196,8 +194,19 @@ class _Backend:
 
     def _set_up(self, backend: str | None, product: bool) -> None:
         self._backend = choose(backend, BACKENDS)
+        self._device = None
         self._native = _native_step(product) if self._backend == "cython" else None
         self._plain_step = os.environ.get(PLAIN_STEP, "") not in ("", "0")
+    def _launcher(self, tensors: Iterable[Tensor]) -> Any:
+        """The Triton kernels, or None where there is nothing for them to do or they cannot be had."""
+        if self._backend == "torch" or not (self._backend == "triton" or any(t.is_cuda for t in tensors)):
+            return None
+        if any(mode() for mode in _MODES):
+            return None
+        if self._device is None:
+            self._device = load("triton").Launcher() if why_missing("triton") is None else False
+        return self._device or None
+
 
 
 # ------------------------------------------------------------------------------------------ the drop-in
@@ -233,8 +242,9 @@ class Rprop(_Backend, torch.optim.Rprop):
 
     Args:
         params, lr, etas, step_sizes, capturable, foreach, maximize, differentiable: as torch.optim.Rprop.
-        backend: ``"cython"``, ``"numba"``, ``"numpy"`` or ``"torch"``; None takes RPROP_KERNELS_BACKEND or the
-            first that is available.
+        backend: ``"cython"``, ``"numba"``, ``"numpy"``, ``"torch"`` or ``"triton"``; None takes
+            RPROP_KERNELS_BACKEND or the first that is available. Tensors on a CUDA device go to Triton where
+            that is installed, unless ``"torch"`` is asked for.
 
     Raises:
         ValueError: as torch; and for a backend that is unknown or missing, listing what there is.
@@ -318,13 +328,12 @@ class Rprop(_Backend, torch.optim.Rprop):
         before = torch.is_grad_enabled()
         try:
             torch.set_grad_enabled(self.defaults["differentiable"])
-            for group in self.param_groups:
-                params: list[Tensor] = []
-                grads: list[Tensor] = []
-                prevs: list[Tensor] = []
-                step_sizes: list[Tensor] = []
-                steps: list[Tensor] = []
-                has_complex = self._init_group(group, params, grads, prevs, step_sizes, steps)
+            columns: list[tuple[list[Tensor], ...]] = [([], [], [], [], []) for _ in self.param_groups]
+            complexes = [self._init_group(g, *lists) for g, lists in zip(self.param_groups, columns, strict=True)]
+            self._device_step(columns)
+            for group, has_complex, (params, grads, prevs, step_sizes, steps) in zip(
+                self.param_groups, complexes, columns, strict=True
+            ):
                 _refuse_freed((*params, *grads, *prevs, *step_sizes))
                 if self._array_step(group, params, grads, prevs, step_sizes, steps):
                     continue
@@ -346,6 +355,40 @@ class Rprop(_Backend, torch.optim.Rprop):
                 )
         finally:
             torch.set_grad_enabled(before)
+    def _device_step(self, columns: list[tuple[list[Tensor], ...]]) -> None:
+        """The Triton kernels: takes out of the groups' lists what it has stepped."""
+        launcher = self._launcher(p for lists in columns for p in lists[0])
+        if launcher is None:
+            return
+        from .kernels.triton_ import PRODUCT, Job, takes
+
+        jobs, counters, rests = [], [], []
+        for group, lists in zip(self.param_groups, columns, strict=True):
+            way = -1.0 if group["maximize"] else 1.0
+            rounded = {dtype: _in_dtype(group, dtype) for dtype in {p.dtype for p in lists[0]} & _KINDS.keys()}
+            rest = []
+            for entry in zip(*lists, strict=True):
+                p, g, prev, step_size, counter = entry
+                hyper = rounded.get(p.dtype)
+                if (
+                    hyper is not None
+                    and not group["differentiable"]
+                    and type(counter) is Tensor
+                    and (not group["capturable"] or p.is_cuda and counter.is_cuda)
+                    and takes(p, g, (prev, step_size))
+                ):
+                    jobs.append(Job(p, g, (prev, step_size), (*hyper, way)))
+                    counters.append(counter)
+                else:
+                    rest.append(entry)
+            rests.append(rest)
+        if not jobs or not launcher(PRODUCT, jobs):
+            return
+        torch._foreach_add_(counters, 1)
+        for lists, rest in zip(columns, rests, strict=True):
+            for i, column in enumerate(lists):
+                column[:] = [entry[i] for entry in rest]
+
 
     def _array_step(
         self,
@@ -384,8 +427,9 @@ _ARGUMENTS = """
         step_sizes: ``(D_min, D_max)``, 0 <= D_min <= D_max <= 2**31; steps smaller than 2**-63 (float64: 2**-255)
             do not occur.
         maximize: climb instead of descend.
-        backend: ``"cython"``, ``"numba"``, ``"numpy"`` or ``"torch"``; None takes RPROP_KERNELS_BACKEND or the
-            first that is available.
+        backend: ``"cython"``, ``"numba"``, ``"numpy"``, ``"torch"`` or ``"triton"``; None takes
+            RPROP_KERNELS_BACKEND or the first that is available. Tensors on a CUDA device go to Triton where
+            that is installed, unless ``"torch"`` is asked for.
         foreach, capturable, differentiable: only torch's defaults are accepted.
 
     Its state is one tensor a parameter, ``state[p]["move"]``: the last move q * D itself, float32 for parameters of
@@ -490,10 +534,9 @@ class _FourRules(_Backend, Optimizer):
     def _update(self, verdict: TorchVerdict | Sequence[TorchVerdict], still: bool = False) -> None:
         """Step every parameter; ``verdict`` on the loss, or one a group. ``still``: all gradients are zero."""
         native = self._native
-        if native is not None and (
-            isinstance(verdict, int) or (isinstance(verdict, Tensor) and _plain(verdict, torch.uint8))
-        ):
-            rule, rows = _native_rule(self._variant, verdict)
+        if native is not None and (type(verdict) is int or (isinstance(verdict, Tensor) and _plain(verdict, torch.uint8))):
+            rules = RULES[self._variant.name]
+            rule, rows = (rules[verdict], None) if type(verdict) is int else (rules[BETTER], bytes(verdict.numpy()))
             outcome = native(rule, self.state, self.param_groups, rows, openmp.THRESHOLD)
             if outcome == _STALE:
                 self._plan(still)
@@ -519,6 +562,8 @@ class _FourRules(_Backend, Optimizer):
                     lr = self.defaults["lr"] if group["lr"] == 0 and (still or self._still()) else group["lr"]
                     new.append((p, hyperparameters.check_lr(lr, hyper[2:])))
                 elif "move" not in state:
+        if new and any(p.is_cuda for p, _ in new) and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("make one step before a CUDA graph is captured: every replay would make the state anew")
                     foreign.append(p)
         loaded = [(p, self._converted(self.state[p])) for p in foreign]
         for p, lr in new:
@@ -566,9 +611,10 @@ class _FourRules(_Backend, Optimizer):
     @torch.no_grad()
     def _foreign_step(self, verdict: TorchVerdict | Sequence[TorchVerdict], still: bool) -> None:
         """The step without the extension: arrays where they will do, else torch operations."""
+        stepped = self._device_step(hypers, verdict)
         hypers = self._checked(still)
         for i, (group, hyper) in enumerate(zip(self.param_groups, hypers, strict=True)):
-            params = [p for p in group["params"] if p.grad is not None]
+            params = [p for p in group["params"] if p.grad is not None and id(p) not in stepped]
             grads = [p.grad for p in params]
             states = [(self.state[p]["move"],) for p in params]
             said = verdict[i] if isinstance(verdict, list) else verdict
@@ -591,6 +637,26 @@ class _FourRules(_Backend, Optimizer):
                 verdict=said,
                 threads=torch.get_num_threads(),
             )
+    def _device_step(
+        self, hypers: list[Hyperparameters], verdict: TorchVerdict | Sequence[TorchVerdict]
+    ) -> frozenset[int]:
+        """The Triton kernels: which parameters they have stepped, as ids."""
+        launcher = self._launcher(p for group in self.param_groups for p in group["params"])
+        if launcher is None:
+            return frozenset()
+        from .kernels.triton_ import KERNELS, Job, takes
+
+        jobs = []
+        for i, (group, hyper) in enumerate(zip(self.param_groups, hypers, strict=True)):
+            numbers = (*hyper, -1.0 if group["maximize"] else 1.0)
+            said: Any = verdict[i] if isinstance(verdict, list) else verdict
+            for p in group["params"]:
+                if p.grad is not None and takes(p, p.grad, (state := (self.state[p]["move"],))):
+                    jobs.append(Job(p, p.grad, state, numbers, said))
+        if not jobs or not launcher(KERNELS[self._variant.name], jobs):
+            return frozenset()
+        return frozenset(id(job.weight) for job in jobs)
+
 
     # ------------------------------------------------------------------------------------------- state
 
@@ -696,17 +762,6 @@ class _Hidden:
 
     def __init__(self, content: dict[str, Any]) -> None:
         self.content = content
-
-
-def _native_rule(variant: Variant, verdict: Any) -> tuple[int, bytes | None]:
-    """The extension's number of the rule, and a verdict a row."""
-    from .kernels import cython_
-
-    if not variant.needs_loss:
-        return cython_.RULES[variant.name], None
-    if isinstance(verdict, int):
-        return cython_.BY_VERDICT[verdict], None
-    return 1, bytes(verdict.cpu().numpy())
 
 
 def _first_move(p: Tensor, lr: float) -> Tensor:
@@ -894,8 +949,15 @@ class IRpropPlus(_FourRules):
             self._update(BETTER, still=True)
             return result
         given = self._as_loss(given)
-        previous = next((g["prev_loss"] for g in self.param_groups if g.get("prev_loss") is not None), None)
-        verdict, remembered = self._judge(given, previous)
+        previous = None
+        for group in self.param_groups:
+            previous = group["prev_loss"]
+            if previous is not None:
+                break
+        if type(given) is type(previous) is float and len(self.param_groups) == 1:  # most steps
+            verdict, remembered = judge(given, previous, self.param_groups[0]["maximize"])
+        else:
+            verdict, remembered = self._judge(given, previous)
         self._update(verdict)
         for group in self.param_groups:
             group["prev_loss"] = remembered
@@ -904,6 +966,11 @@ class IRpropPlus(_FourRules):
     step = _light(_bare_step)
 
     def _as_loss(self, loss: Any) -> Loss:
+        if self._process_group is None:  # most losses
+            if type(loss) is float:
+                return loss
+            if type(loss) is Tensor and loss.dim() == 0 and loss.is_cpu and loss.is_floating_point():
+                return loss.item()
         """A float, or a detached tensor: of shape (B,), or of shape () on a device."""
         if not isinstance(loss, Tensor):
             if getattr(loss, "shape", ()) != ():
@@ -968,11 +1035,7 @@ class IRpropPlus(_FourRules):
             )
         ways = [bool(group["maximize"]) for group in self.param_groups]
         if isinstance(loss, Tensor):
-            from .kernels.torch_ import judge as judge_tensor
-
-            if previous is not None:
-                previous = torch.as_tensor(previous, device=loss.device)
-            said = [judge_tensor(loss, previous, way) for way in ways]
+            said = self._judge_tensor(loss, previous, ways)
         else:
             if isinstance(previous, Tensor):
                 previous = float(previous)
@@ -987,4 +1050,28 @@ class IRpropPlus(_FourRules):
             said = [judge(loss, previous, way) for way in ways]
         verdicts = [verdict for verdict, _ in said]
         mixed = any(way != ways[0] for way in ways)
+
+    def _judge_tensor(self, loss: Tensor, previous: Loss | None, ways: list[bool]) -> list[tuple[Any, Any]]:
+        """For each direction the verdict and E_prev, which on a GPU stays where it is: a captured graph carries it on."""
+        from .kernels.torch_ import judge as judge_tensor
+
+        if previous is not None:
+            previous = torch.as_tensor(previous, device=loss.device)
+        if loss.is_cuda and (previous is None or previous.dtype != loss.dtype):
+            if torch.cuda.is_current_stream_capturing():
+                raise RuntimeError(
+                    "make one step, with a loss of the same dtype on the same device, before a CUDA graph is captured: "
+                    "the replays remember their loss in its place"
+                )
+            previous = None if previous is None else previous.to(loss.dtype)
+        if previous is None and (loss.is_cuda or self._backend == "triton"):
+            previous = torch.full_like(loss, torch.nan)
+        launcher = self._launcher((loss,))
+        if launcher is not None and (both := launcher.judge(loss, previous)) is not None:
+            return [(both[way], previous) for way in ways]
+        said = [judge_tensor(loss, previous, way) for way in ways]
+        if loss.is_cuda and isinstance(previous, Tensor):
+            previous.copy_(said[0][1])
+            return [(verdict, previous) for verdict, _ in said]
+        return said
         return (verdicts if mixed else verdicts[0]), said[0][1]

@@ -4,8 +4,10 @@ Every backend is a module with the same ``KERNELS`` table (a key a variant) and 
 described in :mod:`.numpy_`. Nothing is imported before it is asked for.
 """
 
+import ctypes
 import importlib
 import os
+import sys
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Final
@@ -31,11 +33,26 @@ def why_missing(name: str) -> str | None:
         if find_spec("torch") is None:
             return "torch is not installed: pip install 'rprop_kernels[torch]'"
     elif name == "triton":
-        if find_spec("triton") is None:
+        if find_spec("triton") is None or find_spec("torch") is None:
             return "triton is not installed: it comes with the CUDA builds of torch"
+        interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+        if not interpreted and not _cuda():
+            return "torch can use no CUDA device (TRITON_INTERPRET=1 runs the kernels on the CPU, for tests)"
     elif name != "numpy":
         return "there is no such backend"
     return None
+
+
+def _cuda() -> bool:
+    """Whether torch can use a CUDA device; as long as torch is not imported, whether there is a driver."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return torch.version.cuda is not None and torch.cuda.is_available()
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def available_backends() -> tuple[str, ...]:

@@ -1,0 +1,594 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, import-untyped"
+# (Triton compiles its functions itself: their arguments have no Python types.)
+"""The rules on a GPU, in Triton: one launch for all tensors of a dtype on a device.
+
+A launch reads a table: a row for each tensor (where it lies, how long it is, its hyper-parameters), the
+gradients' addresses beside it, and a list of chunks of BLOCK weights, one program each. The table is built
+and copied to the device only when something in it changed. Gradients made anew each step often lie
+elsewhere: then their column alone is copied, 8 bytes a tensor, from pinned memory, and nothing waits.
+
+In a CUDA graph addresses never change, so the table stays as it was captured: it is frozen, and kept as
+long as the optimizer. New addresses of gradients are then copied by the graph itself, from pinned memory
+that was set aside before (pinning is not allowed while a graph is captured).
+
+With TRITON_INTERPRET=1 the same code runs on CPU tensors, for tests.
+"""
+
+import functools
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..hyperparameters import Hyperparameters
+from .state import CODES
+from .verdict import BETTER
+
+# ---------------------------------------------------------------------------------------------- rules
+# Scalar rules on blocks of weights, already widened. No product feeds a sum except sign * step, which is
+# exact, so a fused multiply-add could not change a bit; it is switched off all the same. Denormals stay.
+
+MOVE: Final = 0  # Rprop-: a flipped weight moves on by the smaller step
+STAY: Final = 1  # iRprop-, and iRprop+ where the loss is not worse
+UNDO: Final = 2  # Rprop+, and iRprop+ where the loss is worse
+RETREAT: Final = 3  # iRprop+ after a loss that is NaN or infinite
+PRODUCT: Final = 4  # torch.optim.Rprop
+ASK: Final = 5  # iRprop+ with a verdict that lies on the device
+
+KERNELS: Final = {"rprop-": MOVE, "rprop+": UNDO, "irprop-": STAY, "irprop+": ASK, "torch": PRODUCT}
+
+BLOCK: Final = 2048
+"""Weights a program; each thread has four 16-byte loads of every float32 array under way."""
+WARPS: Final = 4
+_TAIL: Final = 1024  # weights at a time where a chunk is not full, or an address no multiple of 16
+_WIDTH: Final = 10  # numbers in a row of the table
+
+_M = tl.constexpr(MOVE)
+_U = tl.constexpr(UNDO)
+_R = tl.constexpr(RETREAT)
+_P = tl.constexpr(PRODUCT)
+_A = tl.constexpr(ASK)
+_ROW = tl.constexpr(_WIDTH)
+
+
+@triton.jit
+def _sign(x):
+    """-1, +0 or +1; +0 for NaN."""
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0)).to(x.dtype)
+
+
+@triton.jit
+def _clamp(step, low, high):
+    """Within low..high; NaN stays, as in torch."""
+    step = tl.where(step < low, low, step)
+    return tl.where(step > high, high, step)
+
+
+@triton.jit
+def _one_state(
+    w, g, s, em, ep, low, high, way, verdict, RULE: tl.constexpr, SHIFT: tl.constexpr, LIMIT: tl.constexpr
+):
+    """The four rules on the state of state.py: (new weight, new state)."""
+    size = tl.abs(s)
+    forgot = size > LIMIT
+    step = tl.where(forgot, size * (1.0 / SHIFT), size)
+    last = tl.where(forgot, 0.0, s)
+    sign = _sign(g * way)
+    if RULE == _R:
+        sign = _sign(-last)
+    if RULE == _A:
+        sign = tl.where(verdict == 2, _sign(-last), sign)
+    c = sign * last  # sign(g) * q * D_old: its sign is c's, it cannot underflow
+    new = _clamp(step * tl.where(c > 0, ep, tl.where(c < 0, em, 1.0)), low, high)
+    go = sign
+    if RULE != _M:
+        go = tl.where(c < 0, 0.0, sign)
+    move = go * new
+    kept = tl.where(go == 0, new * SHIFT, move)
+    if RULE == _U or RULE == _R:  # noqa: SIM109
+        move = tl.where(c < 0, -s, move)
+    if RULE == _A:
+        move = tl.where((c < 0) & (verdict != 0), -s, move)
+    return w - move, kept
+
+
+@triton.jit
+def _product(w, g, prev, step, em, ep, low, high, way, CELL: tl.constexpr):
+    """torch.optim.Rprop, rounded to CELL where torch rounds: (new weight, gradient kept, new step size)."""
+    g = g * way
+    product = (g * prev).to(CELL).to(w.dtype)
+    factor = tl.where(product > 0, ep, tl.where(product < 0, em, 1.0))
+    step = _clamp((step * factor).to(CELL).to(w.dtype), low, high)
+    g = tl.where(factor == em, 0.0, g)  # torch asks the factor, not the sign
+    return w - _sign(g) * step, g, step
+
+
+@triton.jit
+def _chunk(
+    w, g, a, b, place, inside, em, ep, low, high, way, verdict, per_row,
+    RULE: tl.constexpr, ROWS: tl.constexpr, MASKED: tl.constexpr, CELL: tl.constexpr, REAL: tl.constexpr,
+    SHIFT: tl.constexpr, LIMIT: tl.constexpr,
+):  # fmt: skip
+    """Weights at the addresses w, those that are ``inside``; ``place`` counts them in their tensor."""
+    mask = inside if MASKED else None
+    wide = tl.load(w, mask=mask).to(REAL)
+    gradient = tl.load(g, mask=mask).to(REAL)
+    if RULE == _P:
+        prev = tl.load(a, mask=mask).to(REAL)
+        step = tl.load(b, mask=mask).to(REAL)
+        wide, prev, step = _product(wide, gradient, prev, step, em, ep, low, high, way, CELL)
+        tl.store(a, prev.to(CELL), mask=mask)
+        tl.store(b, step.to(CELL), mask=mask)
+    else:
+        said = 0
+        if RULE == _A:
+            if ROWS:  # noqa: SIM108
+                said = tl.load(verdict + place // per_row, mask=mask)
+            else:
+                said = tl.load(verdict)
+        state = tl.load(a, mask=mask)
+        wide, state = _one_state(wide, gradient, state, em, ep, low, high, way, said, RULE, SHIFT, LIMIT)
+        tl.store(a, state, mask=mask)
+    tl.store(w, wide.to(CELL), mask=mask)
+
+
+@triton.jit
+def _whole_step(
+    rows, gradients, chunks, verdict,
+    RULE: tl.constexpr, ROWS: tl.constexpr, CELL: tl.constexpr, REAL: tl.constexpr, SHIFT: tl.constexpr,
+    LIMIT: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
+):  # fmt: skip
+    """One program, one chunk. rows: int64 (n, 10), see _Table; gradients: int64 (n,); chunks: int64, one a
+    program: row << 32 | number of the chunk in its tensor; verdict: uint8, one, or one a row of a tensor."""
+    chunk = tl.load(chunks + tl.program_id(0))
+    index = chunk >> 32
+    start = (chunk & 0xFFFFFFFF) * BLOCK
+    row = rows + index * _ROW
+    w_at = tl.load(row)
+    a_at = tl.load(row + 1)
+    b_at = tl.load(row + 2)
+    left = tl.load(row + 3) - start
+    per_row = tl.load(row + 4)
+    em = tl.load(row + 5).to(tl.float64, bitcast=True).to(REAL)
+    ep = tl.load(row + 6).to(tl.float64, bitcast=True).to(REAL)
+    low = tl.load(row + 7).to(tl.float64, bitcast=True).to(REAL)
+    high = tl.load(row + 8).to(tl.float64, bitcast=True).to(REAL)
+    way = tl.load(row + 9).to(tl.float64, bitcast=True).to(REAL)
+    g_at = tl.load(gradients + index)
+
+    STATE: tl.constexpr = CELL if RULE == _P else REAL
+    w = w_at.to(tl.pointer_type(CELL))
+    g = g_at.to(tl.pointer_type(CELL))
+    a = a_at.to(tl.pointer_type(STATE))
+    b = b_at.to(tl.pointer_type(STATE))
+    if (left >= BLOCK) & (((w_at | g_at | a_at | b_at) & 15) == 0):
+        place = tl.arange(0, BLOCK)
+        _chunk(
+            tl.multiple_of(w, 16) + start + place, tl.multiple_of(g, 16) + start + place,
+            tl.multiple_of(a, 16) + start + place, tl.multiple_of(b, 16) + start + place,
+            start + place, place, em, ep, low, high, way, verdict, per_row,
+            RULE, ROWS, False, CELL, REAL, SHIFT, LIMIT,
+        )  # fmt: skip
+    else:
+        for first in range(0, tl.minimum(left, BLOCK), TAIL):
+            place = first + tl.arange(0, TAIL)
+            at = start + place
+            _chunk(
+                w + at, g + at, a + at, b + at, at, (place < left) & (place < BLOCK),
+                em, ep, low, high, way, verdict, per_row, RULE, ROWS, True, CELL, REAL, SHIFT, LIMIT,
+            )  # fmt: skip
+
+
+@triton.jit
+def _judge(
+    loss, previous, verdicts, n, climbing, CELL: tl.constexpr, REAL: tl.constexpr, BLOCK: tl.constexpr
+):
+    """verdict.judge of n losses; E_prev is INOUT. What a descending optimizer makes of them goes to
+    ``verdicts``, what a climbing one makes ``climbing`` bytes behind."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < n
+    now = tl.load(loss + at, mask=inside, other=0.0).to(REAL)
+    before = tl.load(previous + at, mask=inside, other=0.0).to(REAL)
+    finite = tl.abs(now) < float("inf")
+    known = tl.abs(before) < float("inf")
+    lost = known & (finite == 0)
+    rose = known & (now > before)
+    fell = known & (now < before)
+    tl.store(verdicts + at, tl.where(lost, 2, tl.where(rose, 1, 0)).to(tl.uint8), mask=inside)
+    tl.store(verdicts + climbing + at, tl.where(lost, 2, tl.where(fell, 1, 0)).to(tl.uint8), mask=inside)
+    tl.store(previous + at, tl.where(finite, now, before).to(CELL), mask=inside)
+
+
+INTERPRETED: Final = not isinstance(_whole_step, triton.runtime.JITFunction)
+"""Whether kernels run in Triton's interpreter, on CPU tensors alone."""
+
+_CELLS: Final = {
+    torch.float32: (tl.float32, tl.float32),
+    torch.float64: (tl.float64, tl.float64),
+    torch.float16: (tl.float16, tl.float32),
+    torch.bfloat16: (tl.bfloat16, tl.float32),
+}
+
+
+# --------------------------------------------------------------------------------------------- devices
+
+
+def _on(device: torch.device) -> Any:
+    """Make ``device`` the current one; Triton launches on its current stream."""
+    return torch.cuda.device(device if device.type == "cuda" else -1)  # -1: stay
+
+
+def _stream(device: torch.device) -> int:
+    return 0 if device.type == "cpu" else int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def capturing(device: torch.device) -> bool:
+    """Whether a CUDA graph is being captured from the current stream."""
+    return device.type == "cuda" and bool(torch.cuda.is_current_stream_capturing())
+
+
+@functools.cache
+def usable(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether kernels for ``dtype`` compile and run on ``device``; warns once where they do not.
+
+    Triton needs a compiler for C, and a GPU not too old; neither can be seen before it is tried.
+    """
+    if device.type == "cpu":
+        return INTERPRETED
+    if INTERPRETED or device.type != "cuda" or torch.version.cuda is None:
+        return False
+    if torch.cuda.get_device_capability(device) < ((8, 0) if dtype == torch.bfloat16 else (7, 0)):
+        return False
+    try:
+        one = torch.ones(1, dtype=dtype, device=device)
+        _judge_losses(one, torch.zeros_like(one))
+    except Exception as error:
+        warnings.warn(
+            f"the Triton kernels cannot be used on {device}, torch's own operations take their place: "
+            f"{type(error).__name__}: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+def _here(t: Tensor) -> bool:
+    return t.is_cpu if INTERPRETED else t.is_cuda
+
+
+def _judge_losses(loss: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+    n = loss.numel()
+    cell, real = _CELLS[loss.dtype]
+    pitch = -(-n // 16) * 16  # both verdicts begin at a multiple of 16: one kernel is compiled for them
+    verdicts = torch.empty((2, pitch), dtype=torch.uint8, device=loss.device)
+    with _on(loss.device):
+        _judge[(triton.cdiv(n, 256),)](
+            loss,
+            previous,
+            verdicts,
+            n,
+            pitch,
+            CELL=cell,
+            REAL=real,
+            BLOCK=256,
+            num_warps=4,
+            enable_fp_fusion=False,
+        )
+    return verdicts[0, :n].view(loss.shape), verdicts[1, :n].view(loss.shape)
+
+
+# ----------------------------------------------------------------------------------------------- tables
+
+Pointers: TypeAlias = tuple[int, int, int, int, int]
+Numbers: TypeAlias = tuple[float, float, float, float, float]
+"""Hyper-parameters and the direction, -1 to climb; for the drop-in rounded to the tensors' dtype."""
+
+
+class Job(NamedTuple):
+    """One parameter of a step. ``state`` is ``(move,)``, or torch's ``(prev, step_size)``."""
+
+    weight: Tensor
+    gradient: Tensor
+    state: tuple[Tensor, ...]
+    numbers: Numbers
+    verdict: int | Tensor = BETTER
+
+
+def _dense(t: Tensor) -> bool:
+    """Whether the elements fill their memory without gaps or overlaps, in whatever order."""
+    reach = 1
+    for stride, size in sorted(both for both in zip(t.stride(), t.shape, strict=True) if both[1] != 1):
+        if stride != reach:
+            return False
+        reach *= size
+    return True
+
+
+def takes(weight: Tensor, gradient: Tensor, state: tuple[Tensor, ...]) -> bool:
+    """Whether a parameter is memory of one device and nothing else, in one dense order for all tensors."""
+    try:
+        return _takes(weight, gradient, state)
+    except RuntimeError:  # under vmap and the like: a tensor without storage
+        return False
+
+
+def _takes(weight: Tensor, gradient: Tensor, state: tuple[Tensor, ...]) -> bool:
+    dtype, shape = weight.dtype, weight.shape
+    if dtype not in _CELLS or not _here(weight):
+        return False
+    place = weight.get_device()
+    kept = torch.float32 if len(state) == 1 and dtype != torch.float64 else dtype
+    contiguous = True
+    for t, wanted in zip((weight, gradient, *state), (dtype, dtype, kept, kept), strict=False):
+        kind = type(t)
+        if not (
+            (kind is Tensor or kind is torch.nn.Parameter)
+            and t.dtype is wanted
+            and t.get_device() == place
+            and t.layout is torch.strided
+            and t.shape == shape
+            and not t.is_neg()
+            and not t.is_inference()  # no version counter
+            and (t.data_ptr() != 0 or t.numel() == 0)
+        ):
+            return False
+        contiguous = contiguous and t.is_contiguous()
+    if contiguous:
+        return True
+    strides = weight.stride()
+    return all(t.stride() == strides for t in (gradient, *state)) and _dense(weight)
+
+
+def _takes_verdict(weight: Tensor, verdict: int | Tensor) -> bool:
+    """Whether the rows of a verdict, if it has some, are stretches of the weight's memory."""
+    if isinstance(verdict, int) or verdict.dim() == 0:
+        return True
+    rows = verdict.numel()
+    if weight.dim() == 0 or weight.shape[0] != rows:
+        return False
+    return rows == 1 or weight.stride(0) * rows == weight.numel()
+
+
+def _apart(written: NDArray[np.int64], read: NDArray[np.int64]) -> bool:
+    """Whether no written span (start, end) touches another, or one that is read."""
+    if not len(written):
+        return True
+    written = written[np.argsort(written[:, 0])]
+    if (written[1:, 0] < written[:-1, 1]).any():
+        return False
+    after = np.searchsorted(written[:, 1], read[:, 0], side="right")  # the first that ends behind the start
+    inside = after < len(written)
+    return not (written[after[inside], 0] < read[inside, 1]).any()
+
+
+class _Table:
+    """What one launch reads, on the device; ``rows`` hold
+
+    ====  =====================================================
+    0-2   addresses of w, of move or prev, of step_size (or 0)
+    3     number of weights
+    4     weights a verdict judges
+    5-9   eta_minus, eta_plus, D_min, D_max, direction: float64
+    ====  =====================================================
+    """
+
+    def __init__(
+        self, rows: list[tuple[float, ...]], gradients: list[int], device: torch.device, stream: int
+    ) -> None:
+        self.known, self.gradients, self.stream = rows, gradients, stream
+        self.frozen = False
+        n = len(rows)
+        table = np.empty((n, _WIDTH), np.int64)
+        table[:, :5] = [row[:5] for row in rows]
+        table[:, 5:] = np.array([row[5:] for row in rows], np.float64).view(np.int64)
+        counts = -(-table[:, 3] // BLOCK)
+        index = np.repeat(np.arange(n), counts)
+        number = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.rows = _upload(table, device)
+        self.chunks = _upload(index << 32 | number, device)
+        self.column = _upload(np.array(gradients, np.int64), device)
+        self.spare = torch.empty(n, dtype=torch.int64, pin_memory=True) if device.type == "cuda" else None
+
+    def move_gradients(self, gradients: list[int]) -> None:
+        """The copy comes after the launch that reads the old addresses: both are on one stream."""
+        self.column.copy_(_pinned(np.array(gradients, np.int64), self.column.device), non_blocking=True)
+        self.gradients = gradients
+
+    def for_graph(self, gradients: list[int]) -> "_Table | None":
+        """This table with other gradients, for a graph being captured; None where nothing was set aside."""
+        if self.spare is None:
+            return None
+        table = object.__new__(_Table)
+        table.__dict__.update(self.__dict__)
+        self.spare = None  # the graph reads it at every replay
+        assert table.spare is not None
+        table.spare.numpy()[:] = gradients
+        table.column = torch.empty_like(self.column)
+        table.column.copy_(table.spare, non_blocking=True)
+        table.gradients, table.frozen = gradients, True
+        return table
+
+
+def _pinned(values: NDArray[np.int64], device: torch.device) -> Tensor:
+    """In pinned memory, which torch does not use again before the copy from it is done."""
+    host = torch.from_numpy(values)
+    return host.pin_memory() if device.type == "cuda" else host
+
+
+def _upload(values: NDArray[np.int64], device: torch.device) -> Tensor:
+    return _pinned(values, device).to(device, non_blocking=True)
+
+
+class Launcher:
+    """Whole steps of one optimizer; keeps their tables from one to the next."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[torch.device, torch.dtype, int], _Table] = {}
+        self._captured: list[_Table] = []
+        self._seen: tuple[list[int], list[int]] = ([], [])
+
+    def __call__(self, rule: int, jobs: Sequence[Job]) -> bool:
+        """Step every parameter, one launch a device and dtype (and a verdict, where there are several).
+
+        Args:
+            rule: a value of ``KERNELS``; for iRprop+ each job's verdict decides.
+            jobs: parameters that :func:`takes` takes.
+
+        Returns:
+            False, with nothing touched, where parameters overlap, a verdict's rows are no stretches of
+            memory, or a graph is captured before a step was made outside it.
+        """
+        jobs = [job for job in jobs if job.weight.numel()]
+        if not self._are_apart(jobs) or not all(_takes_verdict(job.weight, job.verdict) for job in jobs):
+            return False
+        launches = []
+        for key, part in self._parts(jobs):
+            if key not in self._tables and (capturing(key[0]) or not usable(*key[:2])):
+                return False
+            table = self._table(key, part)
+            if table is None:
+                return False
+            launches.append((key, table, part[0].verdict))
+        torch._C._increment_version([t for job in jobs for t in (job.weight, *job.state)])
+        for (device, dtype, _), table, verdict in launches:
+            self._launch(rule, device, dtype, table, verdict)
+        return True
+
+    def judge(self, loss: Tensor, previous: Tensor) -> tuple[Tensor, Tensor] | None:
+        """:func:`rprop_kernels.kernels.torch_.judge` in one launch.
+
+        Args:
+            loss: shape () or (B,).
+            previous: INOUT, E_prev, NaN where there never was a finite loss. It stays where it is, so that a
+                captured graph carries it on.
+
+        Returns:
+            the verdicts of one that descends, and of one that climbs; None where this cannot be taken.
+        """
+        if not (
+            takes(loss, previous, ())
+            and loss.is_contiguous()
+            and not previous.is_inference()
+            and (capturing(loss.device) or usable(loss.device, loss.dtype))
+        ):
+            return None
+        return _judge_losses(loss, previous)
+
+    def _are_apart(self, jobs: list[Job]) -> bool:
+        written: list[int] = []
+        read: list[int] = []
+        for job in jobs:
+            size = job.weight.numel()
+            for t in (job.weight, *job.state):
+                start = t.data_ptr()
+                written += (start, start + size * t.element_size())
+            start = job.gradient.data_ptr()
+            read += (start, start + size * job.gradient.element_size())
+        if (written, read) == self._seen:
+            return True
+        apart = _apart(np.array(written, np.int64).reshape(-1, 2), np.array(read, np.int64).reshape(-1, 2))
+        self._seen = (written, read) if apart else ([], [])
+        return apart
+
+    def _parts(self, jobs: list[Job]) -> Iterator[tuple[tuple[torch.device, torch.dtype, int], list[Job]]]:
+        """Jobs that share a launch, by device, dtype and verdict."""
+        parts: dict[tuple[torch.device, torch.dtype, int], list[Job]] = {}
+        verdicts: dict[int, int] = {}
+        for job in jobs:
+            number = verdicts.setdefault(id(job.verdict), len(verdicts))
+            parts.setdefault((job.weight.device, job.weight.dtype, number), []).append(job)
+        yield from parts.items()
+
+    def _table(self, key: tuple[torch.device, torch.dtype, int], jobs: list[Job]) -> _Table | None:
+        device, dtype, _ = key
+        least = CODES["float64" if dtype == torch.float64 else "float32"].least
+        rows: list[tuple[float, ...]] = []
+        for job in jobs:
+            w, n = job.weight, job.weight.numel()
+            said = job.verdict
+            per_row = n // said.numel() if isinstance(said, Tensor) and said.dim() > 0 else n
+            em, ep, low, high, way = job.numbers
+            a = job.state[0].data_ptr()
+            if len(job.state) == 1:
+                rows.append((w.data_ptr(), a, 0, n, per_row, em, ep, max(low, least), high, way))
+            else:
+                rows.append((w.data_ptr(), a, job.state[1].data_ptr(), n, per_row, em, ep, low, high, way))
+        gradients = [job.gradient.data_ptr() for job in jobs]
+        stream, graph = _stream(device), capturing(device)
+        table = self._tables.get(key)
+        same = table is not None and table.known == rows
+        if graph:
+            if table is None or not same:
+                return None
+            if table.gradients != gradients and (table := table.for_graph(gradients)) is None:
+                return None
+            table.frozen = True
+            self._captured.append(table)
+            return table
+        moved = table is not None and table.gradients != gradients
+        if table is None or not same or table.stream != stream or (table.frozen and moved):
+            # A table is only ever used on the stream that it was made on, so that its memory, once
+            # dropped, is not given away while a launch may read it.
+            with _on(device):
+                table = self._tables[key] = _Table(rows, gradients, device, stream)
+        elif moved:
+            table.move_gradients(gradients)
+        return table
+
+    def _launch(
+        self, rule: int, device: torch.device, dtype: torch.dtype, table: _Table, verdict: int | Tensor
+    ) -> None:
+        cell, real = _CELLS[dtype]
+        code = CODES["float64" if dtype == torch.float64 else "float32"]
+        by_row = False
+        if rule == ASK:
+            if isinstance(verdict, int):
+                rule = (STAY, UNDO, RETREAT)[verdict]
+            else:
+                by_row = verdict.dim() > 0
+                verdict = verdict.to(device)
+        with _on(device):
+            _whole_step[(table.chunks.numel(),)](
+                table.rows,
+                table.column,
+                table.chunks,
+                verdict if isinstance(verdict, Tensor) else table.chunks,  # in its place, and not read
+                RULE=rule,
+                ROWS=by_row,
+                CELL=cell,
+                REAL=real,
+                SHIFT=code.shift,
+                LIMIT=code.threshold,
+                BLOCK=BLOCK,
+                TAIL=_TAIL,
+                num_warps=WARPS,
+                enable_fp_fusion=False,
+            )
+
+
+def step(
+    variant: str,
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    states: Sequence[tuple[Tensor, ...]],
+    hyper: Hyperparameters,
+    *,
+    maximize: bool = False,
+    verdict: int | Tensor = BETTER,
+    threads: int = 1,
+) -> bool:
+    """As :func:`rprop_kernels.kernels.torch_.step`, and the drop-in's rule too; its table serves once.
+
+    Returns:
+        False, with nothing touched, where a tensor is not one that :func:`takes` takes, or they overlap.
+    """
+    numbers = (*hyper, -1.0 if maximize else 1.0)
+    jobs = [Job(*tensors, numbers, verdict) for tensors in zip(weights, gradients, states, strict=True)]
+    return all(takes(*job[:3]) for job in jobs) and Launcher()(KERNELS[variant], jobs)
