@@ -168,19 +168,19 @@ def _whole_step(
     a = a_at.to(tl.pointer_type(STATE))
     b = b_at.to(tl.pointer_type(STATE))
     if (left >= BLOCK) & (((w_at | g_at | a_at | b_at) & 15) == 0):
-        place = tl.arange(0, BLOCK)
+        each = tl.arange(0, BLOCK)
         _chunk(
-            tl.multiple_of(w, 16) + start + place, tl.multiple_of(g, 16) + start + place,
-            tl.multiple_of(a, 16) + start + place, tl.multiple_of(b, 16) + start + place,
-            start + place, place, em, ep, low, high, way, verdict, per_row,
+            tl.multiple_of(w, 16) + start + each, tl.multiple_of(g, 16) + start + each,
+            tl.multiple_of(a, 16) + start + each, tl.multiple_of(b, 16) + start + each,
+            start + each, each, em, ep, low, high, way, verdict, per_row,
             RULE, ROWS, False, CELL, REAL, SHIFT, LIMIT,
         )  # fmt: skip
     else:
-        for first in range(0, tl.minimum(left, BLOCK), TAIL):
+        for first in tl.static_range(0, BLOCK, TAIL):
             place = first + tl.arange(0, TAIL)
             at = start + place
             _chunk(
-                w + at, g + at, a + at, b + at, at, (place < left) & (place < BLOCK),
+                w + at, g + at, a + at, b + at, at, place < left,
                 em, ep, low, high, way, verdict, per_row, RULE, ROWS, True, CELL, REAL, SHIFT, LIMIT,
             )  # fmt: skip
 
