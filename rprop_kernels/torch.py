@@ -88,15 +88,22 @@ def _light(bare: Callable[..., Any]) -> Callable[..., Any]:
 
 def _function_mode() -> bool:
     """Whether a TorchFunctionMode is active that could want to see operations (a default device does not)."""
-    if not torch._C._len_torch_function_stack():
-        return False
     from torch.overrides import _get_current_function_mode_stack
     from torch.utils._device import DeviceContext
 
     return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
 
 
-_MODES: Final = (torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state, _function_mode)
+_MODES: Final = (
+    (torch._C._len_torch_dispatch_stack, None),
+    (torch._C._get_tracing_state, None),
+    (torch._C._len_torch_function_stack, _function_mode),
+)
+
+
+def _in_a_mode() -> bool:
+    """Whether operations are being watched or replaced: then every one must go through torch."""
+    return any(quick() and (sure is None or sure()) for quick, sure in _MODES)
 
 
 def _grant_threads() -> openmp.Grant | None:
@@ -110,7 +117,6 @@ def _native_step(product: bool) -> Any:
     facts = cython_._native.Torch(
         Tensor,
         torch.nn.Parameter,
-        Tensor.is_neg,
         torch._C._increment_version,
         _MODES,
         _grant_threads,
@@ -155,7 +161,7 @@ def _refuse_freed(tensors: Iterable[Tensor]) -> None:
 
 def _as_arrays(params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[Sequence[Tensor]]) -> Any:
     """The same memory as NumPy arrays, or None where a tensor is more than memory or touches another."""
-    if any(mode() for mode in _MODES):
+    if _in_a_mode():
         return None
     for p, g, state in zip(params, grads, states, strict=True):
         if p.dtype not in (torch.float32, torch.float64) or not all(_plain(t, p.dtype) for t in (p, g, *state)):
@@ -177,8 +183,8 @@ class _Backend:
     """The attributes of an optimizer that say how it steps; not part of its groups or its state."""
 
     _backend: str
-    _device: Any
     _native: Any
+    _device: Any
     _plain_step: bool
 
     state: Any
@@ -194,19 +200,19 @@ class _Backend:
 
     def _set_up(self, backend: str | None, product: bool) -> None:
         self._backend = choose(backend, BACKENDS)
-        self._device = None
         self._native = _native_step(product) if self._backend == "cython" else None
+        self._device = None
         self._plain_step = os.environ.get(PLAIN_STEP, "") not in ("", "0")
+
     def _launcher(self, tensors: Iterable[Tensor]) -> Any:
         """The Triton kernels, or None where there is nothing for them to do or they cannot be had."""
         if self._backend == "torch" or not (self._backend == "triton" or any(t.is_cuda for t in tensors)):
             return None
-        if any(mode() for mode in _MODES):
+        if _in_a_mode():
             return None
         if self._device is None:
             self._device = load("triton").Launcher() if why_missing("triton") is None else False
         return self._device or None
-
 
 
 # ------------------------------------------------------------------------------------------ the drop-in
@@ -355,6 +361,7 @@ class Rprop(_Backend, torch.optim.Rprop):
                 )
         finally:
             torch.set_grad_enabled(before)
+
     def _device_step(self, columns: list[tuple[list[Tensor], ...]]) -> None:
         """The Triton kernels: takes out of the groups' lists what it has stepped."""
         launcher = self._launcher(p for lists in columns for p in lists[0])
@@ -388,7 +395,6 @@ class Rprop(_Backend, torch.optim.Rprop):
         for lists, rest in zip(columns, rests, strict=True):
             for i, column in enumerate(lists):
                 column[:] = [entry[i] for entry in rest]
-
 
     def _array_step(
         self,
@@ -562,9 +568,9 @@ class _FourRules(_Backend, Optimizer):
                     lr = self.defaults["lr"] if group["lr"] == 0 and (still or self._still()) else group["lr"]
                     new.append((p, hyperparameters.check_lr(lr, hyper[2:])))
                 elif "move" not in state:
+                    foreign.append(p)
         if new and any(p.is_cuda for p, _ in new) and torch.cuda.is_current_stream_capturing():
             raise RuntimeError("make one step before a CUDA graph is captured: every replay would make the state anew")
-                    foreign.append(p)
         loaded = [(p, self._converted(self.state[p])) for p in foreign]
         for p, lr in new:
             self.state[p]["move"] = _first_move(p, lr)
@@ -611,8 +617,8 @@ class _FourRules(_Backend, Optimizer):
     @torch.no_grad()
     def _foreign_step(self, verdict: TorchVerdict | Sequence[TorchVerdict], still: bool) -> None:
         """The step without the extension: arrays where they will do, else torch operations."""
-        stepped = self._device_step(hypers, verdict)
         hypers = self._checked(still)
+        stepped = self._device_step(hypers, verdict)
         for i, (group, hyper) in enumerate(zip(self.param_groups, hypers, strict=True)):
             params = [p for p in group["params"] if p.grad is not None and id(p) not in stepped]
             grads = [p.grad for p in params]
@@ -637,6 +643,7 @@ class _FourRules(_Backend, Optimizer):
                 verdict=said,
                 threads=torch.get_num_threads(),
             )
+
     def _device_step(
         self, hypers: list[Hyperparameters], verdict: TorchVerdict | Sequence[TorchVerdict]
     ) -> frozenset[int]:
@@ -656,7 +663,6 @@ class _FourRules(_Backend, Optimizer):
         if not jobs or not launcher(KERNELS[self._variant.name], jobs):
             return frozenset()
         return frozenset(id(job.weight) for job in jobs)
-
 
     # ------------------------------------------------------------------------------------------- state
 
@@ -966,12 +972,12 @@ class IRpropPlus(_FourRules):
     step = _light(_bare_step)
 
     def _as_loss(self, loss: Any) -> Loss:
+        """A float, or a detached tensor: of shape (B,), or of shape () on a device."""
         if self._process_group is None:  # most losses
             if type(loss) is float:
                 return loss
             if type(loss) is Tensor and loss.dim() == 0 and loss.is_cpu and loss.is_floating_point():
                 return loss.item()
-        """A float, or a detached tensor: of shape (B,), or of shape () on a device."""
         if not isinstance(loss, Tensor):
             if getattr(loss, "shape", ()) != ():
                 loss = torch.as_tensor(loss)
@@ -1050,6 +1056,7 @@ class IRpropPlus(_FourRules):
             said = [judge(loss, previous, way) for way in ways]
         verdicts = [verdict for verdict, _ in said]
         mixed = any(way != ways[0] for way in ways)
+        return (verdicts if mixed else verdicts[0]), said[0][1]
 
     def _judge_tensor(self, loss: Tensor, previous: Loss | None, ways: list[bool]) -> list[tuple[Any, Any]]:
         """For each direction the verdict and E_prev, which on a GPU stays where it is: a captured graph carries it on."""
@@ -1074,4 +1081,3 @@ class IRpropPlus(_FourRules):
             previous.copy_(said[0][1])
             return [(verdict, previous) for verdict, _ in said]
         return said
-        return (verdicts if mixed else verdicts[0]), said[0][1]

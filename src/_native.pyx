@@ -12,7 +12,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport qsort
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from "cells.h" nogil:
     ctypedef struct half_cell:
@@ -64,6 +64,7 @@ cdef extern from "Python.h":
     PyObject* PyList_GetItem(object, Py_ssize_t) except NULL
     void* PyCapsule_GetPointer(object, const char*) except NULL
     void PyErr_Clear()
+    object PyObject_CallMethodObjArgs(object, object, void*)     # without a tuple for the arguments
     PyObject* type_of "(PyObject *)Py_TYPE"(PyObject*)
 
 
@@ -373,35 +374,18 @@ cdef bint self_overlaps(int ndim, const Py_ssize_t* shape, const Py_ssize_t* str
         used[best] = True
     return False
 
-cdef int add_job(Work* work, int kind, int rule, int numbers, int ndim, const Py_ssize_t* shape,
-                 const Py_ssize_t* strides[4], void** at, Py_ssize_t rows) except -1:
-    """Take one parameter, or return 0 where it must be refused. Strides are in bytes, zero sizes are gone."""
-    cdef int arrays = 4 if rule == PRODUCT else 3
-    cdef Py_ssize_t itemsize[4]
-    cdef Layout layout
+cdef bint add_layout(Layout* layout, int arrays, const Py_ssize_t* itemsize, int ndim, const Py_ssize_t* shape,
+                     const Py_ssize_t* strides[4], Py_ssize_t rows) noexcept:
+    """Sort and merge the dimensions of arrays that are not all C-contiguous; False where they must be refused."""
     cdef int order[MAX_DIMS]
     cdef int d, e, i
-    cdef Py_ssize_t size = 1, low, high, reach
-    cdef bint dense, merges
-    grow(<void**>&work.jobs, &work.room_jobs, work.n_jobs + 1, sizeof(Job))
-    cdef Job* job = &work.jobs[work.n_jobs]
-    job.kind = kind
-    job.rule = rule
-    job.arrays = arrays
-    job.numbers = numbers
-    job.layout = -1
-    job.row = 0
-    itemsize[0] = itemsize[1] = cell_size(kind)
-    itemsize[2] = itemsize[3] = state_size(job)
-
+    cdef bint merges
     # Dimensions of one element say nothing; the rest by falling stride of w, so that permuted tensors merge.
-    layout.ndim = 0
     for d in range(ndim):
-        size *= shape[d]
         if shape[d] == 1:
             continue
         if layout.ndim == MAX_DIMS:
-            return 0
+            return False
         e = layout.ndim
         while e > 0 and span(strides[0][order[e - 1]]) < span(strides[0][d]):
             order[e] = order[e - 1]
@@ -413,10 +397,10 @@ cdef int add_job(Work* work, int kind, int rule, int numbers, int ndim, const Py
         for i in range(arrays):
             layout.strides[i][e] = strides[i][order[e]]
     if rows > 0 and layout.ndim > 0 and order[0] != 0 and shape[0] > 1:
-        return 0                                     # rows are not outermost
+        return False                                 # rows are not outermost
     for i in range(arrays):
         if i != 1 and self_overlaps(layout.ndim, layout.shape, layout.strides[i], itemsize[i]):
-            return 0
+            return False
     # Merge neighbours that are one run in every array.
     e = 0
     for d in range(1, layout.ndim):
@@ -433,10 +417,45 @@ cdef int add_job(Work* work, int kind, int rule, int numbers, int ndim, const Py
             layout.strides[i][e] = layout.strides[i][d]
     if layout.ndim > 0:
         layout.ndim = e + 1
-    dense = layout.ndim <= 1
+    return True
+
+cdef int add_job(Work* work, int kind, int rule, int numbers, int ndim, const Py_ssize_t* shape,
+                 const Py_ssize_t* strides[4], void** at, Py_ssize_t rows) except -1:
+    """Take one parameter, or return 0 where it must be refused. Strides are in bytes, zero sizes are gone."""
+    cdef int arrays = 4 if rule == PRODUCT else 3
+    cdef Py_ssize_t itemsize[4]
+    cdef Layout layout
+    cdef Py_ssize_t expected[4]
+    cdef int d, i
+    cdef Py_ssize_t size = 1, low, high, reach
+    cdef bint dense
+    grow(<void**>&work.jobs, &work.room_jobs, work.n_jobs + 1, sizeof(Job))
+    cdef Job* job = &work.jobs[work.n_jobs]
+    job.kind = kind
+    job.rule = rule
+    job.arrays = arrays
+    job.numbers = numbers
+    job.layout = -1
+    job.row = 0
+    itemsize[0] = itemsize[1] = cell_size(kind)
+    itemsize[2] = itemsize[3] = state_size(job)
+
+    layout.ndim = 0
+    dense = True
     for i in range(arrays):
-        if layout.ndim == 1 and layout.strides[i][0] != itemsize[i]:
-            dense = False
+        expected[i] = itemsize[i]
+    for d in range(ndim - 1, -1, -1):
+        for i in range(arrays):
+            dense = dense and (shape[d] == 1 or strides[i][d] == expected[i])
+            expected[i] *= shape[d]
+        size *= shape[d]
+    if not dense:
+        if not add_layout(&layout, arrays, itemsize, ndim, shape, strides, rows):
+            return 0
+        dense = layout.ndim <= 1
+        for i in range(arrays):
+            if layout.ndim == 1 and layout.strides[i][0] != itemsize[i]:
+                dense = False
     if rows > 0:
         if not dense:
             return 0
@@ -449,8 +468,8 @@ cdef int add_job(Work* work, int kind, int rule, int numbers, int ndim, const Py
     for i in range(arrays):
         job.at[i] = <char*>at[i]
         low = 0
-        high = itemsize[i]
-        for d in range(layout.ndim):
+        high = size * itemsize[i] if dense else itemsize[i]
+        for d in range(0 if dense else layout.ndim):
             reach = layout.strides[i][d] * (layout.shape[d] - 1)
             if reach < 0:
                 low += reach
@@ -763,6 +782,7 @@ cdef struct Slot:
     # One parameter as it was when the plan was made. Addresses are compared with, never followed.
     PyObject* parameter
     Py_ssize_t place           # of its state among the entries of optimizer.state, or -1
+    void* seen[4]              # where parameter and state lay when they were last asked for lazy negation
 
 cdef struct Counter:
     char* at
@@ -774,15 +794,16 @@ cdef struct Entry:
 
 cdef class Torch:
     """What this module must know of torch: given once by Python, so that nothing here imports it."""
-    cdef object tensor, parameter, is_neg, increment_version, modes, threads, kinds, cpu, strided
+    cdef object tensor, parameter, increment_version, modes, threads, kinds, cpu, strided
     cdef dl_exchange* exchange
 
-    def __init__(self, tensor, parameter, is_neg, increment_version, modes, threads, exchange, kinds, cpu, strided):
-        """``modes``: functions that return something true where a dispatch mode, tracer or the like is active;
+    def __init__(self, tensor, parameter, increment_version, modes, threads, exchange, kinds, cpu, strided):
+        """``modes``: pairs of functions, a quick and a sure one (or None), that return something true where a dispatch
+        mode, a tracer or the like is active;
         ``threads``: see run_all; ``exchange``: the capsule of the DLPack exchange table, or None to read tensors
         by their Python attributes; for that ``kinds``, {dtype: (code, bits)}, ``cpu``, the device, and ``strided``,
         the layout."""
-        self.tensor, self.parameter, self.is_neg = tensor, parameter, is_neg
+        self.tensor, self.parameter = tensor, parameter
         self.increment_version, self.modes, self.threads = increment_version, modes, threads
         self.kinds, self.cpu, self.strided = kinds, cpu, strided
         self.exchange = NULL
@@ -893,6 +914,7 @@ cdef class TorchStep:
             for parameter in group["params"]:
                 grow(<void**>&self.slots, &self.room_slots, self.n_slots + 1, sizeof(Slot))
                 self.slots[self.n_slots].parameter = <PyObject*>parameter
+                memset(self.slots[self.n_slots].seen, 0, 4 * sizeof(void*))
                 self.slots[self.n_slots].place = places.get(<uintptr_t><PyObject*>parameter, -1)
                 self.n_slots += 1
             groups.append((len(group["params"]), tuple(etas), tuple(step_sizes), maximize, lr, five))
@@ -903,8 +925,8 @@ cdef class TorchStep:
         cdef int outcome
         cdef Py_ssize_t i
         cdef list written, gradients
-        for mode in self.torch.modes:
-            if mode():
+        for quick, sure in self.torch.modes:
+            if quick() and (sure is None or sure()):
                 return REFUSED
         if self.groups is None:
             return STALE
@@ -978,14 +1000,14 @@ cdef class TorchStep:
                     if slot.place < 0:
                         return STALE
                     inner = self.entries[slot.place].state
-                    outcome = self.add(rule, <object>key, gradient, <object>inner, five, numbers, rows, written)
+                    outcome = self.add(rule, slot, <object>key, gradient, <object>inner, five, numbers, rows, written)
                     if outcome != DONE:
                         return outcome
                     gradients.append(gradient)
                 slot += 1
         return DONE
 
-    cdef int add(self, int rule, object parameter, object gradient, object state, tuple five, int* numbers,
+    cdef int add(self, int rule, Slot* slot, object parameter, object gradient, object state, tuple five, int* numbers,
                  Py_ssize_t rows, list written) except -1:
         """Take one parameter into the work list."""
         cdef Work* work = &self.work
@@ -1016,8 +1038,13 @@ cdef class TorchStep:
                 return STALE
             if torch.describe(found[i], &t[i], room[i]) < 0:
                 return REFUSED
-        if torch.is_neg(parameter) or torch.is_neg(gradient):        # DLPack does not tell
-            return REFUSED
+        # DLPack does not tell of lazy negation, and asking costs as much as all the rest: a gradient is asked each
+        # time, what lasts when it has come to lie elsewhere.
+        for i in range(arrays):
+            if i == 1 or slot.seen[i] != t[i].data:
+                if PyObject_CallMethodObjArgs(<object>found[i], "is_neg", NULL) is not False:
+                    return REFUSED
+                slot.seen[i] = t[i].data
         kind = torch_kind(&t[0])
         if kind < 0 or five[kind] is None or t[0].ndim > MAX_DIMS or torch_kind(&t[1]) != kind:
             return REFUSED

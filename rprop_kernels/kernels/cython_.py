@@ -7,12 +7,10 @@ from typing import Any, Final
 
 from ..hyperparameters import Hyperparameters
 from . import _native, openmp
+from .rules import RULES
 from .verdict import BETTER, Verdict
 
-RULES: Final = {"rprop-": 0, "irprop-": 1, "rprop+": 2, "torch": 4}
-"""Numbers of the extension's rules; iRprop+ becomes one of STAY, UNDO, RETREAT by the verdict on the loss."""
-BY_VERDICT: Final = (1, 2, 3)
-KERNELS: Final = (*RULES, "irprop+")
+KERNELS: Final = RULES
 
 LEVELS: Final = ("baseline", "x86-64-v3", "x86-64-v4")
 LEVEL_VARIABLE: Final = "RPROP_KERNELS_INSTRUCTION_SET"
@@ -61,12 +59,10 @@ def step(
         it should be, or overlaps another.
     """
     verdicts = None
-    if variant != "irprop+":
-        rule = RULES[variant]
-    elif isinstance(verdict, int):
-        rule = BY_VERDICT[verdict]
+    if isinstance(verdict, int):
+        rule = RULES[variant][verdict]
     else:
-        rule, verdicts = 1, verdict
+        rule, verdicts = RULES[variant][BETTER], verdict
     grant = None if threads == 1 else functools.partial(openmp.grant, threads)
     return bool(
         _native.ArrayStep(level())(

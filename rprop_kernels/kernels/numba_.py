@@ -18,15 +18,13 @@ from numpy.typing import NDArray
 
 from ..hyperparameters import Hyperparameters
 from . import openmp
+from .rules import MOVE, PRODUCT, RETREAT, RULES, UNDO
 from .state import CODES
 from .verdict import BETTER, Verdict
 
 Array = NDArray[Any]
 
-MOVE, STAY, UNDO, RETREAT, PRODUCT = range(5)
-RULES: Final = {"rprop-": MOVE, "irprop-": STAY, "rprop+": UNDO, "torch": PRODUCT}
-BY_VERDICT: Final = (STAY, UNDO, RETREAT)
-KERNELS: Final = (*RULES, "irprop+")
+KERNELS: Final = RULES
 
 # Columns of the table of addresses: w, g, first and second state array, elements, elements of all rows before.
 W, G, A, B, SIZE, BEFORE = range(6)
@@ -211,11 +209,11 @@ def step(
             back += [(x, copy) for x, copy in zip(arrays, copies, strict=True) if x is not g]
             arrays = copies
         if not np.ndim(verdict):
-            rule = BY_VERDICT[int(verdict)] if variant == "irprop+" else RULES[variant]  # type: ignore[arg-type]
+            rule = RULES[variant][int(verdict)]  # type: ignore[arg-type]
             batches.setdefault((w.dtype.type, rule), []).append(arrays)
         else:
             for row, said in enumerate(np.asarray(verdict)):
-                batches.setdefault((w.dtype.type, BY_VERDICT[said]), []).append(tuple(x[row : row + 1] for x in arrays))
+                batches.setdefault((w.dtype.type, RULES[variant][said]), []).append(tuple(x[row : row + 1] for x in arrays))
     for (real, rule), jobs in batches.items():
         _run(real, rule, jobs, _numbers(real, hyper, maximize), threads)
     for x, copy in back:
