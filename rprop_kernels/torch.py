@@ -367,29 +367,29 @@ class Rprop(_Backend, torch.optim.Rprop):
         launcher = self._launcher(p for lists in columns for p in lists[0])
         if launcher is None:
             return
-        from .kernels.triton_ import PRODUCT, Job, takes
+        from .kernels.triton_ import PRODUCT
 
-        jobs, counters, rests = [], [], []
+        launcher.begin()
+        counters, rests = [], []
         for group, lists in zip(self.param_groups, columns, strict=True):
             way = -1.0 if group["maximize"] else 1.0
-            rounded = {dtype: _in_dtype(group, dtype) for dtype in {p.dtype for p in lists[0]} & _KINDS.keys()}
+            dtypes = {p.dtype for p in lists[0]} & _KINDS.keys()
+            numbers = {d: (*h, way) for d in dtypes if (h := _in_dtype(group, d)) and not group["differentiable"]}
+            capturable = group["capturable"]
             rest = []
             for entry in zip(*lists, strict=True):
                 p, g, prev, step_size, counter = entry
-                hyper = rounded.get(p.dtype)
                 if (
-                    hyper is not None
-                    and not group["differentiable"]
+                    p.dtype in numbers
                     and type(counter) is Tensor
-                    and (not group["capturable"] or p.is_cuda and counter.is_cuda)
-                    and takes(p, g, (prev, step_size))
+                    and (not capturable or (p.is_cuda and counter.is_cuda))
+                    and launcher.add(p, g, (prev, step_size), numbers[p.dtype])
                 ):
-                    jobs.append(Job(p, g, (prev, step_size), (*hyper, way)))
                     counters.append(counter)
                 else:
                     rest.append(entry)
             rests.append(rest)
-        if not jobs or not launcher(PRODUCT, jobs):
+        if not counters or not launcher.launch(PRODUCT):
             return
         torch._foreach_add_(counters, 1)
         for lists, rest in zip(columns, rests, strict=True):
@@ -476,6 +476,8 @@ class _FourRules(_Backend, Optimizer):
                     f"{type(self).__name__} does not take {name}={value!r}: leave it out; every step is one native "
                     "call already. rprop_kernels.torch.Rprop takes torch's options"
                 )
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
         self._set_up(backend, product=False)
         self._lrs: list[float] | None = []
         defaults: dict[str, Any] = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
@@ -651,18 +653,21 @@ class _FourRules(_Backend, Optimizer):
         launcher = self._launcher(p for group in self.param_groups for p in group["params"])
         if launcher is None:
             return frozenset()
-        from .kernels.triton_ import KERNELS, Job, takes
+        from .kernels.triton_ import KERNELS, four_numbers
 
-        jobs = []
+        launcher.begin()
+        taken = []
         for i, (group, hyper) in enumerate(zip(self.param_groups, hypers, strict=True)):
-            numbers = (*hyper, -1.0 if group["maximize"] else 1.0)
+            numbers = {dtype: four_numbers(hyper, group["maximize"], dtype) for dtype in _KINDS}
             said: Any = verdict[i] if isinstance(verdict, list) else verdict
             for p in group["params"]:
-                if p.grad is not None and takes(p, p.grad, (state := (self.state[p]["move"],))):
-                    jobs.append(Job(p, p.grad, state, numbers, said))
-        if not jobs or not launcher(KERNELS[self._variant.name], jobs):
+                g = p.grad
+                if g is not None and p.dtype in numbers:
+                    if launcher.add(p, g, (self.state[p]["move"],), numbers[p.dtype], said):
+                        taken.append(id(p))
+        if not taken or not launcher.launch(KERNELS[self._variant.name]):
             return frozenset()
-        return frozenset(id(job.weight) for job in jobs)
+        return frozenset(taken)
 
     # ------------------------------------------------------------------------------------------- state
 

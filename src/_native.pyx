@@ -19,10 +19,10 @@ cdef extern from "cells.h" nogil:
         uint16_t bits
     ctypedef struct brain_cell:
         uint16_t bits
-    float half_to_float(half_cell)
-    half_cell float_to_half(float)
-    float brain_to_float(brain_cell)
-    brain_cell float_to_brain(float)
+    float half_to_float(uint16_t)
+    uint16_t float_to_half(float)
+    float brain_to_float(uint16_t)
+    uint16_t float_to_brain(float)
     float bits_float(uint32_t)
 
     ctypedef void inlined "RPROP_INLINE void"
@@ -148,21 +148,21 @@ ctypedef fused cell:
     half_cell
     brain_cell
 
-cdef inline float widen(cell x) noexcept nogil:
+cdef inline float widen(const cell* at) noexcept nogil:
     if cell is half_cell:
-        return half_to_float(x)
+        return half_to_float(at.bits)
     elif cell is brain_cell:
-        return brain_to_float(x)
+        return brain_to_float(at.bits)
     else:
-        return <float>x
+        return <float>at[0]
 
-cdef inline cell narrow(float x, cell like) noexcept nogil:
+cdef inline inlined narrow(cell* at, float x) noexcept nogil:
     if cell is half_cell:
-        return float_to_half(x)
+        at.bits = float_to_half(x)
     elif cell is brain_cell:
-        return float_to_brain(x)
+        at.bits = float_to_brain(x)
     else:
-        return x
+        at[0] = x
 
 cdef inline inlined four_loop(const int rule, cell* w, const cell* g, void* state, Py_ssize_t n,
                               const Numbers* k) noexcept nogil:
@@ -181,8 +181,8 @@ cdef inline inlined four_loop(const int rule, cell* w, const cell* g, void* stat
     else:
         lowf = leastf if lowf < leastf else lowf
         for i in range(n):
-            w[i] = narrow(one_state[float](rule, wayf, widen(g[i]), widen(w[i]), &slim[i],
-                                           emf, epf, lowf, highf, upf, downf, limitf), w[i])
+            narrow(&w[i], one_state[float](rule, wayf, widen(&g[i]), widen(&w[i]), &slim[i],
+                                           emf, epf, lowf, highf, upf, downf, limitf))
 
 cdef inline inlined torch_loop(cell* w, const cell* g, cell* prev, cell* step_size, Py_ssize_t n,
                                const Numbers* k) noexcept nogil:
@@ -207,14 +207,14 @@ cdef inline inlined torch_loop(cell* w, const cell* g, cell* prev, cell* step_si
             w[i] = w[i] - sign[double](gradient) * step
     else:
         for i in range(n):
-            gradientf = widen(g[i]) * wayf
-            factorf = torch_factor[float](gradientf * widen(prev[i]), emf, epf, tiny)
-            stepf = torch_clamp[float](widen(step_size[i]) * factorf, lowf, highf)
+            gradientf = widen(&g[i]) * wayf
+            factorf = torch_factor[float](gradientf * widen(&prev[i]), emf, epf, tiny)
+            stepf = torch_clamp[float](widen(&step_size[i]) * factorf, lowf, highf)
             gradientf = torch_keep[float](gradientf, factorf, emf)
-            step_size[i] = narrow(stepf, w[i])
-            stepf = widen(step_size[i])
-            prev[i] = narrow(gradientf, w[i])
-            w[i] = narrow(widen(w[i]) - sign[float](gradientf) * stepf, w[i])
+            narrow(&step_size[i], stepf)
+            stepf = widen(&step_size[i])
+            narrow(&prev[i], gradientf)
+            narrow(&w[i], widen(&w[i]) - sign[float](gradientf) * stepf)
 
 cdef inline inlined any_rule(int rule, cell* w, const char* gradient, char* a, char* b, Py_ssize_t n,
                              const Numbers* k) noexcept nogil:

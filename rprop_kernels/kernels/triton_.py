@@ -16,8 +16,8 @@ With TRITON_INTERPRET=1 the same code runs on CPU tensors, for tests.
 
 import functools
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ import triton
 import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Parameter
 
 from ..hyperparameters import Hyperparameters
 from .state import CODES
@@ -286,19 +287,16 @@ def _judge_losses(loss: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
 
 # ----------------------------------------------------------------------------------------------- tables
 
-Pointers: TypeAlias = tuple[int, int, int, int, int]
 Numbers: TypeAlias = tuple[float, float, float, float, float]
 """Hyper-parameters and the direction, -1 to climb; for the drop-in rounded to the tensors' dtype."""
+Row: TypeAlias = tuple[int, int, int, int, int, Numbers]
+"""Addresses of w, of move or prev, of step_size (or 0); number of weights; weights a verdict judges; numbers."""
 
 
-class Job(NamedTuple):
-    """One parameter of a step. ``state`` is ``(move,)``, or torch's ``(prev, step_size)``."""
-
-    weight: Tensor
-    gradient: Tensor
-    state: tuple[Tensor, ...]
-    numbers: Numbers
-    verdict: int | Tensor = BETTER
+def four_numbers(hyper: Hyperparameters, maximize: bool, dtype: torch.dtype) -> Numbers:
+    """The four classes' numbers, with the least step size that their state can hold."""
+    least = CODES["float64" if dtype == torch.float64 else "float32"].least
+    return hyper[0], hyper[1], max(hyper[2], least), hyper[3], -1.0 if maximize else 1.0
 
 
 def _dense(t: Tensor) -> bool:
@@ -311,49 +309,40 @@ def _dense(t: Tensor) -> bool:
     return True
 
 
-def takes(weight: Tensor, gradient: Tensor, state: tuple[Tensor, ...]) -> bool:
-    """Whether a parameter is memory of one device and nothing else, in one dense order for all tensors."""
-    try:
-        return _takes(weight, gradient, state)
-    except RuntimeError:  # under vmap and the like: a tensor without storage
-        return False
-
-
-def _takes(weight: Tensor, gradient: Tensor, state: tuple[Tensor, ...]) -> bool:
-    dtype, shape = weight.dtype, weight.shape
-    if dtype not in _CELLS or not _here(weight):
-        return False
-    place = weight.get_device()
-    kept = torch.float32 if len(state) == 1 and dtype != torch.float64 else dtype
+def _addresses(tensors: tuple[Tensor, ...], kept: torch.dtype) -> list[int] | None:
+    """Where a weight, its gradient and its state (of dtype ``kept``) lie; None where they are more than memory of
+    one device in one dense order. What has no memory (sparse, fake, vmapped) raises RuntimeError."""
+    weight = tensors[0]
+    dtype, shape, place = weight.dtype, weight.shape, weight.get_device()
+    found = []
     contiguous = True
-    for t, wanted in zip((weight, gradient, *state), (dtype, dtype, kept, kept), strict=False):
+    for t in tensors:
         kind = type(t)
-        if not (
-            (kind is Tensor or kind is torch.nn.Parameter)
-            and t.dtype is wanted
-            and t.get_device() == place
-            and t.layout is torch.strided
-            and t.shape == shape
-            and not t.is_neg()
-            and not t.is_inference()  # no version counter
-            and (t.data_ptr() != 0 or t.numel() == 0)
+        if (
+            (kind is not Tensor and kind is not Parameter)
+            or t.dtype is not (dtype if len(found) < 2 else kept)
+            or t.get_device() != place
+            or t.shape != shape
+            or t.is_neg()
         ):
-            return False
+            return None
         contiguous = contiguous and t.is_contiguous()
-    if contiguous:
-        return True
-    strides = weight.stride()
-    return all(t.stride() == strides for t in (gradient, *state)) and _dense(weight)
+        found.append(t.data_ptr())
+    if not contiguous:
+        strides = weight.stride()
+        if not all(t.stride() == strides for t in tensors) or not _dense(weight):
+            return None
+    return found
 
 
-def _takes_verdict(weight: Tensor, verdict: int | Tensor) -> bool:
-    """Whether the rows of a verdict, if it has some, are stretches of the weight's memory."""
+def _weights_a_verdict(weight: Tensor, verdict: int | Tensor, n: int) -> int:
+    """How many neighbours in memory share a verdict; 0 where they are no neighbours."""
     if isinstance(verdict, int) or verdict.dim() == 0:
-        return True
+        return n
     rows = verdict.numel()
-    if weight.dim() == 0 or weight.shape[0] != rows:
-        return False
-    return rows == 1 or weight.stride(0) * rows == weight.numel()
+    if weight.dim() == 0 or weight.shape[0] != rows or (rows > 1 and weight.stride(0) * rows != n):
+        return 0
+    return n // rows
 
 
 def _apart(written: NDArray[np.int64], read: NDArray[np.int64]) -> bool:
@@ -369,25 +358,16 @@ def _apart(written: NDArray[np.int64], read: NDArray[np.int64]) -> bool:
 
 
 class _Table:
-    """What one launch reads, on the device; ``rows`` hold
+    """What one launch reads, on the device: rows of 10 numbers (those of a Row, 5-9 as float64), the chunks, and
+    beside them the column of the gradients' addresses."""
 
-    ====  =====================================================
-    0-2   addresses of w, of move or prev, of step_size (or 0)
-    3     number of weights
-    4     weights a verdict judges
-    5-9   eta_minus, eta_plus, D_min, D_max, direction: float64
-    ====  =====================================================
-    """
-
-    def __init__(
-        self, rows: list[tuple[float, ...]], gradients: list[int], device: torch.device, stream: int
-    ) -> None:
-        self.known, self.gradients, self.stream = rows, gradients, stream
+    def __init__(self, known: list[Row], gradients: list[int], device: torch.device, stream: int) -> None:
+        self.known, self.gradients, self.stream = known, gradients, stream
         self.frozen = False
-        n = len(rows)
+        n = len(known)
         table = np.empty((n, _WIDTH), np.int64)
-        table[:, :5] = [row[:5] for row in rows]
-        table[:, 5:] = np.array([row[5:] for row in rows], np.float64).view(np.int64)
+        table[:, :5] = [row[:5] for row in known]
+        table[:, 5:] = np.array([row[5] for row in known], np.float64).view(np.int64)
         counts = -(-table[:, 3] // BLOCK)
         index = np.repeat(np.arange(n), counts)
         number = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -426,39 +406,102 @@ def _upload(values: NDArray[np.int64], device: torch.device) -> Tensor:
     return _pinned(values, device).to(device, non_blocking=True)
 
 
+class _Part:
+    """The parameters of one step that share a launch."""
+
+    def __init__(self, device: torch.device, verdict: int | Tensor) -> None:
+        self.device, self.verdict = device, verdict
+        self.rows: list[Row] = []
+        self.gradients: list[int] = []
+
+
+_Key: TypeAlias = tuple[int, torch.dtype, int]  # index of the device, dtype, number of the verdict
+
+
 class Launcher:
-    """Whole steps of one optimizer; keeps their tables from one to the next."""
+    """Whole steps of one optimizer: :meth:`begin`, :meth:`add` every parameter, :meth:`launch`."""
 
     def __init__(self) -> None:
-        self._tables: dict[tuple[torch.device, torch.dtype, int], _Table] = {}
+        self._tables: dict[_Key, _Table] = {}
         self._captured: list[_Table] = []
-        self._seen: tuple[list[int], list[int]] = ([], [])
+        self.begin()
 
-    def __call__(self, rule: int, jobs: Sequence[Job]) -> bool:
-        """Step every parameter, one launch a device and dtype (and a verdict, where there are several).
+    def begin(self) -> None:
+        """Forget what was added; the tables stay."""
+        self._parts: dict[_Key, _Part] = {}
+        self._verdicts: dict[int, int] = {}
+        self._written: list[Tensor] = []
+
+    def add(
+        self,
+        weight: Tensor,
+        gradient: Tensor,
+        state: tuple[Tensor, ...],
+        numbers: Numbers,
+        verdict: int | Tensor = BETTER,
+    ) -> bool:
+        """Take a parameter into the step; False where it cannot be taken, because a tensor is more than memory of
+        one device, or they do not lie in one dense order.
 
         Args:
-            rule: a value of ``KERNELS``; for iRprop+ each job's verdict decides.
-            jobs: parameters that :func:`takes` takes.
+            weight: INOUT.
+            gradient: IN.
+            state: INOUT, ``(move,)``, or torch's ``(prev, step_size)``.
+            numbers: hyper-parameters and direction.
+            verdict: on the loss, for iRprop+: a number, or a tensor of shape () or (B,).
+        """
+        dtype = weight.dtype
+        if dtype not in _CELLS or not _here(weight):
+            return False
+        product = len(state) == 2
+        try:
+            found = _addresses(
+                (weight, gradient, *state), dtype if product or dtype == torch.float64 else torch.float32
+            )
+        except RuntimeError:
+            return False
+        if found is None:
+            return False
+        n = weight.numel()
+        if n == 0:
+            return True
+        if 0 in found or not (per_verdict := _weights_a_verdict(weight, verdict, n)):
+            return False
+        key = (weight.get_device(), dtype, self._verdicts.setdefault(id(verdict), len(self._verdicts)))
+        part = self._parts.get(key)
+        if part is None:
+            part = self._parts[key] = _Part(weight.device, verdict)
+        part.rows.append((found[0], found[2], found[3] if product else 0, n, per_verdict, numbers))
+        part.gradients.append(found[1])
+        self._written.append(weight)
+        self._written.extend(state)
+        return True
+
+    def launch(self, rule: int) -> bool:
+        """Step what was added: one launch a device and dtype (and a verdict, where there are several).
+
+        Args:
+            rule: a value of ``KERNELS``; for iRprop+ the verdicts decide.
 
         Returns:
-            False, with nothing touched, where parameters overlap, a verdict's rows are no stretches of
-            memory, or a graph is captured before a step was made outside it.
+            False, with nothing touched, where parameters overlap, were made in inference mode, or a graph is
+            captured before a step was made outside it.
         """
-        jobs = [job for job in jobs if job.weight.numel()]
-        if not self._are_apart(jobs) or not all(_takes_verdict(job.weight, job.verdict) for job in jobs):
+        tables = []
+        if not self._known() and not self._apart():
             return False
-        launches = []
-        for key, part in self._parts(jobs):
-            if key not in self._tables and (capturing(key[0]) or not usable(*key[:2])):
+        for key, part in self._parts.items():
+            if key not in self._tables and (capturing(part.device) or not usable(part.device, key[1])):
                 return False
-            table = self._table(key, part)
-            if table is None:
+            if (table := self._table(key, part)) is None:
                 return False
-            launches.append((key, table, part[0].verdict))
-        torch._C._increment_version([t for job in jobs for t in (job.weight, *job.state)])
-        for (device, dtype, _), table, verdict in launches:
-            self._launch(rule, device, dtype, table, verdict)
+            tables.append(table)
+        try:
+            torch._C._increment_version(self._written)
+        except RuntimeError:  # tensors made in inference mode have no version counter
+            return False
+        for (key, part), table in zip(self._parts.items(), tables, strict=True):
+            self._launch(rule, part.device, key[1], table, part.verdict)
         return True
 
     def judge(self, loss: Tensor, previous: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -473,66 +516,51 @@ class Launcher:
             the verdicts of one that descends, and of one that climbs; None where this cannot be taken.
         """
         if not (
-            takes(loss, previous, ())
+            loss.dtype in _CELLS
+            and _here(loss)
+            and _addresses((loss, previous), loss.dtype)
             and loss.is_contiguous()
-            and not previous.is_inference()
             and (capturing(loss.device) or usable(loss.device, loss.dtype))
         ):
             return None
         return _judge_losses(loss, previous)
 
-    def _are_apart(self, jobs: list[Job]) -> bool:
-        written: list[int] = []
-        read: list[int] = []
-        for job in jobs:
-            size = job.weight.numel()
-            for t in (job.weight, *job.state):
-                start = t.data_ptr()
-                written += (start, start + size * t.element_size())
-            start = job.gradient.data_ptr()
-            read += (start, start + size * job.gradient.element_size())
-        if (written, read) == self._seen:
-            return True
-        apart = _apart(np.array(written, np.int64).reshape(-1, 2), np.array(read, np.int64).reshape(-1, 2))
-        self._seen = (written, read) if apart else ([], [])
-        return apart
+    def _known(self) -> bool:
+        """Whether every address is that of the step before."""
+        tables = self._tables
+        return all(
+            (table := tables.get(key)) is not None
+            and table.known == part.rows
+            and table.gradients == part.gradients
+            for key, part in self._parts.items()
+        )
 
-    def _parts(self, jobs: list[Job]) -> Iterator[tuple[tuple[torch.device, torch.dtype, int], list[Job]]]:
-        """Jobs that share a launch, by device, dtype and verdict."""
-        parts: dict[tuple[torch.device, torch.dtype, int], list[Job]] = {}
-        verdicts: dict[int, int] = {}
-        for job in jobs:
-            number = verdicts.setdefault(id(job.verdict), len(verdicts))
-            parts.setdefault((job.weight.device, job.weight.dtype, number), []).append(job)
-        yield from parts.items()
+    def _apart(self) -> bool:
+        """Whether nothing that is written touches anything else."""
+        written, read = [], []
+        for (_, dtype, _), part in self._parts.items():
+            size = dtype.itemsize
+            rows = np.array([row[:4] for row in part.rows], np.int64)
+            gradients = np.array(part.gradients, np.int64)
+            read.append(np.stack([gradients, gradients + size * rows[:, 3]], 1))
+            pair = rows[:, 2].any()
+            sizes = [size, size if pair or size == 8 else 4, size][: 2 + pair]
+            for i, itemsize in enumerate(sizes):
+                written.append(np.stack([rows[:, i], rows[:, i] + itemsize * rows[:, 3]], 1))
+        return not written or _apart(np.concatenate(written), np.concatenate(read))
 
-    def _table(self, key: tuple[torch.device, torch.dtype, int], jobs: list[Job]) -> _Table | None:
-        device, dtype, _ = key
-        least = CODES["float64" if dtype == torch.float64 else "float32"].least
-        rows: list[tuple[float, ...]] = []
-        for job in jobs:
-            w, n = job.weight, job.weight.numel()
-            said = job.verdict
-            per_row = n // said.numel() if isinstance(said, Tensor) and said.dim() > 0 else n
-            em, ep, low, high, way = job.numbers
-            a = job.state[0].data_ptr()
-            if len(job.state) == 1:
-                rows.append((w.data_ptr(), a, 0, n, per_row, em, ep, max(low, least), high, way))
-            else:
-                rows.append((w.data_ptr(), a, job.state[1].data_ptr(), n, per_row, em, ep, low, high, way))
-        gradients = [job.gradient.data_ptr() for job in jobs]
-        stream, graph = _stream(device), capturing(device)
+    def _table(self, key: _Key, part: _Part) -> _Table | None:
+        device, rows, gradients = part.device, part.rows, part.gradients
         table = self._tables.get(key)
         same = table is not None and table.known == rows
-        if graph:
-            if table is None or not same:
-                return None
-            if table.gradients != gradients and (table := table.for_graph(gradients)) is None:
+        moved = table is not None and table.gradients != gradients
+        if capturing(device):
+            if table is None or not same or (moved and (table := table.for_graph(gradients)) is None):
                 return None
             table.frozen = True
             self._captured.append(table)
             return table
-        moved = table is not None and table.gradients != gradients
+        stream = _stream(device)
         if table is None or not same or table.stream != stream or (table.frozen and moved):
             # A table is only ever used on the stream that it was made on, so that its memory, once
             # dropped, is not given away while a launch may read it.
@@ -587,8 +615,15 @@ def step(
     """As :func:`rprop_kernels.kernels.torch_.step`, and the drop-in's rule too; its table serves once.
 
     Returns:
-        False, with nothing touched, where a tensor is not one that :func:`takes` takes, or they overlap.
+        False, with nothing touched, where a tensor cannot be taken, or they overlap.
     """
-    numbers = (*hyper, -1.0 if maximize else 1.0)
-    jobs = [Job(*tensors, numbers, verdict) for tensors in zip(weights, gradients, states, strict=True)]
-    return all(takes(*job[:3]) for job in jobs) and Launcher()(KERNELS[variant], jobs)
+    launcher = Launcher()
+    for w, g, state in zip(weights, gradients, states, strict=True):
+        numbers = (
+            (*hyper, -1.0 if maximize else 1.0)
+            if variant == "torch"
+            else four_numbers(hyper, maximize, w.dtype)
+        )
+        if not launcher.add(w, g, state, numbers, verdict):
+            return False
+    return launcher.launch(KERNELS[variant])

@@ -24,6 +24,7 @@ from . import config as configurations
 from . import data as datasets
 from .config import Config
 from .errors import Interrupted, LabError
+from .studies import command as studies
 
 app = typer.Typer(
     help="The Neuro Backpropagation Lab: train, test and compare Rprop techniques on digits or MNIST.",
@@ -108,6 +109,9 @@ def compare(
             else configurations.read(config, **overrides)
         )
         _compare(settings, seeds, out or Path("runs") / f"compare-{_data_name(settings)}", resume)
+
+
+studies.register(app)
 
 
 def _train(config: Config, folder: Path) -> None:
