@@ -662,9 +662,10 @@ class _FourRules(_Backend, Optimizer):
             said: Any = verdict[i] if isinstance(verdict, list) else verdict
             for p in group["params"]:
                 g = p.grad
-                if g is not None and p.dtype in numbers:
-                    if launcher.add(p, g, (self.state[p]["move"],), numbers[p.dtype], said):
-                        taken.append(id(p))
+                if g is None or p.dtype not in numbers:
+                    continue
+                if launcher.add(p, g, (self.state[p]["move"],), numbers[p.dtype], said):
+                    taken.append(id(p))
         if not taken or not launcher.launch(KERNELS[self._variant.name]):
             return frozenset()
         return frozenset(taken)

@@ -290,7 +290,7 @@ def _judge_losses(loss: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
 Numbers: TypeAlias = tuple[float, float, float, float, float]
 """Hyper-parameters and the direction, -1 to climb; for the drop-in rounded to the tensors' dtype."""
 Row: TypeAlias = tuple[int, int, int, int, int, Numbers]
-"""Addresses of w, of move or prev, of step_size (or 0); number of weights; weights a verdict judges; numbers."""
+"""Addresses of w, of move or prev, of step_size (or 0); weights; weights that share a verdict; numbers."""
 
 
 def four_numbers(hyper: Hyperparameters, maximize: bool, dtype: torch.dtype) -> Numbers:
@@ -310,11 +310,11 @@ def _dense(t: Tensor) -> bool:
 
 
 def _addresses(tensors: tuple[Tensor, ...], kept: torch.dtype) -> list[int] | None:
-    """Where a weight, its gradient and its state (of dtype ``kept``) lie; None where they are more than memory of
-    one device in one dense order. What has no memory (sparse, fake, vmapped) raises RuntimeError."""
+    """Where a weight, its gradient and its state (of dtype ``kept``) lie; None where they are more than memory
+    of one device in one dense order. What has no memory (sparse, fake, vmapped) raises RuntimeError."""
     weight = tensors[0]
     dtype, shape, place = weight.dtype, weight.shape, weight.get_device()
-    found = []
+    found: list[int] = []
     contiguous = True
     for t in tensors:
         kind = type(t)
@@ -358,8 +358,8 @@ def _apart(written: NDArray[np.int64], read: NDArray[np.int64]) -> bool:
 
 
 class _Table:
-    """What one launch reads, on the device: rows of 10 numbers (those of a Row, 5-9 as float64), the chunks, and
-    beside them the column of the gradients' addresses."""
+    """What one launch reads, on the device: rows of 10 numbers (those of a Row, 5-9 as float64), the chunks,
+    and beside them the column of the gradients' addresses."""
 
     def __init__(self, known: list[Row], gradients: list[int], device: torch.device, stream: int) -> None:
         self.known, self.gradients, self.stream = known, gradients, stream
@@ -440,8 +440,8 @@ class Launcher:
         numbers: Numbers,
         verdict: int | Tensor = BETTER,
     ) -> bool:
-        """Take a parameter into the step; False where it cannot be taken, because a tensor is more than memory of
-        one device, or they do not lie in one dense order.
+        """Take a parameter into the step; False where it cannot be taken, because a tensor is more than memory
+        of one device, or they do not lie in one dense order.
 
         Args:
             weight: INOUT.
