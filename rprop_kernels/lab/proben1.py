@@ -1,0 +1,169 @@
+"""PROBEN1: its .dt files, its error measure, and what its report measured with RPROP.
+
+L. Prechelt, "PROBEN1: a set of neural network benchmark problems and benchmarking rules", Technical Report
+21/94, Universität Karlsruhe, 1994.
+"""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import LabError
+
+Array: TypeAlias = NDArray[Any]
+
+HEADER: Final = (
+    "bool_in",
+    "real_in",
+    "bool_out",
+    "real_out",
+    "training_examples",
+    "validation_examples",
+    "test_examples",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Inputs of shape (examples, inputs) and targets of shape (examples, outputs), float64, in three parts.
+
+    ``classification``: the outputs are 1 of c.
+    """
+
+    name: str
+    train: tuple[Array, Array]
+    valid: tuple[Array, Array]
+    test: tuple[Array, Array]
+    classification: bool
+    crc32: str
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Inputs and outputs."""
+        return int(self.train[0].shape[1]), int(self.train[1].shape[1])
+
+
+def read(path: Path) -> Problem:
+    """A .dt file: seven lines ``name=number``, then an example a line, inputs first.
+
+    Raises:
+        LabError: the file is missing or is not what its header says; names the line.
+    """
+    try:
+        raw = path.read_bytes()
+        lines = raw.decode("ascii").split("\n")
+    except OSError as error:
+        raise LabError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path} is no PROBEN1 file: it is not plain text ({error}).") from error
+    header = {}
+    for index, key in enumerate(HEADER):
+        name, _, value = (lines[index] if index < len(lines) else "").partition("=")
+        if name.strip() != key or not value.strip().isdigit():
+            raise LabError(
+                f"{path}, line {index + 1}: '{key}=' and a number expected, got {lines[index : index + 1]}. "
+                "PROBEN1's files begin with seven such lines."
+            )
+        header[key] = int(value)
+    inputs = header["bool_in"] + header["real_in"]
+    outputs = header["bool_out"] + header["real_out"]
+    parts = [header[f"{part}_examples"] for part in ("training", "validation", "test")]
+    if not inputs or not outputs or not all(parts):
+        raise LabError(f"{path} announces no inputs, no outputs, or a part without examples.")
+    rows = []
+    for index, line in enumerate(lines[len(HEADER) :], len(HEADER) + 1):
+        if not line.strip():
+            continue
+        try:
+            row = [float(field) for field in line.split()]
+        except ValueError as error:
+            raise LabError(f"{path}, line {index}: {error}.") from error
+        if len(row) != inputs + outputs or not np.isfinite(row).all():
+            raise LabError(
+                f"{path}, line {index}: {len(row)} numbers, {inputs} + {outputs} finite ones expected. "
+                "The file is damaged or cut short; fetch it again."
+            )
+        rows.append(row)
+    if len(rows) != sum(parts):
+        raise LabError(
+            f"{path} announces {' + '.join(map(str, parts))} examples but holds {len(rows)}. "
+            "It is damaged or cut short; fetch it again."
+        )
+    table = np.array(rows)
+    x, y = table[:, :inputs], table[:, inputs:]
+    ends = np.cumsum(parts)[:2]
+    train, valid, test = zip(np.split(x, ends), np.split(y, ends), strict=True)
+    one_of_c = outputs > 1 and bool(np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all())
+    return Problem(path.stem, train, valid, test, one_of_c, f"{zlib.crc32(raw):08x}")
+
+
+def find(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
+    """The files of problems, below ``folder``.
+
+    Args:
+        folder: searched with its sub-folders.
+        names: such as ``glass1``, or paths of .dt files.
+
+    Raises:
+        LabError: one is missing; lists what there is.
+    """
+    there = {path.stem: path for path in sorted(folder.rglob("*.dt"))} if folder.is_dir() else {}
+    found = {}
+    for name in names:
+        path = Path(name) if name.endswith(".dt") else there.get(name)
+        if path is None or not path.is_file():
+            known = f"There is: {', '.join(there)}." if there else "There is no .dt file at all."
+            raise LabError(
+                f"No PROBEN1 problem {name!r} in {folder}. {known} Give the folder with --data-dir."
+            )
+        found[path.stem] = path
+    return found
+
+
+def squared_error_percentage(mean_square: float, low: float = 0.0, high: float = 1.0) -> float:
+    """PROBEN1's E = 100 (omax - omin) / (N P) * sum of (o - t)^2, from the mean of the squares."""
+    return 100 * (high - low) * mean_square
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A row of the report's table for RPROP on "pivot" networks: means over 60 runs.
+
+    ``hidden``: units of one or two hidden layers; ``output``: linear or sigmoid; errors are percentages.
+    """
+
+    hidden: tuple[int, ...]
+    output: str
+    train: float
+    valid: float
+    test: float
+    misclassified: float | None
+
+
+REPORT: Final = MappingProxyType(
+    {
+        "cancer1": Reported((4, 2), "linear", 2.87, 1.96, 1.60, 1.47),
+        "card1": Reported((32,), "linear", 8.92, 8.89, 10.53, 13.64),
+        "diabetes1": Reported((32,), "linear", 14.74, 16.36, 17.30, 24.57),
+        "flare1": Reported((32,), "sigmoid", 0.39, 0.55, 0.74, None),
+        "glass1": Reported((16, 8), "linear", 7.68, 9.48, 9.75, 39.03),
+        "soybean1": Reported((16, 8), "linear", 0.32, 0.85, 1.03, 9.06),
+        "thyroid1": Reported((16, 8), "linear", 0.60, 1.04, 1.31, 2.32),
+    }
+)
+PIVOT: Final = Reported((16, 8), "linear", float("nan"), float("nan"), float("nan"), None)
+"""The network for problems that are not in the table."""
+
+
+def pivot(name: str) -> Reported:
+    """The row of a problem; files 2 and 3 of a problem use the network of file 1, without its figures."""
+    if name in REPORT:
+        return REPORT[name]
+    row = REPORT.get(f"{name.rstrip('0123456789')}1", PIVOT)
+    nan = float("nan")
+    return Reported(row.hidden, row.output, nan, nan, nan, None)

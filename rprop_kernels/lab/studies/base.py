@@ -1,0 +1,170 @@
+"""What a study is: a row of a table, a plan of runs, the work of one run, and the page they make."""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from ..techniques import TECHNIQUES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Settings: TypeAlias = dict[str, Any]
+"""All that decides what a run computes, as JSON knows it. ``data_dir`` alone says only where to look."""
+Result: TypeAlias = dict[str, Any]
+Runs: TypeAlias = Sequence[tuple[Settings, Result]]
+
+RPROPS: Final = ("rprop-", "rprop+", "irprop-", "irprop+")
+LABELS: Final = {technique.name: technique.label for technique in TECHNIQUES} | {
+    "sgd": "SGD",
+    "momentum": "SGD, momentum 0.9",
+    "rmsprop": "RMSProp",
+    "adam": "Adam",
+    "lbfgs": "L-BFGS (scipy)",
+    "mlp": "scikit-learn MLP, Adam",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked for.
+
+    Attributes:
+        quick: the reduced form: little data, few epochs and seeds.
+        seeds, epochs: how many at most; None is the study's own number.
+        data: settings of the image set: ``data``, ``data_dir``, ``crc32``, ``is_mnist``, ``origin``.
+        problems: PROBEN1's: name, path and crc32 of each.
+    """
+
+    quick: bool = False
+    seeds: int | None = None
+    epochs: int | None = None
+    data: Settings = field(default_factory=dict)
+    problems: tuple[Settings, ...] = ()
+
+    def count_epochs(self, full: int, quick: int = 3) -> int:
+        """Epochs of a run whose report has ``full``."""
+        return min(quick if self.quick else full, self.epochs or full)
+
+    def each_seed(self, full: int, quick: int = 2) -> range:
+        """Seeds of a study that has ``full``."""
+        return range(self.seeds or (quick if self.quick else full))
+
+    def of(self, full: Sequence[Any], quick: Sequence[Any]) -> Sequence[Any]:
+        """One of two lists."""
+        return quick if self.quick else full
+
+    def notes(self) -> list[str]:
+        """How a run with these differs from the study as it stands."""
+        said = []
+        if self.quick:
+            said.append(
+                "Reduced (--quick): small data, few epochs, seeds and points of the grids; the report's "
+                "figures stand here for orientation only."
+            )
+        if self.data and not self.data["is_mnist"]:
+            said.append(f"The data is {self.data['origin']}; the report used MNIST.")
+        limits = {"epochs": self.epochs, "seeds": self.seeds}
+        reduced = [f"--{name} {value}" for name, value in limits.items() if value is not None]
+        if reduced:
+            said.append(f"Run with {' '.join(reduced)}, where the report has other numbers.")
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of text cells; the first column names the row."""
+
+    title: str
+    heading: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a study found.
+
+    Attributes:
+        tables: our figures beside the report's.
+        statements: sentences: what was done, where we differ and why.
+        pictures: by file name.
+    """
+
+    tables: list[Table]
+    statements: list[str]
+    pictures: "dict[str, Figure]"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A row of the table of studies.
+
+    Attributes:
+        name: what the command line calls it; its first letter is that of the report.
+        line: what it is, in a line.
+        minutes: expected for the whole of it on one core of 2024; ``quick_seconds`` for ``--quick``.
+        plan: the settings of every run.
+        work: does one run; a training that diverges is a result. May write files that begin with its path.
+        page: from the finished runs, in the order of the plan.
+        needs: "images", "proben1" or "".
+        alone: one run at a time, because time is what is measured.
+    """
+
+    name: str
+    line: str
+    minutes: float
+    plan: Callable[[Options], list[Settings]]
+    work: Callable[[Settings, Path], Result]
+    page: Callable[[Runs], Page]
+    needs: str = ""
+    alone: bool = False
+
+
+def groups(runs: Runs, *keys: str) -> dict[tuple[Any, ...], list[tuple[Settings, Result]]]:
+    """Runs that agree in ``keys``, such as all seeds of one setting, in the order of the plan."""
+    found: dict[tuple[Any, ...], list[tuple[Settings, Result]]] = {}
+    for settings, result in runs:
+        key = tuple(tuple(v) if isinstance(v := settings.get(k), list) else v for k in keys)
+        found.setdefault(key, []).append((settings, result))
+    return found
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of those that are there."""
+    known = [value for value in values if value is not None and value == value]
+    return statistics.fmean(known) if known else None
+
+
+def spread(values: Iterable[float | None]) -> float | None:
+    """Standard deviation of those that are there."""
+    known = [value for value in values if value is not None and value == value]
+    return statistics.stdev(known) if len(known) > 1 else None
+
+
+def number(value: float | None, digits: int = 4, sign: str = "") -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None or value != value else f"{value:{sign}.{digits}f}"
+
+
+def with_spread(values: Iterable[float | None], digits: int = 4) -> str:
+    """Mean ± standard deviation."""
+    values = list(values)
+    deviation = spread(values)
+    return number(mean(values), digits) + ("" if deviation is None else f" ± {deviation:.{digits}f}")
+
+
+def minus(ours: float | None, reported: float | None, digits: int = 4) -> str:
+    """Ours minus the report's."""
+    return "-" if ours is None or reported is None else number(ours - reported, digits, "+")
+
+
+def diverged(runs: Runs) -> str:
+    """``"2 of 5 diverged (epoch 3)"``, or nothing."""
+    at = [result["diverged_at"] for _, result in runs if result.get("diverged_at")]
+    if not at:
+        return ""
+    epochs = f"epoch {min(at)}" if min(at) == max(at) else f"epochs {min(at)}-{max(at)}"
+    many = f"{len(at)} of {len(runs)} diverged" if len(at) < len(runs) else "diverged"
+    return f"{many} at {epochs}"

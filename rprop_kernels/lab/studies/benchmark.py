@@ -1,0 +1,473 @@
+"""F, PROBEN1: the RPROP table of the benchmark's report, and a comparison of rules on the same networks."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import numpy as np
+
+from ..network import Array, Network, make_optimizer
+from ..proben1 import REPORT, Problem, pivot, read, squared_error_percentage
+from ..stopping import GeneralizationLoss
+from .base import (
+    LABELS,
+    RPROPS,
+    Options,
+    Page,
+    Result,
+    Runs,
+    Settings,
+    Study,
+    Table,
+    groups,
+    mean,
+    minus,
+    number,
+    with_spread,
+)
+
+EPOCHS: Final = 3000
+STRIP: Final = 5
+METHODS: Final = (*RPROPS, "torch.optim.Rprop", "adam", "rmsprop", "momentum", "lbfgs", "mlp")
+FIRST_STEPS: Final = dict.fromkeys((*RPROPS, "torch.optim.Rprop"), 0.1) | {
+    "adam": 0.01,
+    "rmsprop": 0.003,
+    "momentum": 0.05,
+    "mlp": 0.01,
+}
+SLACK: Final = 1.05
+
+
+@lru_cache(maxsize=8)
+def _problem(path: str) -> Problem:
+    return read(Path(path))
+
+
+def _misclassified(network: Network, x: Array, y: Array) -> float:
+    """Percent of examples whose largest output is another class."""
+    return float(100 * (network.predict(x).argmax(1) != y.argmax(1)).mean())
+
+
+# The report's table
+
+
+def _plan_table(options: Options) -> list[Settings]:
+    return [
+        {
+            "problem": problem["name"],
+            "path": problem["path"],
+            "crc32": problem["crc32"],
+            "optimizer": name,
+            "epochs": options.count_epochs(EPOCHS, 200),
+            "seed": seed,
+        }
+        for problem in options.problems
+        for seed in options.each_seed(60, 3)
+        for name in RPROPS
+    ]
+
+
+def _work_table(settings: Settings, path: Path) -> Result:
+    """PROBEN1's own training: shortcuts, x / (1 + |x|), first steps of 0.05..0.2, GL5."""
+    from ...kernels.state import encode
+
+    problem, seed = _problem(settings["path"]), settings["seed"]
+    row = pivot(problem.name)
+    inputs, outputs = problem.sizes
+    network = Network(
+        (inputs, *row.hidden, outputs),
+        "softsign",
+        row.output,
+        initial=("uniform", -0.5, 0.5),
+        initial_bias=("uniform", -0.5, 0.5),
+        shortcuts=True,
+        seed=seed,
+        dtype=np.float64,
+    )
+    optimizer = make_optimizer(
+        settings["optimizer"], network.theta, 0.1, etas=(0.5, 1.1), step_sizes=(0.0, 50.0)
+    )
+    first: Array = np.random.default_rng([seed, 1]).uniform(0.05, 0.2, size=len(network.theta))
+    optimizer.load_state_dict(optimizer.state_dict() | {"moves": [encode(np.zeros_like(first), first)]})
+    criterion = GeneralizationLoss(strip=1, progress=0)
+    progress = GeneralizationLoss(math.inf, strip=STRIP)
+    best: Result = {"train": math.inf, "valid": math.inf}
+    stopped, epoch = "", 0
+    start = perf_counter()
+    for epoch in range(1, settings["epochs"] + 1):
+        loss, gradient = network.loss_and_gradient(*problem.train)
+        best["train"] = min(best["train"], squared_error_percentage(loss))
+        optimizer.step(gradient, loss)
+        stopped = progress.stop(loss, 0.0)
+        if epoch % STRIP == 0 or stopped:
+            valid = squared_error_percentage(network.loss(*problem.valid))
+            if valid < best["valid"]:
+                best |= {
+                    "valid": valid,
+                    "epoch": epoch,
+                    "test": squared_error_percentage(network.loss(*problem.test)),
+                }
+                if problem.classification:
+                    best["misclassified"] = _misclassified(network, *problem.test)
+            stopped = stopped or criterion.stop(loss, valid)
+        if stopped or not math.isfinite(loss):
+            break
+    return best | {"epochs": epoch, "stopped": stopped, "seconds": perf_counter() - start}
+
+
+def _page_table(runs: Runs) -> Page:
+    from . import pictures
+
+    rows = []
+    panels: dict[str, Any] = {}
+    reported: dict[str, Any] = {}
+    for (problem, name), members in groups(runs, "problem", "optimizer").items():
+        results = [result for _, result in members]
+        theirs = REPORT.get(problem)
+        row = pivot(problem)
+        units = "+".join(map(str, row.hidden + (0,) * (2 - len(row.hidden))))
+        cells = [f"{problem} {units} {row.output[0]}, {LABELS[name]}"]
+        for key in ("train", "valid", "test", "misclassified"):
+            figure = getattr(theirs, key) if theirs else None
+            cells += [with_spread((r.get(key) for r in results), 2), number(figure, 2)]
+        cells.append(minus(mean(r.get("test") for r in results), theirs.test if theirs else None, 2))
+        cells.append(number(mean(r["epochs"] for r in results), 0))
+        rows.append(cells)
+        panels.setdefault(f"test E of {problem}", {})[LABELS[name]] = [r.get("test") for r in results]
+        if theirs:
+            reported.setdefault(f"test E of {problem}", {})[LABELS[name]] = theirs.test
+    heading = [
+        "problem, network, rule",
+        "train E",
+        "report",
+        "valid. E",
+        "report ",
+        "test E",
+        "report  ",
+        "wrong %",
+        "report   ",
+        "test diff.",
+        "epochs",
+    ]
+    return Page(
+        [Table("RPROP on PROBEN1", heading, rows)],
+        [
+            "Settings of the report: eta 0.5 and 1.1, first steps drawn from 0.05..0.2 for each weight, "
+            "steps from 0 "
+            "(ours from 2^-255) to 50, weights from -0.5..0.5, x / (1 + |x|), all shortcuts, full batch. The "
+            f"validation error is looked at every {STRIP}th epoch; the end is at GL5, at training progress "
+            f"below 0.1 "
+            f"per mille over {STRIP} epochs, or after {EPOCHS} epochs.",
+            f"Mean ± standard deviation over {len(groups(runs, 'seed'))} starts (the report: 60). E is the "
+            f"squared error "
+            "percentage: lowest on the training and validation part at any time; on the test part, and wrong "
+            "classes, "
+            "where the validation error was lowest.",
+            "The report's RPROP is that of 1993, here Rprop+; the text does not say which rule its program "
+            "had. "
+            "Its figures stand beside all four.",
+        ],
+        {
+            f"{title.split()[-1]}.png": pictures.bars(
+                {title: panel}, title, reported={title: reported.get(title, {})}
+            )
+            for title, panel in panels.items()
+        },
+    )
+
+
+# The comparison
+
+
+def _plan_compare(options: Options) -> list[Settings]:
+    return [
+        {
+            "problem": problem["name"],
+            "path": problem["path"],
+            "crc32": problem["crc32"],
+            "method": method,
+            "evaluations": options.count_epochs(1000, 150),
+            "seed": seed,
+        }
+        for problem in options.problems
+        for seed in options.each_seed(30, 5)
+        for method in METHODS
+    ]
+
+
+def _work_compare(settings: Settings, path: Path) -> Result:
+    """The training error after every evaluation of the gradient over all examples, and the time of all."""
+    problem, seed, count = _problem(settings["path"]), settings["seed"], settings["evaluations"]
+    row = pivot(problem.name)
+    inputs, outputs = problem.sizes
+    network = Network(
+        (inputs, *row.hidden, outputs), "tanh", initial=("glorot",), seed=seed, dtype=np.float64
+    )
+    method = settings["method"]
+    train = {"mlp": _by_mlp, "lbfgs": _by_lbfgs}.get(method, _by_steps)
+    start = perf_counter()
+    errors = train(network, problem, method, count, seed)
+    seconds = perf_counter() - start
+    best = np.minimum.accumulate(np.where(np.isfinite(errors), errors, np.inf))
+    best = np.round(np.where(np.isfinite(best), squared_error_percentage(1.0) * best, -1.0), 6)
+    return {
+        "best": best.tolist(),
+        "seconds": seconds,
+        "diverged_at": None
+        if np.isfinite(errors).all()
+        else int(np.flatnonzero(~np.isfinite(errors))[0]) + 1,
+    }
+
+
+def _by_steps(network: Network, problem: Problem, method: str, count: int, seed: int) -> list[float]:
+    optimizer = make_optimizer(method, network.theta, FIRST_STEPS[method])
+    errors = []
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(count):
+            loss, gradient = network.loss_and_gradient(*problem.train)
+            errors.append(loss)
+            if not math.isfinite(loss):
+                break
+            optimizer.step(gradient, loss)
+    return errors
+
+
+def _by_lbfgs(network: Network, problem: Problem, method: str, count: int, seed: int) -> list[float]:
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
+
+    errors: list[float] = []
+
+    def fun(theta: Array) -> tuple[float, Array]:
+        network.theta[:] = theta
+        loss, gradient = network.loss_and_gradient(*problem.train)
+        errors.append(loss)
+        return loss, gradient.copy()
+
+    minimize(
+        fun,
+        network.theta.copy(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": count, "maxfun": count, "ftol": 0.0, "gtol": 0.0},
+    )
+    return errors[:count]
+
+
+def _by_mlp(network: Network, problem: Problem, method: str, count: int, seed: int) -> list[float]:
+    """scikit-learn's MLPRegressor, Adam on the full batch, from the same weights."""
+    from sklearn.neural_network import MLPRegressor  # type: ignore[import-untyped]
+
+    x, y = problem.train
+    model = MLPRegressor(
+        hidden_layer_sizes=network.sizes[1:-1],
+        activation="tanh",
+        alpha=0.0,
+        batch_size=len(x),
+        learning_rate_init=FIRST_STEPS[method],
+        shuffle=False,
+        random_state=seed,
+    )
+    model.partial_fit(x, y)  # makes the arrays
+    for mine, theirs in ((network.weights, model.coefs_), (network.biases, model.intercepts_)):
+        for source, target in zip(mine, theirs, strict=True):
+            target[:] = source
+    optimizer = model._optimizer
+    optimizer.t = 0
+    for average in (*optimizer.ms, *optimizer.vs):
+        average[:] = 0
+    del model.loss_curve_[:]
+    for _ in range(count):
+        model.partial_fit(x, y)
+    return [2 * loss for loss in model.loss_curve_]  # its loss is half the mean of the squares
+
+
+def hits(result: Result, target: float) -> tuple[int, float] | None:
+    """Evaluations and seconds until the error was at most ``target``, or None."""
+    best = np.array(result["best"])
+    below = np.flatnonzero((best >= 0) & (best <= target))
+    if not below.size:
+        return None
+    count = int(below[0]) + 1
+    return count, result["seconds"] * count / len(best)
+
+
+def _target(problem: str, members: Runs) -> float:
+    """The error to reach: half the methods' median of final errors, and a little more."""
+    finals = [
+        np.median([r["best"][-1] for s, r in members if s["method"] == m and r["best"][-1] >= 0] or [np.inf])
+        for m in METHODS
+    ]
+    return float(SLACK * np.median(finals))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction for several tests, in the same order."""
+    order = np.argsort(p_values)
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.maximum.accumulate(
+        np.minimum(1, np.array(p_values)[order] * np.arange(len(order), 0, -1))
+    )
+    return corrected.tolist()
+
+
+def compare_ranks(table: Array) -> tuple[Array, float, list[bool]]:
+    """Ranks of methods over starts, and who is as good as the best.
+
+    Args:
+        table: shape (starts, methods); low is good, infinity where it was not reached.
+
+    Returns:
+        ``(mean ranks, p of Friedman's test, whether each is not significantly worse than the best)``:
+        Wilcoxon's signed-rank test against the method of lowest mean rank, with Holm's correction, 5 %.
+    """
+    from scipy.stats import friedmanchisquare, rankdata, wilcoxon  # type: ignore[import-untyped]
+
+    ranks = rankdata(table, axis=1)
+    means = ranks.mean(0)
+    if len(table) < 2 or np.all(ranks == ranks[:, :1]):
+        return means, math.nan, [True] * table.shape[1]
+    finite = np.where(np.isfinite(table), table, 1e300)
+    p = float(friedmanchisquare(*ranks.T).pvalue)
+    best = int(means.argmin())
+    others = [index for index in range(table.shape[1]) if index != best]
+    p_values = []
+    for index in others:
+        difference = np.sign(finite[:, index] - finite[:, best]) * rankdata(
+            np.abs(finite[:, index] - finite[:, best])
+        )
+        p_values.append(
+            float(wilcoxon(difference, alternative="greater").pvalue) if difference.any() else 1.0
+        )
+    good = dict(zip(others, (value > 0.05 for value in holm(p_values)), strict=True)) | {best: True}
+    return means, p, [bool(good[index]) for index in range(table.shape[1])]
+
+
+def _page_compare(runs: Runs) -> Page:
+    from . import pictures
+
+    problems = list(dict.fromkeys(settings["problem"] for settings, _ in runs))
+    labels = [LABELS[method] for method in METHODS]
+    measures: dict[str, Callable[[Result, float], float]] = {
+        "error reached": lambda result, target: result["best"][-1] if result["best"][-1] >= 0 else math.inf,
+        "evaluations to the target": lambda result, target: (hits(result, target) or (math.inf,))[0],
+        "seconds to the target": lambda result, target: (hits(result, target) or (0, math.inf))[1],
+    }
+    tables, maps, notes, tests = [], {}, {}, []
+    cells: dict[tuple[str, str], list[Result]] = {
+        key: [result for _, result in members]
+        for key, members in groups(sorted(runs, key=lambda run: run[0]["seed"]), "problem", "method").items()
+    }
+    targets = {
+        problem: _target(problem, [run for run in runs if run[0]["problem"] == problem])
+        for problem in problems
+    }
+    for name, value in measures.items():
+        rank_map, note_map, rows = [], [], []
+        for problem in problems:
+            table = np.array(
+                [[value(result, targets[problem]) for result in cells[problem, method]] for method in METHODS]
+            ).T
+            ranks, p, good = compare_ranks(table)
+            rank_map.append(ranks)
+            note_map.append(["*" if one else "" for one in good])
+            tests.append(f"{problem}, {name}: p = {p:.1e}")
+            rows.append([problem, *(_median(column, name) for column in table.T)])
+        maps[name] = np.array(rank_map).T.tolist()
+        notes[name] = np.array(note_map).T.tolist()
+        tables.append(Table(f"Median {name}", ["problem", *labels], rows))
+    tables[0].rows.extend(
+        [f"{problem}: target", *[number(targets[problem], 3)] * len(labels)] for problem in problems
+    )
+    starts = len(groups(runs, "seed"))
+    diverging = {
+        LABELS[m]: n
+        for m in METHODS
+        if (n := sum(bool(r["diverged_at"]) for s, r in runs if s["method"] == m))
+    }
+    said = [
+        f"The report's network of each problem without shortcuts, tanh, linear outputs, squared error, the "
+        f"same {starts} "
+        f"starts (Glorot) for every method, {runs[0][0]['evaluations']} gradients over all training "
+        f"examples. error: the "
+        "lowest squared error percentage on the training part. target: 1.05 times the median over methods of "
+        "their "
+        "median final error, so that about half of them reach it; '(n)' counts the starts that did.",
+        f"First steps or learning rates, the same for all problems and not tuned: {_steps()}. Others would "
+        f"move Adam, "
+        "RMSProp and momentum more than the Rprop rules.",
+        "Ranks are taken start by start. *: not significantly worse than the best of that problem "
+        "(Wilcoxon's signed-rank "
+        "test with Holm's correction, 5 %). Friedman's test of 'all methods are alike': "
+        + "; ".join(tests)
+        + ".",
+        "L-BFGS's line searches count as evaluations. scikit-learn's MLP is its Adam on the full batch from "
+        "the same "
+        "weights. Seconds hold everything of the method, one core; small networks measure overheads.",
+    ]
+    if diverging:
+        said.append(
+            "Diverged: " + ", ".join(f"{name} {count} times" for name, count in diverging.items()) + "."
+        )
+    panels = {
+        problem: {LABELS[m]: [r["best"] for r in cells[problem, m]] for m in METHODS} for problem in problems
+    }
+    return Page(
+        tables,
+        said,
+        {
+            "ranks.png": pictures.heat_maps(
+                maps,
+                labels,
+                problems,
+                "Mean rank over starts (1 is best)",
+                ("method", "problem"),
+                "* not significantly worse than the best",
+                digits=1,
+                low_is_good=True,
+                limits=(1, len(METHODS)),
+                notes=notes,
+            ),
+            "curves.png": pictures.medians(
+                panels, "Lowest training error E, median over starts", "gradient evaluations", "E"
+            ),
+        },
+    )
+
+
+def _steps() -> str:
+    return ", ".join(f"{LABELS[name]} {step:g}" for name, step in FIRST_STEPS.items())
+
+
+def _median(values: Array, name: str) -> str:
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return "never"
+    middle = float(np.median(known))
+    text = f"{middle:.0f}" if name.startswith("evaluations") else f"{middle:.3f}"
+    return text if known.size == values.size or name == "error reached" else f"{text} ({known.size})"
+
+
+STUDIES: Final = (
+    Study(
+        "f-table",
+        "PROBEN1: the RPROP table of its report, 60 starts",
+        60,
+        _plan_table,
+        _work_table,
+        _page_table,
+        "proben1",
+    ),
+    Study(
+        "f-compare",
+        "PROBEN1: ten methods on the same networks, 30 starts, rank test",
+        60,
+        _plan_compare,
+        _work_compare,
+        _page_compare,
+        "proben1",
+        alone=False,
+    ),
+)

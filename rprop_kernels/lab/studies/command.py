@@ -1,0 +1,286 @@
+"""``rprop-lab study``, ``classify`` and ``report``. Heavy libraries are imported by the commands."""
+
+import os
+import zlib
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from ..errors import LabError
+from .base import Options, Page, Settings, Study
+
+PROBLEMS: Final = ("cancer1", "card1", "diabetes1", "flare1", "glass1", "soybean1", "thyroid1")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the lab's."""
+    app.command()(study)
+    app.command()(classify)
+    app.command()(report)
+
+
+def study(
+    name: Annotated[str | None, typer.Argument(help="A study's name, see --list.")] = None,
+    show: Annotated[bool, typer.Option("--list", help="List all studies and how long they take.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Reduced form: digits, few epochs and seeds.")
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", help="digits, mnist, csv, openml or a .csv file.  [default: mnist where found]"
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir", help="Folder with MNIST's files or PROBEN1's.  [default: $RPROP_LAB_DATA]"
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder.  [default: runs/study-NAME]")] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, help="How many, instead of the study's.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes.")] = os.cpu_count() or 1,
+    problem: Annotated[
+        list[str] | None,
+        typer.Option("--problem", help="PROBEN1 problem or .dt file; may be given several times."),
+    ] = None,
+) -> None:
+    """Repeat an experiment of the other reports; what is finished is kept, the same command goes on."""
+    from ..cli import _errors_for_people
+
+    with _errors_for_people():
+        if show or name is None:
+            _list()
+            return
+        chosen = _find(name)
+        folder = out or Path("runs") / f"study-{chosen.name}{'-quick' if quick else ''}"
+        _study(chosen, quick, data, data_dir, folder, seeds, epochs, jobs, tuple(problem or ()))
+
+
+def classify(
+    weights: Annotated[Path, typer.Argument(help="A weights.npz that a study wrote.")],
+    data: Annotated[str, typer.Option("--data", help="A .csv file (label, pixels), mnist, digits, csv.")],
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Folder of the data.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for confusion.png.")] = None,
+) -> None:
+    """Test the saved weights of a study on images, such as MNIST in CSV form: every row of a .csv file."""
+    from ..cli import _errors_for_people
+
+    with _errors_for_people():
+        _classify(weights, data, data_dir, out)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder whose sub-folders hold results.")] = Path("runs"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The file.  [default: FOLDER/report.html]")
+    ] = None,
+) -> None:
+    """All finished studies as one HTML page."""
+    from ..cli import _errors_for_people
+
+    with _errors_for_people():
+        from ..report import write_report
+
+        path = out or folder / "report.html"
+        count = write_report(folder, path)
+        Console().print(f"{path}: {count} studies", highlight=False, soft_wrap=True)
+
+
+def _list() -> None:
+    from .table import STUDIES
+
+    table = RichTable(box=None, padding=(0, 2, 0, 0))
+    for heading in ("study", "what it repeats", "one core"):
+        table.add_column(
+            heading, no_wrap=heading == "study", justify="right" if heading == "one core" else "left"
+        )
+    for row in STUDIES.values():
+        table.add_row(row.name, row.line, duration(row.minutes))
+    console = Console()
+    console.print(table)
+    console.print(
+        "\nThe letter is the report's. Durations are for MNIST or PROBEN1 on one core; --jobs divides them, "
+        "--quick "
+        "takes seconds.\nNext: rprop-lab study b-optimizers --quick",
+        highlight=False,
+    )
+
+
+def duration(minutes: float) -> str:
+    """Minutes for people."""
+    if minutes < 1:
+        return f"{max(1, round(minutes * 60))} s"
+    return f"{round(minutes)} min" if minutes < 90 else f"{minutes / 60:.0f} h"
+
+
+def _find(name: str) -> Study:
+    import difflib
+
+    from .table import STUDIES
+
+    if name not in STUDIES:
+        near = difflib.get_close_matches(name, STUDIES, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise LabError(f"There is no study {name!r}.{hint} There is: {', '.join(STUDIES)}.")
+    return STUDIES[name]
+
+
+def _study(
+    chosen: Study,
+    quick: bool,
+    data: str | None,
+    data_dir: Path | None,
+    folder: Path,
+    seeds: int | None,
+    epochs: int | None,
+    jobs: int,
+    problems: tuple[str, ...],
+) -> None:
+    from . import run
+
+    console = Console()
+    run.check(folder)
+    with console.status("looking at the data"):
+        images = _images(data, data_dir, quick) if chosen.needs == "images" else {}
+        files = _problems(problems, data_dir, quick) if chosen.needs == "proben1" else ()
+        options = Options(quick, seeds, epochs, images, files)
+        plan = chosen.plan(options)
+    if images:
+        console.print(f"data: {images['origin']}", highlight=False, soft_wrap=True)
+    from ..cli import _progress
+
+    with _progress(console) as bar:
+        task = bar.add_task(chosen.name, total=len(plan))
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done)
+
+        run.execute(chosen, plan, folder, jobs, progress)
+    page = run.finish(chosen, options, plan, folder)
+    show_page(console, page)
+    names = ", ".join([run.RESULTS, "table.md", *page.pictures])
+    console.print(f"written to {folder}: {names}", highlight=False, soft_wrap=True)
+
+
+def show_page(console: Console, page: Page) -> None:
+    """Tables and statements on the terminal."""
+    wide = Console(width=max(console.width, 180))
+    for table in page.tables:
+        shown = RichTable(title=table.title, title_justify="left", padding=(0, 1, 0, 0), box=None)
+        for index, heading in enumerate(table.heading):
+            shown.add_column(heading, justify="right" if index else "left", no_wrap=True)
+        for row in table.rows:
+            shown.add_row(*row)
+        wide.print(shown)  # a terminal that is narrower breaks lines itself, and loses nothing
+    for statement in page.statements:
+        console.print(f"- {statement}", highlight=False, markup=False)
+
+
+def folders(data_dir: Path | None) -> list[Path]:
+    """Where data may be: what was said, RPROP_LAB_DATA, shared/data beside the repository."""
+    if data_dir is not None:
+        return [data_dir]
+    said = os.environ.get("RPROP_LAB_DATA")
+    return [Path(said)] if said else [Path(__file__).parents[4] / "shared" / "data"]
+
+
+def _images(data: str | None, data_dir: Path | None, quick: bool) -> Settings:
+    """Settings that name the image set, with a checksum, so that other images are other runs."""
+    import numpy as np
+
+    from .fitting import image_set
+
+    folder = data_dir
+    if data is None and quick and data_dir is None:
+        data = "digits"
+    if data in (None, "mnist"):
+        there = [f for base in folders(data_dir) for f in (base, base / "mnist") if any(f.glob("*idx3*"))]
+        if data is None and data_dir is not None and not there:
+            raise LabError(
+                f"{data_dir} has no MNIST files (train-images-idx3-ubyte and so on), nor a folder "
+                "mnist with them. Name the data with --data too, such as --data csv."
+            )
+        data = data or ("mnist" if there else "digits")
+        folder = there[0] if there and data == "mnist" else folder
+    text = None if folder is None else str(folder)
+    dataset = image_set(data, text)
+    crc = 0
+    for array in (dataset.learn_images, dataset.learn_labels, dataset.test_images, dataset.test_labels):
+        crc = zlib.crc32(np.ascontiguousarray(array).tobytes(), crc)
+    found: dict[str, Any] = {
+        "data": data,
+        "data_dir": text,
+        "crc32": f"{crc:08x}",
+        "is_mnist": dataset.is_mnist,
+    }
+    return found | {
+        "origin": dataset.origin if data != "mnist" else "MNIST" if dataset.is_mnist else "IDX files"
+    }
+
+
+def _problems(names: tuple[str, ...], data_dir: Path | None, quick: bool) -> tuple[Settings, ...]:
+    from ..proben1 import find, read
+
+    base = folders(data_dir)[0]
+    if not names:
+        names = ("cancer1", "glass1") if quick else PROBLEMS
+        if data_dir is not None and (there := sorted(path.stem for path in base.rglob("*.dt"))):
+            names = names if set(names) <= set(there) else tuple(there)
+    found = find(base, names)
+    return tuple({"name": name, "path": str(path), "crc32": read(path).crc32} for name, path in found.items())
+
+
+def _classify(weights: Path, data: str, data_dir: Path | None, out: Path | None) -> None:
+    import numpy as np
+
+    from .. import data as datasets
+    from ..network import Network
+    from ..output import check_writable
+
+    if out is not None:
+        check_writable(out, ("confusion.png",))
+    network, about = Network.load(weights)
+    if data.lower().endswith((".csv", ".csv.gz")):
+        images, labels = datasets.read_csv(Path(data))
+        top, origin = (16 if images.shape[1] == 64 else 255), data
+    else:
+        dataset = datasets.load(data, data_dir)
+        images, labels, top = dataset.test_images, dataset.test_labels, dataset.pixel_max
+        origin = f"test part of {dataset.origin}"
+    if images.shape[1] != network.sizes[0]:
+        raise LabError(
+            f"{weights} was trained on images of {network.sizes[0]} pixels, but {origin} has "
+            f"{images.shape[1]}."
+        )
+    guess = network.predict(images.astype(np.float32) / np.float32(top)).argmax(1)
+    classes = network.sizes[-1]
+    matrix = np.zeros((classes, classes), int)
+    np.add.at(matrix, (labels, guess), 1)
+    console = Console()
+    console.print(
+        f"{weights}: {'-'.join(map(str, network.sizes))}, test accuracy in its study "
+        f"{about.get('test_accuracy', float('nan')):.4f}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = RichTable(title=f"rows: true, columns: predicted, {origin}", title_justify="left", box=None)
+    table.add_column("")
+    for label in range(classes):
+        table.add_column(str(label), justify="right")
+    for label, row in enumerate(matrix):
+        table.add_row(str(label), *(str(count) if count else "." for count in row))
+    console.print(table)
+    right = int((guess == labels).sum())
+    console.print(f"accuracy {right / len(labels):.4f} ({right} of {len(labels)})", highlight=False)
+    if out is not None:
+        from .. import plots
+        from .pictures import confusion
+
+        plots.write(out / "confusion.png", confusion(matrix, f"accuracy {right / len(labels):.4f}"))

@@ -1,0 +1,276 @@
+"""One training of the NumPy network by its settings: what most runs of the studies are."""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from .. import data as datasets
+from ..augment import augmented
+from ..data import CLASSES, Dataset
+from ..network import Array, Network, make_optimizer, train
+from ..stopping import CRITERIA
+from .base import Result, Settings
+
+DEFAULTS: Final = MappingProxyType[str, Any](
+    {
+        "hidden": [128],
+        "activation": "relu",
+        "initial": ["glorot"],
+        "initial_bias": ["zeros"],
+        "optimizer": "adam",
+        "lr": 1e-3,
+        "batch": None,
+        "epochs": 10,
+        "l1": 0.0,
+        "l2": 0.0,
+        "seed": 0,
+        "validation": 0.0,
+        "stop": None,
+        "augment": False,
+        "decay": False,
+        "noise": 0.1,
+        "samples": 1000,
+        "bootstrap": 0,
+        "keep": [],
+    }
+)
+"""Settings of :func:`fit`. ``batch`` None is the full batch; ``keep``: "confusion", "samples", "weights",
+"prediction"; ``validation``: share of the learning part; ``decay``: lr / (epoch * batches + 1)."""
+
+SEEN: Final = 10_000
+"""Training samples that are looked at after every epoch, at most."""
+
+
+class Split(NamedTuple):
+    """Data of one run; x float32 of shape (samples, inputs), y labels or float32 of shape (samples, 1)."""
+
+    x: Array
+    y: Array
+    valid: tuple[Array, Array]
+    test: tuple[Array, Array]
+
+
+@lru_cache(maxsize=1)
+def image_set(name: str, folder: str | None) -> Dataset:
+    """A data set, read once a process."""
+    return datasets.load(name, None if folder is None else Path(folder))
+
+
+@lru_cache(maxsize=1)
+def _unit(name: str, folder: str | None) -> tuple[Array, Array]:
+    """Learning and test images in 0..1."""
+    dataset = image_set(name, folder)
+    top = np.float32(dataset.pixel_max)
+    return dataset.learn_images.astype(np.float32) / top, dataset.test_images.astype(np.float32) / top
+
+
+def images(settings: Settings) -> Split:
+    """The image set, pixels in 0..1; ``validation`` is held out of the learning part by the seed."""
+    dataset = image_set(settings["data"], settings.get("data_dir"))
+    learn, test = _unit(settings["data"], settings.get("data_dir"))
+    labels, test_part = dataset.learn_labels, (test, dataset.test_labels)
+    held = int(len(labels) * settings["validation"])
+    valid = learn[:0], labels[:0]
+    if held:
+        order = np.random.default_rng(settings["seed"]).permutation(len(labels))
+        valid = learn[order[:held]], labels[order[:held]]
+        learn, labels = learn[order[held:]], labels[order[held:]]
+    if settings["augment"]:
+        learn, labels = augmented(learn, labels, settings["seed"])
+    return Split(learn, labels, valid, test_part)
+
+
+def franke_function(x: Array, y: Array) -> Array:
+    """The Franke function on the unit square."""
+    parts = (
+        0.75 * np.exp(-((9 * x - 2) ** 2) / 4 - (9 * y - 2) ** 2 / 4),
+        0.75 * np.exp(-((9 * x + 1) ** 2) / 49 - (9 * y + 1) / 10),
+        0.5 * np.exp(-((9 * x - 7) ** 2) / 4 - (9 * y - 3) ** 2 / 4),
+        -0.2 * np.exp(-((9 * x - 4) ** 2) - (9 * y - 7) ** 2),
+    )
+    total: Array = sum(parts[1:], parts[0])
+    return total
+
+
+def franke(settings: Settings) -> Split:
+    """Report E: samples with noise 0.2 N(0, 1), a quarter for the test, centred by the training mean.
+
+    ``degree``: monomials x^i y^j up to it instead of x and y.
+    """
+    rng = np.random.default_rng(settings["seed"])
+    x, y = rng.uniform(size=(2, settings["samples"]))
+    target = (franke_function(x, y) + 0.2 * rng.normal(size=x.shape))[:, None]
+    degree = settings.get("degree")
+    if degree is None:
+        features = np.stack([x, y], 1)
+    else:
+        powers = [(i, j) for i in range(degree + 1) for j in range(degree + 1) if i + j]
+        features = np.stack([x**i * y**j for i, j in powers], 1)
+    cut = int(0.75 * len(x))
+    features = features - features[:cut].mean(0)
+    target = target - target[:cut].mean()
+    return _regression(features, target, cut)
+
+
+def runge(settings: Settings) -> Split:
+    """Report D: 1/(1 + 25 x^2) on [-1, 1] with noise, x and y standardised, a fifth for the test."""
+    rng = np.random.default_rng(settings["seed"])
+    x = rng.permutation(np.linspace(-1, 1, settings["samples"]))[:, None]
+    target = 1 / (1 + 25 * x**2) + settings["noise"] * rng.normal(size=x.shape)
+    return _regression((x - x.mean()) / x.std(), (target - target.mean()) / target.std(), int(0.8 * len(x)))
+
+
+def _regression(x: Array, y: Array, cut: int) -> Split:
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    return Split(x[:cut], y[:cut], (x[:0], y[:0]), (x[cut:], y[cut:]))
+
+
+def split(settings: Settings) -> Split:
+    """The data of a run."""
+    return {"franke": franke, "runge": runge}.get(settings["data"], images)(DEFAULTS | settings)
+
+
+def score(outputs: Array, y: Array) -> float:
+    """Accuracy where y are labels, else R2."""
+    if y.ndim == 1:
+        return float((outputs.argmax(1) == y).mean())
+    from sklearn.metrics import r2_score  # type: ignore[import-untyped]
+
+    return float(r2_score(y, outputs)) if np.isfinite(outputs).all() else math.nan
+
+
+def measure(network: Network, x: Array, y: Array) -> tuple[float, float]:
+    """``(loss, score)``, NaN without samples."""
+    if not len(x):
+        return math.nan, math.nan
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        outputs = network.predict(x)
+        if network.cost.name == "mse":
+            return float(np.square(outputs - y).mean(dtype=np.float64)), score(outputs, y)
+        return network.loss(x, y), score(outputs, y)
+
+
+def build(settings: Settings, inputs: int, classes: bool) -> Network:
+    """The network of a run: a classifier for labels, else one linear output."""
+    return Network(
+        (inputs, *settings["hidden"], CLASSES if classes else 1),
+        settings["activation"],
+        *(("softmax", "cross_entropy") if classes else ("linear", "mse")),
+        initial=settings["initial"],
+        initial_bias=settings["initial_bias"],
+        l1=settings["l1"],
+        l2=settings["l2"],
+        seed=settings["seed"],
+    )
+
+
+def fit(settings: Settings, path: Path) -> Result:
+    """Trains by ``DEFAULTS | settings``; files go to ``path`` with a suffix of their own.
+
+    Returns:
+        ``history`` (lists by epoch: train_loss, train_score, valid_loss, ...), final figures, ``diverged_at``
+        (the epoch, or None), ``stopped`` (why before the last epoch), ``epochs``, ``seconds`` of training
+        without measuring.
+    """
+    s = DEFAULTS | settings
+    data = split(s)
+    classes = data.y.ndim == 1
+    network = build(s, data.x.shape[1], classes)
+    optimizer = make_optimizer(s["optimizer"], network.theta, s["lr"])
+    criterion = CRITERIA[s["stop"]]() if s["stop"] else None
+    steps = math.ceil(len(data.x) / (s["batch"] or len(data.x)))
+
+    def decay(epoch: int) -> None:
+        optimizer.lr = s["lr"] / (epoch * steps + 1)
+
+    history: dict[str, list[float]] = {
+        f"{part}_{what}": [] for part in ("train", "valid", "test") for what in ("loss", "score")
+    }
+    diverged_at, stopped, seconds = None, "", 0.0
+    start = perf_counter()
+    for epoch, loss in enumerate(
+        train(
+            network,
+            data.x,
+            data.y,
+            optimizer,
+            epochs=s["epochs"],
+            batch_size=s["batch"],
+            seed=s["seed"],
+            before_epoch=decay if s["decay"] else None,
+        ),
+        1,
+    ):
+        seconds += perf_counter() - start
+        parts = {"train": (data.x[:SEEN], data.y[:SEEN]), "valid": data.valid, "test": data.test}
+        now = {name: measure(network, *part) for name, part in parts.items()}
+        for name, (part_loss, part_score) in now.items():
+            history[f"{name}_loss"].append(part_loss)
+            history[f"{name}_score"].append(part_score)
+        if not (math.isfinite(loss) and math.isfinite(now["train"][0])):
+            diverged_at = epoch
+            break
+        if criterion is not None:
+            stopped = criterion.stop(loss, now["valid"][0])
+            if stopped:
+                break
+        start = perf_counter()
+    result: Result = {
+        "history": history,
+        "diverged_at": diverged_at,
+        "stopped": stopped,
+        "epochs": len(history["train_loss"]),
+        "seconds": seconds,
+    }
+    for name, values in history.items():
+        result[name] = math.nan if diverged_at else values[-1]
+    if not diverged_at:
+        result |= _kept(s, network, data, path)
+    return result
+
+
+def _kept(s: Settings, network: Network, data: Split, path: Path) -> Result:
+    x, y = data.test
+    kept: Result = {}
+    if {"confusion", "samples"} & set(s["keep"]):
+        outputs = network.predict(x)
+        guess = outputs.argmax(1)
+        matrix = np.zeros((CLASSES, CLASSES), int)
+        np.add.at(matrix, (y, guess), 1)
+        wrong = np.flatnonzero(guess != y)
+        shown = [*range(8), *wrong[wrong >= 8][:8].tolist()]
+        kept["confusion"] = matrix.tolist()
+        kept["samples"] = [[int(i), int(guess[i]), float(outputs[i].max())] for i in shown]
+    if "prediction" in s["keep"]:
+        order = np.argsort(data.test[0][:, 0])
+        kept["prediction"] = [
+            x[order, 0].tolist(),
+            y[order, 0].tolist(),
+            network.predict(x)[order, 0].tolist(),
+        ]
+    if "weights" in s["keep"]:
+        about = {"settings": s, "test_accuracy": score(network.predict(x), y)}
+        network.save(path.with_suffix(".npz"), about)
+        kept["weights"] = path.with_suffix(".npz").name
+    if s["bootstrap"]:
+        kept["bootstrap"] = bootstrap(network.predict(x)[:, 0], y[:, 0], s["bootstrap"], s["seed"])
+    return kept
+
+
+def bootstrap(outputs: Array, y: Array, samples: int, seed: int) -> dict[str, float]:
+    """Mean and spread of MSE and R2 over bootstrap samples of the test part."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(len(y), size=(samples, len(y)))
+    squares = np.square(outputs - y)[chosen].mean(1)
+    r2 = 1 - squares / y[chosen].var(1)
+    return {
+        "mse": float(squares.mean()),
+        "mse_std": float(squares.std()),
+        "r2": float(r2.mean()),
+        "r2_std": float(r2.std()),
+    }

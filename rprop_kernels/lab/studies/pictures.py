@@ -1,0 +1,336 @@
+"""The reports' kinds of pictures: curves, heat maps, confusion matrix, images, bars."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.typing import ArrayLike, NDArray
+
+from ..plots import OKABE_ITO, style
+
+Array: TypeAlias = NDArray[Any]
+_MARKS: Final = "osD^vP*X"
+
+
+def figure(width: float, height: float, title: str, caption: str = "") -> Figure:
+    """An empty figure, without pyplot."""
+    made = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(made)
+    made.suptitle(title + (f"\n{caption}" if caption else ""), fontsize=13)
+    return made
+
+
+def rest(axis: Axes, title: str, x: str, y: str) -> None:
+    """Titles and a quiet grid."""
+    axis.set_title(title, fontsize=12)
+    axis.set_xlabel(x, fontsize=11)
+    axis.set_ylabel(y, fontsize=11)
+    axis.grid(color="0.9", linewidth=0.8)
+    axis.set_axisbelow(True)
+
+
+def _logarithmic(axis: Axes, which: str) -> None:
+    """A logarithmic axis with plain numbers, as many as there is room for."""
+    axis.set(**{f"{which}scale": "log"})
+    one: Any = axis.xaxis if which == "x" else axis.yaxis
+    low, high = one.get_view_interval()
+    one.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    one.set_major_formatter("{x:g}")
+    one.set_minor_formatter(NullFormatter())
+
+
+def padded(rows: Sequence[Sequence[float | None]]) -> Array:
+    """Rows of different lengths as an array, NaN where they have ended."""
+    longest = max((len(row) for row in rows), default=0)
+    table = np.full((len(rows), longest), np.nan)
+    for target, row in zip(table, rows, strict=True):
+        target[: len(row)] = [np.nan if value is None else value for value in row]
+    return table
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[float | None]]]],
+    title: str,
+    caption: str = "",
+    unit: str = "epoch",
+    y: str = "",
+    logarithmic: Sequence[str] = (),
+    from_zero: bool = False,
+    styles: Mapping[str, Any] | None = None,
+) -> Figure:
+    """Panels of curves: ``panels[title][label]`` holds the repetitions; line their mean, band their range."""
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    made = figure(5.7 * columns, 4.1 * rows + 0.5, title, caption)
+    axes = made.subplots(rows, columns, squeeze=False).ravel()
+    labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
+    for axis, (name, lines) in zip(axes, panels.items(), strict=False):
+        for label, repetitions in lines.items():
+            index = labels.index(label)
+            look = (styles or {}).get(label) or style(label, index)
+            stack = np.ma.masked_invalid(padded(repetitions))
+            at = np.arange(stack.shape[1]) + (0 if from_zero else 1)
+            axis.plot(
+                at,
+                stack.mean(0),
+                label=label,
+                color=look.colour,
+                linestyle=look.dashes,
+                linewidth=1.8,
+                marker="o" if stack.shape[1] == 1 else None,
+            )
+            if len(stack) > 1:
+                axis.fill_between(at, stack.min(0), stack.max(0), color=look.colour, alpha=0.15, linewidth=0)
+        rest(axis, name, unit, y or name.lower())
+        if name in logarithmic:
+            _logarithmic(axis, "y")
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    handles: dict[str, Any] = {}
+    for axis in axes[: len(panels)]:
+        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    made.legend(
+        [handles[label] for label in labels],
+        labels,
+        loc="outside lower center",
+        ncols=min(4, len(labels)),
+        frameon=False,
+        fontsize=10,
+        handlelength=3.5,
+    )
+    return made
+
+
+def heat_maps(
+    maps: Mapping[str, ArrayLike],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    axes_names: tuple[str, str],
+    caption: str = "",
+    digits: int = 3,
+    logarithmic: bool = False,
+    low_is_good: bool = False,
+    limits: tuple[float, float] | None = None,
+    notes: Mapping[str, Sequence[Sequence[str]]] | None = None,
+) -> Figure:
+    """Grids as coloured tables with their numbers; what diverged is hatched and says so."""
+    across = min(len(maps), 3 if len(columns) < 6 else 2)
+    down = -(-len(maps) // across)
+    width = max(3.2, 0.85 * len(columns) + 1.2)
+    made = figure(width * across + 1.6, (0.55 * len(rows) + 1.5) * down + 0.9, title, caption)
+    axes = made.subplots(down, across, squeeze=False).ravel()
+    tables = {name: np.ma.masked_invalid(np.asarray(values, float)) for name, values in maps.items()}
+    everything = np.array([value for table in tables.values() for value in table.compressed()])
+    low, high = limits or ((everything.min(), everything.max()) if everything.size else (0.0, 1.0))
+    if low == high:
+        high = low + 1e-9
+    norm: Any = {"norm": LogNorm(low, high)} if logarithmic and low > 0 else {"vmin": low, "vmax": high}
+    image: Any = None
+    for axis, (name, table) in zip(axes, tables.items(), strict=False):
+        image = axis.imshow(table, cmap="viridis_r" if low_is_good else "viridis", aspect="auto", **norm)
+        axis.set_title(name, fontsize=12)
+        axis.set_xticks(
+            range(len(columns)), columns, fontsize=10, rotation=30 if max(map(len, columns)) > 6 else 0
+        )
+        first = not list(tables).index(name) % across
+        axis.set_yticks(range(len(rows)), rows if first else [""] * len(rows), fontsize=10)
+        axis.set_xlabel(axes_names[1], fontsize=11)
+        axis.set_ylabel(axes_names[0] if first else "", fontsize=11)
+        for row, column in np.ndindex(*table.shape):
+            value = table[row, column]
+            if np.ma.is_masked(value):
+                axis.add_patch(_hatched(row, column))
+                text, colour = "div.", "black"
+            else:
+                text, colour = _short(float(value), digits), _ink(image, float(value))
+            if notes and name in notes:
+                text += notes[name][row][column]
+            axis.text(column, row, text, ha="center", va="center", fontsize=10, color=colour)
+    for axis in axes[len(maps) :]:
+        axis.set_visible(False)
+    made.colorbar(image, ax=list(axes[: len(maps)]), shrink=0.9)
+    return made
+
+
+def _hatched(row: int, column: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(
+        (column - 0.5, row - 0.5), 1, 1, facecolor="0.93", edgecolor="0.7", hatch="///", linewidth=0
+    )
+
+
+def _short(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.0e}"
+
+
+def _ink(image: Any, value: float) -> str:
+    """Black or white, whichever is read better on the colour of ``value``."""
+    red, green, blue, _ = image.cmap(image.norm(value))
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def bars(
+    panels: Mapping[str, Mapping[str, Sequence[float | None]]],
+    title: str,
+    caption: str = "",
+    reported: Mapping[str, Mapping[str, float | None]] | None = None,
+    logarithmic: Sequence[str] = (),
+    from_zero: Sequence[str] = (),
+) -> Figure:
+    """Each repetition as a dot, their mean as a line (a bar where 0 means something)."""
+    labels = list(dict.fromkeys(label for rows in panels.values() for label in rows))
+    made = figure(5.2 * len(panels) + 1.5, 0.42 * len(labels) + 1.9, title, caption)
+    axes = made.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    marks: dict[str, Any] = {}
+    for axis, (name, rows) in zip(axes, panels.items(), strict=True):
+        for label, values in rows.items():
+            place, colour = -labels.index(label), OKABE_ITO[labels.index(label) % len(OKABE_ITO)]
+            known = np.array([v for v in values if v is not None and np.isfinite(v)])
+            if not known.size:
+                axis.annotate(
+                    "diverged", (0.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=10
+                )
+                continue
+            if name in from_zero:
+                axis.barh(place, known.mean(), height=0.55, color=colour, alpha=0.55)
+            offsets = np.linspace(0.2, -0.2, known.size) if known.size > 1 else np.zeros(1)
+            marks["one run"] = axis.scatter(known, place + offsets, s=26, color=colour, zorder=3)
+            marks["mean"] = axis.vlines([known.mean()], place - 0.33, place + 0.33, color="0.15", zorder=4)
+        for label, value in (reported or {}).get(name, {}).items():
+            if value is not None and label in labels:
+                marks["the report"] = axis.scatter(
+                    [value],
+                    [-labels.index(label)],
+                    s=100,
+                    marker="D",
+                    facecolors="none",
+                    edgecolors="black",
+                    linewidths=1.4,
+                    zorder=5,
+                )
+        axis.set_yticks([-index for index in range(len(labels))], labels, fontsize=10)
+        rest(axis, "", name, "")
+        if name in logarithmic:
+            _logarithmic(axis, "x")
+    if marks:
+        made.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False)
+    return made
+
+
+def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
+    """Counts; coloured by their share of the row on a logarithmic scale, so that errors are seen."""
+    table = np.asarray(matrix, float)
+    made = figure(6.6, 6.4, title, caption)
+    axis = made.subplots()
+    share = table / np.maximum(table.sum(1, keepdims=True), 1)
+    image = axis.imshow(np.maximum(share, 1e-4), cmap="viridis", norm=LogNorm(1e-4, 1))
+    for row, column in np.ndindex(*table.shape):
+        if table[row, column]:
+            axis.text(
+                column,
+                row,
+                f"{table[row, column]:.0f}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=_ink(image, float(share[row, column])),
+            )
+    axis.set_xticks(range(len(table)))
+    axis.set_yticks(range(len(table)))
+    axis.set_xlabel("predicted", fontsize=11)
+    axis.set_ylabel("true", fontsize=11)
+    made.colorbar(image, label="share of the true class (logarithmic)", shrink=0.85)
+    return made
+
+
+def images(
+    pictures: Sequence[tuple[Array, str, bool]], title: str, caption: str = "", columns: int = 8
+) -> Figure:
+    """Small square images with a line below each; those marked as wrong have a frame and bold text."""
+    rows = -(-len(pictures) // columns)
+    made = figure(1.35 * columns, 1.75 * rows + 0.8, title, caption)
+    axes = made.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_visible(False)
+    for axis, (image, text, right) in zip(axes, pictures, strict=False):
+        side = round(image.size**0.5)
+        axis.imshow(np.asarray(image, float).reshape(side, side), cmap="gray_r")
+        axis.set_xlabel(text, fontsize=9, fontweight="normal" if right else "bold")
+        if not right:
+            axis.spines[:].set(visible=True, color="#D55E00", linewidth=2.5)
+    return made
+
+
+def lines(
+    series: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    title: str,
+    names: tuple[str, str],
+    dots: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    caption: str = "",
+    logarithmic: bool = False,
+) -> Figure:
+    """Functions of x, and measured points."""
+    made = figure(7.6, 4.8, title, caption)
+    axis = made.subplots()
+    for label, (x, y) in (dots or {}).items():
+        axis.plot(x, y, ".", color="0.6", markersize=4, label=label, zorder=1)
+    for index, (label, (x, y)) in enumerate(series.items()):
+        look = style(label, index)
+        axis.plot(x, y, label=label, color=look.colour, linestyle=look.dashes, linewidth=2)
+    rest(axis, "", *names)
+    if logarithmic:
+        _logarithmic(axis, "y")
+    axis.legend(frameon=False, fontsize=10)
+    return made
+
+
+def medians(
+    panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], title: str, x: str, y: str
+) -> Figure:
+    """Medians over repetitions, both axes logarithmic; values below 0 mean that there is none."""
+    across = min(4, len(panels))
+    down = -(-len(panels) // across)
+    made = figure(max(3.9 * across, 11), 3.5 * down + 0.9, title)
+    axes = made.subplots(down, across, squeeze=False).ravel()
+    for axis, (name, methods) in zip(axes, panels.items(), strict=False):
+        for index, (label, repetitions) in enumerate(methods.items()):
+            table = padded(repetitions)
+            filled = np.where(np.isnan(table), table[:, :1], np.where(table < 0, np.inf, table))
+            middle = np.median(np.minimum.accumulate(filled, 1), 0)
+            look = style(label, index)
+            marker = _MARKS[index // len(OKABE_ITO)] if index >= len(OKABE_ITO) else None
+            axis.plot(
+                np.arange(1, len(middle) + 1),
+                np.where(np.isfinite(middle), middle, np.nan),
+                label=label,
+                color=look.colour,
+                linestyle=look.dashes,
+                linewidth=1.7,
+                marker=marker,
+                markevery=0.15,
+                markersize=5,
+            )
+        rest(axis, name, x, y)
+        _logarithmic(axis, "x")
+        _logarithmic(axis, "y")
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    made.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(5, len(labels)),
+        frameon=False,
+        handlelength=3.5,
+    )
+    return made

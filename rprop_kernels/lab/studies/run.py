@@ -1,0 +1,164 @@
+"""Runs a study: what is not done yet, in parallel processes, each result a file; then its page."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from ... import __version__
+from ..errors import Interrupted
+from ..output import check_writable, csv_table, environment, markdown_table, write_json, write_text
+from .base import Options, Page, Result, Runs, Settings, Study
+
+RESULTS: Final = "results.json"
+_NOT_IDENTITY: Final = ("data_dir", "path")
+
+
+def identity(study: Study, settings: Settings) -> str:
+    """A run's name: a hash of all that decides its result, the package's version among it."""
+    decisive = {key: value for key, value in settings.items() if key not in _NOT_IDENTITY}
+    text = json.dumps([study.name, __version__, decisive], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_file(study: Study, settings: Settings, folder: Path) -> Path:
+    """Where the result of a run is kept."""
+    return folder / "runs" / f"{identity(study, settings)}.json"
+
+
+def stored(path: Path) -> Result | None:
+    """The result of a run, or None where there is none that is whole."""
+    try:
+        result = json.loads(path.read_text())["result"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def do_run(study: Study, settings: Settings, folder: Path) -> float:
+    """Does one run and keeps its result, whole or not at all; gives its seconds."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    path = run_file(study, settings, folder)
+    start = time.perf_counter()
+    with threadpool_limits(1):  # the same bits however many processes there are
+        result = study.work(settings, path)
+    seconds = time.perf_counter() - start
+    write_json(path, {"settings": settings, "seconds": seconds, "result": result})
+    return seconds
+
+
+def _by_name(name: str, settings: Settings, folder: Path) -> float:
+    """For other processes: a study is found by its name, so that nothing but settings is sent."""
+    from .table import STUDIES
+
+    return do_run(STUDIES[name], settings, folder)
+
+
+def execute(
+    study: Study, plan: list[Settings], folder: Path, jobs: int, progress: Callable[[int, int], None]
+) -> None:
+    """Does every run of the plan that has no result yet; ``progress(done, total)`` after each.
+
+    Raises:
+        Interrupted: by Ctrl-C; every finished run is kept.
+    """
+    from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
+
+    todo = [settings for settings in plan if stored(run_file(study, settings, folder)) is None]
+    done = len(plan) - len(todo)
+    progress(done, len(plan))
+    if not todo:
+        return
+    workers = 1 if study.alone else min(jobs, len(todo))
+    try:
+        if workers == 1:
+            for settings in todo:
+                do_run(study, settings, folder)
+                done += 1
+                progress(done, len(plan))
+            return
+        with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
+            tasks = (delayed(_by_name)(study.name, settings, folder) for settings in todo)
+            for _ in Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")(tasks):
+                done += 1
+                progress(done, len(plan))
+    except KeyboardInterrupt:
+        kept = sum(stored(run_file(study, settings, folder)) is not None for settings in plan)
+        raise Interrupted(
+            f"{kept} of {len(plan)} runs are kept in {folder}; the same command goes on from there"
+        ) from None
+
+
+def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -> Page:
+    """Makes the page from the finished runs and writes it."""
+    runs: list[tuple[Settings, Result]] = []
+    for settings in plan:
+        result = stored(run_file(study, settings, folder))
+        assert result is not None
+        runs.append((settings, result))
+    page = study.page(runs)
+    page = replace(page, statements=[*page.statements, *options.notes()])
+    write(study, options, page, runs, folder)
+    return page
+
+
+def write(study: Study, options: Options, page: Page, runs: Runs, folder: Path) -> None:
+    """Tables (CSV, Markdown), pictures, and results.json with settings, machine and versions."""
+    from .. import plots
+
+    text = f"# {study.name}: {study.line}\n\n"
+    for table in page.tables:
+        rows = [dict(zip(table.heading, row, strict=True)) for row in table.rows]
+        write_text(folder / f"{slug(table.title)}.csv", csv_table(rows))
+        text += f"## {table.title}\n\n{markdown_table(table.heading, table.rows)}\n"
+    text += "".join(f"- {statement}\n" for statement in page.statements)
+    for name, picture in page.pictures.items():
+        plots.write(folder / name, picture)
+        text += f"\n![{name}]({name})\n"
+    write_text(folder / "table.md", text)
+    write_json(
+        folder / RESULTS,
+        {
+            "study": study.name,
+            "line": study.line,
+            "options": {
+                "quick": options.quick,
+                "seeds": options.seeds,
+                "epochs": options.epochs,
+                "data": options.data,
+                "problems": [problem["name"] for problem in options.problems],
+            },
+            "environment": environment(),
+            "tables": [{"title": t.title, "heading": t.heading, "rows": t.rows} for t in page.tables],
+            "statements": page.statements,
+            "pictures": list(page.pictures),
+            "runs": len(runs),
+            "settings": _common(runs),
+        },
+    )
+
+
+def slug(title: str) -> str:
+    """A title, fit for a file name."""
+    return re.sub(r"[^\w.+-]+", "-", title.lower()).strip("-")[:60]
+
+
+def _common(runs: Runs) -> dict[str, Any]:
+    """Settings that all runs share, and the values of those that differ."""
+    keys = dict.fromkeys(key for settings, _ in runs for key in settings)
+    found: dict[str, Any] = {}
+    for key in keys:
+        values = list({json.dumps(settings.get(key)): settings.get(key) for settings, _ in runs}.values())
+        found[key] = values[0] if len(values) == 1 else values
+    return found
+
+
+def check(folder: Path) -> None:
+    """Whether results can be written there, before anything is trained."""
+    check_writable(folder, (RESULTS, "table.md"))
+    check_writable(folder / "runs")
