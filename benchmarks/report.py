@@ -1,0 +1,200 @@
+"""Write the README's speed section and its plots from results on file.
+
+    python benchmarks/report.py [benchmarks/results/cpu.json]
+
+Every figure is a median, every ratio is between medians of one run; the machine is named from the file.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+ROOT = Path(__file__).resolve().parent.parent
+START, END = "<!-- speed: written by benchmarks/report.py -->", "<!-- end of speed -->"
+PEERS = ("torch for-loop", "torch foreach")
+SHOWN = (
+    "13-5-1 net",
+    "161 tensors of 64",
+    "100 k",
+    "MLP 784-128-10",
+    "1 M",
+    "small transformer",
+    "ResNet-50",
+    "25 M",
+    "100 M",
+)
+COLOURS = {"Rprop cython": "#0072B2", "IRpropPlus cython": "#D55E00", "IRpropPlus numba": "#009E73"}
+TORCH = "#555555"
+
+Median = dict[tuple[str, str], float]
+
+
+def load(path: Path) -> tuple[dict[str, Any], Median, dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """The file, medians in seconds by (group, contender), facts of each group, and all rows."""
+    data = json.loads(path.read_text())
+    medians: Median = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for row in data["benchmarks"]:
+        info = row["extra_info"]
+        medians[row["group"], info["contender"]] = row["stats"]["median"]
+        facts.setdefault(row["group"], info)
+    return data, medians, facts, data["benchmarks"]
+
+
+def seconds(x: float) -> str:
+    return f"{x * 1e6:,.1f} us" if x < 1e-4 else f"{x * 1e6:,.0f} us" if x < 1e-3 else f"{x * 1e3:,.2f} ms"
+
+
+def table(rows: list[list[str]]) -> str:
+    head, *body = rows
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def machine(data: dict[str, Any], threads: int) -> str:
+    cpu = data["machine_info"]["cpu"]
+    brand = cpu.get("brand_raw") or data["machine_info"]["processor"]
+    versions = data["machine_info"].get("versions", {})
+    known = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{brand}, {threads} threads, Python {data['machine_info']['python_version']}, {known}; {data['datetime'][:10]}"
+
+
+def speed(medians: Median, facts: dict[str, dict[str, Any]]) -> str:
+    rows = [["work (float32, CPU)", "torch.optim.Rprop", "compiled", "Rprop", "IRpropPlus", "Rprop is", "IRpropPlus is"]]
+    for work in SHOWN:
+        if (work, PEERS[0]) not in medians:
+            continue
+        best = min(medians[work, peer] for peer in PEERS)
+        compiled = medians.get((work, "torch compiled"))
+        ours = [medians[work, name] for name in ("Rprop cython", "IRpropPlus cython")]
+        rows.append(
+            [work, seconds(best), seconds(compiled) if compiled else "-", *map(seconds, ours)]
+            + [f"{best / x:.1f} x" for x in ours]
+        )
+    return table(rows)
+
+
+def backends(medians: Median) -> str:
+    rows = [["IRpropMinus", "cython", "numba", "vectorised NumPy"]]
+    for work in ("13-5-1 net", "10 k", "100 k", "1 M", "25 M"):
+        values = [medians.get((work, f"IRpropMinus {backend}")) for backend in ("cython", "numba", "numpy")]
+        if values[0]:
+            rows.append([work, *(seconds(x) if x else "-" for x in values)])
+    return table(rows)
+
+
+def bandwidth(medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
+    traffic = {row["extra_info"]["contender"]: row["extra_info"].get("bytes_a_weight") for row in rows}
+    lines = [["bandwidth", "in-place scale", "Rprop", "IRpropPlus", "of the scale's"]]
+    for work in ("1 M", "10 M", "25 M", "100 M"):
+        if (work, "in-place scale") not in medians:
+            continue
+        n = facts[work]["weights"]
+        rate = {
+            name: traffic[name] * n / medians[work, name] / 1e9
+            for name in ("in-place scale", "Rprop cython", "IRpropPlus cython")
+        }
+        lines.append(
+            [work, *(f"{rate[name]:.1f} GB/s" for name in rate)]
+            + [f"{rate['Rprop cython'] / rate['in-place scale']:.0%}, {rate['IRpropPlus cython'] / rate['in-place scale']:.0%}"]
+        )
+    return table(lines)
+
+
+def training(medians: Median) -> str:
+    names = ("none", "torch for-loop", "torch foreach", "Rprop cython", "IRpropPlus cython", "Adam fused")
+    rows = [["whole training step", "forward and backward", "+ torch.optim.Rprop", "+ foreach", "+ Rprop", "+ IRpropPlus", "+ Adam fused"]]
+    for group in dict.fromkeys(group for group, _ in medians if group.startswith("training: ")):
+        rows.append([group.removeprefix("training: "), *(seconds(medians[group, name]) for name in names)])
+    return table(rows)
+
+
+def memory(rows: list[dict[str, Any]]) -> str:
+    lines = [["bytes a weight (float32)", "state", "allocated by a step"]]
+    for row in rows:
+        if row["group"] == "memory":
+            info = row["extra_info"]
+            lines.append([info["contender"], f"{info['state_a_weight']:.0f}", f"{info['allocated_a_weight']:.1f}"])
+    return table(lines)
+
+
+def plots(medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str, Any]], folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    single = [w for w in facts if facts[w].get("tensors") == 1 and (w, PEERS[0]) in medians]
+    single.sort(key=lambda w: facts[w]["weights"])
+    n = [facts[w]["weights"] for w in single]
+
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for contender, colour in COLOURS.items():
+        have = [(facts[w]["weights"], min(medians[w, p] for p in PEERS) / medians[w, contender]) for w in single if (w, contender) in medians]
+        axes.plot(*zip(*have, strict=True), marker="o", color=colour, label=contender.replace(" cython", ""))
+    axes.axhline(1, color=TORCH, linewidth=1)
+    axes.text(n[0], 1.08, "torch.optim.Rprop, its faster mode", color=TORCH, fontsize=9)
+    axes.set(xscale="log", yscale="log", xlabel="weights in one tensor", ylabel="times as fast", title="Speed-up by size")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False)
+    figure.savefig(folder / f"{name}-speedup.png", dpi=150)
+
+    traffic = {row["extra_info"]["contender"]: row["extra_info"].get("bytes_a_weight") for row in rows}
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for contender, colour in {"in-place scale": TORCH, **COLOURS}.items():
+        have = [(facts[w]["weights"], traffic[contender] * facts[w]["weights"] / medians[w, contender] / 1e9) for w in single if (w, contender) in medians]
+        style = {"linestyle": "--"} if contender == "in-place scale" else {"marker": "o"}
+        axes.plot(*zip(*have, strict=True), color=colour, label=contender.replace(" cython", ""), **style)
+    axes.set(xscale="log", xlabel="weights in one tensor", ylabel="GB/s", title="Memory moved by a step, and the machine's ceiling")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(folder / f"{name}-bandwidth.png", dpi=150)
+
+    many = [w for w in ("13-5-1 net", "MLP 784-128-10", "small transformer", "161 tensors of 64", "ResNet-50") if (w, PEERS[0]) in medians]
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    bars = {"torch for-loop": TORCH, "torch foreach": "#AAAAAA", "torch compiled": "#CC79A7", **COLOURS, "Adam fused": "#E69F00"}
+    width = 0.8 / len(bars)
+    for i, (contender, colour) in enumerate(bars.items()):
+        have = [(x, medians[w, contender]) for x, w in enumerate(many) if (w, contender) in medians]
+        axes.bar([x + (i - len(bars) / 2 + 0.5) * width for x, _ in have], [y * 1e6 for _, y in have], width, color=colour, label=contender.replace(" cython", ""))
+    axes.set_xticks(range(len(many)), [f"{w}\n({facts[w]['tensors']} tensors, {facts[w]['weights']:,})" for w in many], fontsize=7)
+    axes.set(yscale="log", ylabel="microseconds a step", title="One step of many tensors")
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend(frameon=False, fontsize=8, ncols=3)
+    figure.savefig(folder / f"{name}-tensors.png", dpi=150)
+
+
+def main() -> None:
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks/results/cpu.json"
+    data, medians, facts, rows = load(path)
+    threads = next(info["threads"] for info in facts.values() if "threads" in info)
+    folder = ROOT / "docs" / "images"
+    plots(medians, facts, rows, folder, path.stem)
+    text = "\n\n".join(
+        [
+            START,
+            f"Measured on {machine(data, threads)}. Medians, side by side in one run, a fresh gradient at every step.",
+            speed(medians, facts),
+            "torch.optim.Rprop is its faster mode (for-loop or foreach) in each row; \"compiled\" is torch.compile of its "
+            "step, after compilation.",
+            backends(medians),
+            bandwidth(medians, facts, rows),
+            "Memory moved by a step, as a fraction of what an in-place scale of as many weights moves (Rprop, IRpropPlus).",
+            memory(rows),
+            training(medians),
+            f"![Speed-up by size](docs/images/{path.stem}-speedup.png)",
+            f"![Bandwidth by size](docs/images/{path.stem}-bandwidth.png)",
+            f"![Step time by number of tensors](docs/images/{path.stem}-tensors.png)",
+            END,
+        ]
+    )
+    readme = ROOT / "README.md"
+    old = readme.read_text()
+    before, _, rest = old.partition(START)
+    _, _, after = rest.partition(END)
+    readme.write_text(before + text + after if rest else old + "\n" + text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What is measured: shapes of real parameter lists, the contenders, and how one timed round is set up."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import rprop_kernels.torch as ours
+from rprop_kernels import VARIANTS
+
+Shape = tuple[int, ...]
+
+
+def resnet50() -> list[Shape]:
+    """Parameter shapes of ResNet-50: 161 tensors, 25,557,032 weights."""
+    shapes: list[Shape] = [(64, 3, 7, 7), (64,), (64,)]
+    into = 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            for out, inner, kernel in ((width, into, 1), (width, width, 3), (4 * width, width, 1)):
+                shapes += [(out, inner, kernel, kernel), (out,), (out,)]
+            if block == 0:
+                shapes += [(4 * width, into, 1, 1), (4 * width,), (4 * width,)]
+            into = 4 * width
+    return [*shapes, (1000, 2048), (1000,)]
+
+
+def transformer(layers: int = 6, width: int = 384, words: int = 8192, context: int = 256) -> list[Shape]:
+    """Parameter shapes of a small GPT: embeddings, pre-norm blocks, final norm, head."""
+    shapes: list[Shape] = [(words, width), (context, width)]
+    for _ in range(layers):
+        shapes += [(width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,)]
+        shapes += [(width,), (width,), (4 * width, width), (4 * width,), (width, 4 * width), (width,)]
+    return [*shapes, (width,), (width,), (words, width)]
+
+
+WORKLOADS: dict[str, list[Shape]] = {
+    "13-5-1 net": [(5, 13), (5,), (1, 5), (1,)],
+    "161 tensors of 64": [(64,)] * 161,
+    "1 k": [(1_000,)],
+    "10 k": [(10_000,)],
+    "100 k": [(100_000,)],
+    "MLP 784-128-10": [(128, 784), (128,), (10, 128), (10,)],
+    "300 k": [(300_000,)],
+    "1 M": [(1_000_000,)],
+    "10 M": [(10_000_000,)],
+    "small transformer": transformer(),
+    "ResNet-50": resnet50(),
+    "25 M": [(25_000_000,)],
+    "100 M": [(100_000_000,)],
+}
+
+
+def weights(shapes: list[Shape]) -> int:
+    """How many weights these shapes hold."""
+    return sum(torch.Size(shape).numel() for shape in shapes)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One optimizer in the race: ``make(params)`` returns the function that is timed."""
+
+    name: str
+    make: Callable[[list[torch.nn.Parameter]], Callable[[], Any]]
+    largest: int = 1 << 62
+    smallest: int = 0
+    bytes_a_weight: int = 0
+
+
+def _ours(class_name: str, backend: str) -> Callable[[list[torch.nn.Parameter]], Callable[[], Any]]:
+    def make(params: list[torch.nn.Parameter]) -> Callable[[], Any]:
+        optimizer = getattr(ours, class_name)(params, backend=backend)
+        if class_name == "IRpropPlus":
+            loss = torch.tensor(1.0)
+            return lambda: optimizer.step(loss=loss)
+        return optimizer.step  # type: ignore[no-any-return]
+
+    return make
+
+
+def _torch(cls: Any, **options: Any) -> Callable[[list[torch.nn.Parameter]], Callable[[], Any]]:
+    return lambda params: cls(params, **options).step  # type: ignore[no-any-return]
+
+
+def _compiled(params: list[torch.nn.Parameter]) -> Callable[[], Any]:
+    optimizer = torch.optim.Rprop(params, foreach=True)
+    return torch.compile(optimizer.step)
+
+
+def contenders() -> Iterator[Contender]:
+    """Every variant of the table on every backend, and its peers."""
+    for backend, largest in (("cython", 1 << 62), ("numba", 1 << 62), ("numpy", 30_000_000)):
+        for row in VARIANTS.values():
+            traffic = 28 if row.name == "torch" else 20  # float32: read w, g, state; write w, state
+            yield Contender(f"{row.class_name} {backend}", _ours(row.class_name, backend), largest, 0, traffic)
+    yield Contender("torch for-loop", _torch(torch.optim.Rprop, foreach=False))
+    yield Contender("torch foreach", _torch(torch.optim.Rprop, foreach=True))
+    yield Contender("torch compiled", _compiled, 30_000_000, 0)
+    yield Contender("SGD fused", _torch(torch.optim.SGD, lr=1e-3, fused=True))
+    yield Contender("Adam fused", _torch(torch.optim.Adam, fused=True))
+
+
+class Race:
+    """Parameters with a fresh gradient for every round, as backward leaves them."""
+
+    def __init__(self, shapes: list[Shape], sets: int) -> None:
+        torch.manual_seed(0)
+        self.params = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+        self.gradients = [[torch.randn(shape) for shape in shapes] for _ in range(sets)]
+        self.round = 0
+
+    def fresh(self) -> None:
+        """Not timed: new gradient tensors, never the same objects twice, and their memory warm as after backward."""
+        self.round += 1
+        for p, g in zip(self.params, self.gradients[self.round % len(self.gradients)], strict=True):
+            p.grad = g.detach()
