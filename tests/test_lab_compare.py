@@ -236,6 +236,17 @@ def test_the_reports_figures_stand_beside_mnist(comparison: compare.Comparison) 
     assert "Table 3.1: all." in " ".join(findings.statements(comparison))
 
 
+def test_times_of_a_busy_machine_are_called_that(comparison: compare.Comparison) -> None:
+    for seed in comparison.seeds:
+        seed["runs"][PEER] |= {"step_seconds": 2e-3, "fastest_step_seconds": 1e-3}
+    assert "NOT to be trusted" not in " ".join(findings.statements(comparison))
+    for seed in comparison.seeds:
+        seed["runs"][PEER]["step_seconds"] = 4e-3
+    assert "NOT to be trusted" in " ".join(findings.statements(comparison))
+    rows = {row[0]: row for row in findings.table(comparison)[1]}
+    assert rows["torch.optim.Rprop"][-2:] == ["4000", "1.000"]
+
+
 def test_a_training_that_diverges_is_said_and_not_fatal(
     small: Any, digits: data.Dataset, tmp_path: Path
 ) -> None:

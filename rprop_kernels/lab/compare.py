@@ -143,6 +143,7 @@ def _record(run: Run, test: Labelled) -> dict[str, Any]:
         "test_loss": test_loss,
         "test_accuracy": test_accuracy,
         "step_seconds": statistics.median(warm),
+        "fastest_step_seconds": min(warm),
         "steps": len(run.step_seconds),
         "optimizer_seconds": sum(run.step_seconds),
         "seconds": run.seconds,
@@ -235,6 +236,7 @@ class Comparison:
                 row |= {f"{key}_{what}": value for what, value in _spread(run[key] for run in runs).items()}
             row["step_seconds"] = statistics.median(run["step_seconds"] for run in runs)
             row["step_time_ratio_to_torch"] = statistics.median(ratios) if ratios else None
+            row["fastest_step_seconds"] = min(run["fastest_step_seconds"] for run in runs)
             row["step_time_ratio_min"] = min(ratios, default=None)
             row["step_time_ratio_max"] = max(ratios, default=None)
             row["share_of_training"] = sum(run["optimizer_seconds"] for run in runs) / sum(

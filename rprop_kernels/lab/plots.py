@@ -183,14 +183,14 @@ def comparison_summary(comparison: "Comparison") -> Figure:
         )  # fmt: skip
         right.barh(place, ratio, height=0.55, color=colour, zorder=3)
         right.annotate(
-            f"{ratio:.2f}  ({row['step_seconds'] * 1e6:.0f} µs)", (ratio, place), xytext=(6, 0),
+            f"{ratio:.3f}  ({row['step_seconds'] * 1e6:.0f} µs)", (ratio, place), xytext=(6, 0),
             textcoords="offset points", va="center", fontsize=10, zorder=5,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
     left.set_yticks([-index for index in range(len(rows))], list(labels.values()), fontsize=11)
     left.set_xlabel("test accuracy of the model of lowest evaluation loss", fontsize=11)
     right.set_xlabel("time of a step / time of torch.optim.Rprop's (medians)", fontsize=11)
-    right.set_xlim(0, 1.4 * max([1.0, *ratios]))
+    right.set_xlim(0, 1.45 * max([1.0, *ratios]))
     right.axvline(1, color="0.35", linestyle=":", linewidth=1.4, zorder=2)
     for axis in (left, right):
         axis.grid(axis="x", color="0.9", linewidth=0.8)
