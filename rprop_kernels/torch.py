@@ -11,6 +11,7 @@ step: execution-trace observers set no flag by which their presence could be see
 import functools
 import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final, TypeAlias
@@ -42,6 +43,11 @@ PLAIN_STEP: Final = "RPROP_KERNELS_PLAIN_STEP"
 _KINDS: Final = {torch.float32: (2, 32), torch.float64: (2, 64), torch.float16: (2, 16), torch.bfloat16: (4, 16)}
 _ARRAY_DTYPES: Final = ({torch.float32}, {torch.float64})
 _DONE, _STALE = 0, 1
+_HEALTH_CHECK: Final[Callable[[Optimizer], None]] = next(  # its name before torch 2.12, and since
+    getattr(Optimizer, name)
+    for name in ("_cuda_graph_capture_health_check", "_accelerator_graph_capture_health_check")
+    if hasattr(Optimizer, name)
+)
 
 
 # ------------------------------------------------------------------------------ torch's wrapper of step
@@ -177,6 +183,43 @@ def _as_arrays(params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequen
     except (TypeError, ValueError):
         return None
     return views
+
+
+def _to_shards(params: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -> dict[int, Any]:
+    """Put this process's shards in the place of DTensors, in the lists; returns those parameters by their index.
+
+    Every rule is elementwise, so shards that lie alike need nothing of the other processes. (torch.optim.Rprop
+    itself cannot step them: DTensor has no masked assignment.)
+    """
+    module = sys.modules.get("torch.distributed.tensor")
+    found: dict[int, Any] = {}
+    if module is None:  # then there are none
+        return found
+    for i, p in enumerate(params):
+        row: list[Any] = [column[i] for column in (params, grads, *states)]
+        if not all(isinstance(t, module.DTensor) for t in row) or any(way.is_partial() for way in row[0].placements):
+            continue
+        where = row[0].device_mesh, row[0].placements
+        if (row[1].device_mesh, row[1].placements) != where:
+            row[1] = row[1].redistribute(*where)
+        if any((t.device_mesh, t.placements) != where for t in row):
+            continue
+        torch._C._increment_version([row[0], *row[2:]])
+        for column, t in zip((params, grads, *states), row, strict=True):
+            column[i] = t.to_local()
+        found[i] = p
+    return found
+
+
+def _rows_of(verdict: Any, p: Any) -> Any:
+    """The part of a verdict a row that belongs to this process's shard of ``p``; None: no DTensor."""
+    if p is None or not isinstance(verdict, Tensor) or verdict.dim() == 0:
+        return verdict
+    from torch.distributed.tensor import DTensor, Replicate
+
+    ways = [way if way.is_shard(0) else Replicate() for way in p.placements]
+    whole = DTensor.from_local(verdict, p.device_mesh, [Replicate()] * len(ways), run_check=False)
+    return whole.redistribute(placements=ways).to_local()
 
 
 class _Backend:
@@ -330,12 +373,15 @@ class Rprop(_Backend, torch.optim.Rprop):
 
     def _foreign_step(self) -> None:
         """The step without the extension: another backend where it is certain, else torch's own code."""
-        self._accelerator_graph_capture_health_check()
+        _HEALTH_CHECK(self)
         before = torch.is_grad_enabled()
         try:
             torch.set_grad_enabled(self.defaults["differentiable"])
             columns: list[tuple[list[Tensor], ...]] = [([], [], [], [], []) for _ in self.param_groups]
             complexes = [self._init_group(g, *lists) for g, lists in zip(self.param_groups, columns, strict=True)]
+            if not self.defaults["differentiable"]:
+                for params, grads, prevs, step_sizes, _ in columns:
+                    _to_shards(params, grads, prevs, step_sizes)
             self._device_step(columns)
             for group, has_complex, (params, grads, prevs, step_sizes, steps) in zip(
                 self.param_groups, complexes, columns, strict=True
@@ -624,10 +670,13 @@ class _FourRules(_Backend, Optimizer):
         for i, (group, hyper) in enumerate(zip(self.param_groups, hypers, strict=True)):
             params = [p for p in group["params"] if p.grad is not None and id(p) not in stepped]
             grads = [p.grad for p in params]
-            states = [(self.state[p]["move"],) for p in params]
+            moves = [self.state[p]["move"] for p in params]
             said = verdict[i] if isinstance(verdict, list) else verdict
+            if sharded := _to_shards(params, grads, moves):
+                said = [_rows_of(said, sharded.get(k)) for k in range(len(params))]
+            states = [(move,) for move in moves]
             backend, views = "torch", None
-            if self._backend in ("numpy", "numba"):
+            if self._backend in ("numpy", "numba") and not isinstance(said, list):
                 views = _as_arrays(params, grads, states)
             if views is None:
                 _refuse_freed((*params, *grads, *(s for (s,) in states)))

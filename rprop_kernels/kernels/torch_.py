@@ -104,14 +104,15 @@ def step(
     hyper: Hyperparameters,
     *,
     maximize: bool = False,
-    verdict: TorchVerdict = BETTER,
+    verdict: TorchVerdict | Sequence[TorchVerdict] = BETTER,
     threads: int = 1,
 ) -> bool:
     """As :func:`rprop_kernels.kernels.numpy_.step`, for tensors, one after the other, under ``torch.no_grad()``.
 
-    ``verdict`` may be a tensor on the parameters' device: nothing waits for the device.
+    ``verdict`` may be a tensor on the parameters' device: nothing waits for the device. A list holds one a tensor.
     """
     kernel = KERNELS[variant]
-    for w, g, (move,) in zip(weights, gradients, states, strict=True):
-        kernel(w, g, move, hyper, maximize, verdict)
+    verdicts = verdict if isinstance(verdict, list) else [verdict] * len(weights)
+    for w, g, (move,), said in zip(weights, gradients, states, verdicts, strict=True):
+        kernel(w, g, move, hyper, maximize, said)
     return True
