@@ -2,15 +2,15 @@
 
     python benchmarks/gpu.py --out DIR [--quick] [--no-tests]
 
-Needs torch with CUDA, Triton, NumPy and pytest; the package is taken from this tree and need not be installed or
-compiled. Writes DIR/gpu.json and DIR/tests.log, and prints a short table last. Where there is no GPU the tests run
-in Triton's interpreter, and nothing is measured.
+Needs torch with CUDA, Triton, NumPy and pytest; the package is taken from this tree and need not be
+installed or compiled. Writes DIR/gpu.json and DIR/tests.log, and prints a short table last. Where there is no
+GPU the tests run in Triton's interpreter, and nothing is measured.
 
-How it measures. Times are medians over rounds of steps. "wall" is the time of a step as a training loop sees it:
-many steps, one synchronization at the end of a round. Gradients lie elsewhere at every other step, as they do where
-they are freed and made anew. "graph" is the same step captured and replayed. Bandwidth is the bytes that the rule
-must move (w, g and state read once, w and state written once) over the wall time, beside a device copy of the same
-session, counted as bytes read and written. Launches and copies are the profiler's.
+How it measures. Times are medians over rounds of steps. "wall" is the time of a step as a training loop sees
+it: many steps, one synchronization at the end of a round. Gradients lie elsewhere at every other step, as
+they do where they are freed and made anew. "graph" is the same step captured and replayed. Bandwidth is the
+bytes that the rule must move (w, g and state read once, w and state written once) over the wall time, beside
+a device copy of the same session, counted as bytes read and written. Launches and copies are the profiler's.
 """
 
 import argparse
@@ -41,9 +41,10 @@ BYTES = {  # a weight and step, for one_state rules and the drop-in
     torch.bfloat16: (14, 14),
 }
 Shapes = list[tuple[int, ...]]
+DEVICE = "cuda"
 
 
-# ------------------------------------------------------------------------------------------------ what is measured
+# -------------------------------------------------------------------------------------- what is measured
 
 
 def resnet50() -> Shapes:
@@ -113,9 +114,32 @@ def contenders(params: list[Tensor], loss: Tensor) -> dict[str, Callable[[], Cal
     }
 
 
+def capturable(params: list[Tensor]) -> dict[str, Callable[[], Callable[[], Any]]]:
+    """Those that must be told that they are captured."""
+    return {
+        "Rprop": lambda: ours.Rprop(params, capturable=True).step,
+        "torch Rprop foreach": lambda: torch.optim.Rprop(params, foreach=True, capturable=True).step,
+        "torch SGD fused": lambda: torch.optim.SGD(params, lr=0.01, fused=True).step,
+        "torch Adam fused": lambda: torch.optim.Adam(params, fused=True, capturable=True).step,
+    }
+
+
+def stepping(
+    params: list[Tensor], gradients: list[list[Tensor]], bare: Callable[[], Any]
+) -> Callable[[int], Any]:
+    """Step number i of a loop."""
+
+    def step(i: int) -> None:
+        for p, g in zip(params, gradients[i % 2], strict=True):
+            p.grad = g
+        bare()
+
+    return step
+
+
 def make(shapes: Shapes, dtype: torch.dtype) -> tuple[list[Tensor], list[list[Tensor]]]:
     """Parameters, and two sets of gradients in different places, of differing signs."""
-    params = [torch.nn.Parameter(torch.randn(shape, device="cuda", dtype=dtype)) for shape in shapes]
+    params = [torch.nn.Parameter(torch.randn(shape, device=DEVICE, dtype=dtype)) for shape in shapes]
     first = [torch.randn_like(p) for p in params]
     second = [torch.where(torch.rand_like(g) < 0.3, -g, g) for g in first]
     return params, [first, second]
@@ -149,7 +173,7 @@ def rounds(step: Callable[[int], Any], seconds: float) -> float:
 
 def copy_bandwidth(seconds: float) -> float:
     """Bytes a second, read and written, of a copy from one part of the device's memory to another."""
-    source, target = (torch.empty(2**28, device="cuda").normal_() for _ in "ab")
+    source, target = (torch.empty(2**28, device=DEVICE).normal_() for _ in "ab")
     return 2 * source.numel() * 4 / rounds(lambda i: target.copy_(source), seconds)
 
 
@@ -196,34 +220,27 @@ def measure(
     name: str, shapes: Shapes, dtype: torch.dtype, who: list[str], seconds: float, copy: float
 ) -> Iterator[dict[str, Any]]:
     weights = sum(math.prod(shape) for shape in shapes)
-    loss = torch.ones((), device="cuda")
+    loss = torch.ones((), device=DEVICE)
     params, gradients = make(shapes, dtype)
     for contender in who:
-        row: dict[str, Any] = {
-            "work": name, "weights": weights, "tensors": len(shapes), "dtype": str(dtype)[6:], "who": contender,
-        }  # fmt: skip
+        row: dict[str, Any] = {"work": name, "weights": weights, "tensors": len(shapes)}
+        row |= {"dtype": str(dtype)[6:], "who": contender}
         try:
-            bare = contenders(params, loss)[contender]()
-
-            def step(i: int, bare: Callable[[], Any] = bare) -> None:
-                for p, g in zip(params, gradients[i % 2], strict=True):
-                    p.grad = g
-                bare()
-
+            step = stepping(params, gradients, contenders(params, loss)[contender]())
             row["seconds"] = rounds(step, seconds)
-            row |= launches(step)
-            row["peak_bytes"] = peak(step)
             if not contender.startswith("torch"):
                 size = BYTES[dtype][contender == "Rprop"]
                 row["bytes_per_second"] = size * weights / row["seconds"]
                 row["of_a_copy"] = row["bytes_per_second"] / copy
-                if contender != "Rprop":
-                    row["graph_seconds"] = captured(step, seconds)
+            row["peak_bytes"] = peak(step)
+            row |= launches(step)
+            if "for-loop" not in contender and "compiled" not in contender:
+                again = capturable(params).get(contender) or contenders(params, loss)[contender]
+                row["graph_seconds"] = captured(stepping(params, gradients, again()), seconds)
         except Exception as error:
             row["error"] = f"{type(error).__name__}: {str(error)[:300]}"
         print(line(row), flush=True)
         yield row
-        del row
         torch.compiler.reset()
     del params, gradients
     torch.cuda.empty_cache()
@@ -236,9 +253,8 @@ def sweep(seconds: float, copy: float, n: int) -> Iterator[dict[str, Any]]:
     built_in = triton_.BLOCK, triton_.WARPS
     for block, warps in ((1024, 4), (2048, 4), (2048, 8), (4096, 4), (4096, 8), (8192, 8)):
         triton_.BLOCK, triton_.WARPS = block, warps
-        for row in measure(f"program of {block}, {warps} warps", [(n,)], torch.float32, ["Rprop", "RpropMinus"],
-                           seconds, copy):  # fmt: skip
-            yield row
+        who = ["Rprop", "RpropMinus"]
+        yield from measure(f"program of {block}, {warps} warps", [(n,)], torch.float32, who, seconds, copy)
     triton_.BLOCK, triton_.WARPS = built_in
 
 
@@ -250,39 +266,39 @@ def numba_cuda(seconds: float, copy: float, sizes: list[int]) -> Iterator[dict[s
         yield {"who": "numba-cuda", "error": str(error)}
         return
 
+    import numpy as np
+
+    zero, one, forgotten = np.float32(0), np.float32(1), np.float32(2.0**32)
+    shift, unshift = np.float32(2.0**96), np.float32(2.0**-96)
+
     @cuda.jit
-    def kernel(w, g, state, em, ep, low, high):
+    def kernel(w, g, state, em, ep, low, high):  # type: ignore[no-untyped-def]
         for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
             s = state[i]
             size = abs(s)
-            forgot = size > 2.0**32
-            step = size * 2.0**-96 if forgot else size
-            last = 0.0 if forgot else s
-            sign = 1.0 if g[i] > 0 else -1.0 if g[i] < 0 else 0.0
+            step = size * unshift if size > forgotten else size
+            last = zero if size > forgotten else s
+            sign = one if g[i] > zero else -one if g[i] < zero else zero
             c = sign * last
-            new = step * (ep if c > 0 else em if c < 0 else 1.0)
-            new = min(max(new, low), high)
-            move = sign * new
-            state[i] = move if sign != 0 else new * 2.0**96
-            w[i] -= move
-
-    import numpy as np
+            step = min(max(step * (ep if c > zero else em if c < zero else one), low), high)
+            state[i] = sign * step if sign != zero else step * shift
+            w[i] -= sign * step
 
     numbers = [np.float32(x) for x in (0.5, 1.2, 1e-6, 50.0)]
     for n in sizes:
-        row: dict[str, Any] = {"work": f"one tensor, {n:,}", "weights": n, "tensors": 1, "dtype": "float32",
-                               "who": "numba-cuda RpropMinus"}  # fmt: skip
+        row: dict[str, Any] = {"work": f"one tensor, {n:,}", "weights": n, "tensors": 1, "dtype": "float32"}
+        row["who"] = "numba-cuda RpropMinus"
         try:
             (p,), gradients = make([(n,)], torch.float32)
-            w, gs = p.detach(), [g[0] for g in gradients]
-            state = torch.full_like(w, 0.01 * 2.0**96)
-            blocks = min((n + 255) // 256, 132 * 16)
+            state = torch.full_like(p, 0.01 * 2.0**96, requires_grad=False)
 
-            def step(i: int) -> None:
-                arrays = (cuda.as_cuda_array(x, sync=False) for x in (w, gs[i % 2], state))
+            def bare(
+                p: Tensor = p, state: Tensor = state, blocks: int = min((n + 255) // 256, 132 * 16)
+            ) -> None:
+                arrays = (cuda.as_cuda_array(x, sync=False) for x in (p.detach(), p.grad, state))
                 kernel[blocks, 256](*arrays, *numbers)
 
-            row["seconds"] = rounds(step, seconds)
+            row["seconds"] = rounds(stepping([p], gradients, bare), seconds)
             row["bytes_per_second"] = 20 * n / row["seconds"]
             row["of_a_copy"] = row["bytes_per_second"] / copy
         except Exception as error:
@@ -295,7 +311,7 @@ def numba_cuda(seconds: float, copy: float, sizes: list[int]) -> Iterator[dict[s
 
 
 def line(row: dict[str, Any]) -> str:
-    if "error" in row:
+    if "seconds" not in row:
         return f"{row.get('work', ''):<28} {row.get('dtype', ''):<9} {row['who']:<22} {row['error'][:90]}"
     graph = f"{row['graph_seconds'] * 1e6:11,.1f}" if "graph_seconds" in row else " " * 11
     share = f"{row['of_a_copy']:5.0%}" if "of_a_copy" in row else " " * 5
@@ -303,7 +319,8 @@ def line(row: dict[str, Any]) -> str:
         f"{row['kernels']:5} {row['copies']:4} {row['peak_bytes'] / 1e6:10,.1f}" if "kernels" in row else ""
     )
     wall = f"{row['seconds'] * 1e6:11,.1f}"
-    return f"{row['work']:<28} {row['dtype']:<9} {row['who']:<22} {wall} {graph} {share} {counted}"
+    error = f"  {row['error'][:60]}" if "error" in row else ""
+    return f"{row['work']:<28} {row['dtype']:<9} {row['who']:<22} {wall} {graph} {share} {counted}{error}"
 
 
 def targets(rows: list[dict[str, Any]]) -> list[str]:
@@ -316,15 +333,13 @@ def targets(rows: list[dict[str, Any]]) -> list[str]:
         peer = found.get((large, "float32", "torch Rprop foreach"))
         if row and peer:
             ratio = peer["seconds"] / row["seconds"]
-            out.append(
-                f"{who:<12} 100 M weights: {row['of_a_copy']:.0%} of a copy (aim 90 %), {ratio:.1f} x foreach (aim 6)"
-            )
+            share = f"{row['of_a_copy']:.0%} of a copy (aim 90 %)"
+            out.append(f"{who:<12} 100 M weights: {share}, {ratio:.1f} x foreach (aim 6)")
         row, peer = found.get((small, "float32", who)), found.get((small, "float32", "torch Rprop foreach"))
         if row and peer:
             ratio = peer["seconds"] / row["seconds"]
-            out.append(
-                f"{who:<12} 161 tensors: {row['kernels']} launches (aim 1), {ratio:.1f} x foreach (aim 20)"
-            )
+            counted = f"{row.get('kernels')} launches (aim 1)"
+            out.append(f"{who:<12} 161 tensors: {counted}, {ratio:.1f} x foreach (aim 20)")
     return out
 
 
@@ -347,8 +362,17 @@ def facts() -> dict[str, Any]:
 
 def run_tests(out: Path, seconds: float) -> bool:
     """tests/test_triton.py, on the GPU where there is one."""
-    command = [sys.executable, "-m", "pytest", "tests/test_triton.py", "-q", "-o", "addopts=", "-p", "no:cacheprovider",
-               "-rs", "--tb=short", "--durations=5"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/test_triton.py",
+        "-q",
+        "-rs",
+        "--tb=short",
+        "--durations=5",
+    ]
+    command += ["-o", "addopts=", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with open(out / "tests.log", "w") as log:
         try:
@@ -401,8 +425,8 @@ def main() -> int:
     left_out = []
 
     def save() -> None:
-        report = {"facts": facts(), "tests_passed": passed and not options.no_tests, "copy_bytes_per_second": copy,
-                  "rows": rows, "left_out": left_out}  # fmt: skip
+        report = {"facts": facts(), "tests_passed": None if options.no_tests else passed}
+        report |= {"copy_bytes_per_second": copy, "rows": rows, "left_out": left_out}
         (options.out / "gpu.json").write_text(json.dumps(report, indent=1))
 
     for name, shapes, dtype, who in plan[:2]:

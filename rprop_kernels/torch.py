@@ -43,9 +43,9 @@ PLAIN_STEP: Final = "RPROP_KERNELS_PLAIN_STEP"
 _KINDS: Final = {torch.float32: (2, 32), torch.float64: (2, 64), torch.float16: (2, 16), torch.bfloat16: (4, 16)}
 _ARRAY_DTYPES: Final = ({torch.float32}, {torch.float64})
 _DONE, _STALE = 0, 1
-_HEALTH_CHECK: Final[Callable[[Optimizer], None]] = next(  # its name before torch 2.12, and since
-    getattr(Optimizer, name)
-    for name in ("_cuda_graph_capture_health_check", "_accelerator_graph_capture_health_check")
+_HEALTH_CHECK: Final = next(  # its name since torch 2.12, and before
+    name
+    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
     if hasattr(Optimizer, name)
 )
 
@@ -373,7 +373,7 @@ class Rprop(_Backend, torch.optim.Rprop):
 
     def _foreign_step(self) -> None:
         """The step without the extension: another backend where it is certain, else torch's own code."""
-        _HEALTH_CHECK(self)
+        getattr(self, _HEALTH_CHECK)()
         before = torch.is_grad_enabled()
         try:
             torch.set_grad_enabled(self.defaults["differentiable"])

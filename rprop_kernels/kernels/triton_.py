@@ -310,8 +310,8 @@ def _dense(t: Tensor) -> bool:
 
 
 def _addresses(tensors: tuple[Tensor, ...], kept: torch.dtype) -> list[int] | None:
-    """Where a weight, its gradient and its state (of dtype ``kept``) lie; None where they are more than memory
-    of one device in one dense order. What has no memory (sparse, fake, vmapped) raises RuntimeError."""
+    """Where a weight, its gradient and its state (of dtype ``kept``) lie; None where one is more than memory,
+    or they lie in no common dense order. What has no memory (sparse, fake, vmapped) raises RuntimeError."""
     weight = tensors[0]
     dtype, shape, place = weight.dtype, weight.shape, weight.get_device()
     found: list[int] = []
@@ -440,8 +440,8 @@ class Launcher:
         numbers: Numbers,
         verdict: int | Tensor = BETTER,
     ) -> bool:
-        """Take a parameter into the step; False where it cannot be taken, because a tensor is more than memory
-        of one device, or they do not lie in one dense order.
+        """Take a parameter into the step; False where it cannot be taken: a tensor is more than memory, or
+        they do not lie on one device in one dense order.
 
         Args:
             weight: INOUT.
