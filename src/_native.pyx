@@ -112,14 +112,16 @@ cdef inline real one_state(const int rule, const real direction, const real grad
     cdef real size = magnitude(s)
     cdef real step = size * unshift if size > threshold else size
     cdef real last = 0 if size > threshold else s
-    cdef real g = -sign(last) + 0 if rule == RETREAT else sign(gradient) * direction + 0   # + 0: never -0
+    cdef real g = sign(-last) if rule == RETREAT else sign(gradient * direction)
     cdef real c = g * last                        # sign(g) * q * D_old: its sign is c's, it cannot underflow
-    cdef real new = step * (eta_plus if c > 0 else (eta_minus if c < 0 else <real>1))
+    cdef real factor = eta_minus if c < 0 else <real>1      # one select after the other: nested ones cost more
+    factor = eta_plus if c > 0 else factor
+    cdef real new = step * factor
     cdef real go = g if rule == MOVE else (<real>0 if c < 0 else g)
     new = step_min if new < step_min else new
     new = step_max if new > step_max else new
     cdef real move = go * new
-    state[0] = move if magnitude(go) > 0 else new * shift
+    state[0] = new * shift if go == 0 else move
     if rule == UNDO or rule == RETREAT:
         move = -s if c < 0 else move
     return w - move
@@ -127,7 +129,8 @@ cdef inline real one_state(const int rule, const real direction, const real grad
 cdef inline real torch_factor(const real product, const real eta_minus, const real eta_plus,
                               const real tiny) noexcept nogil:
     """What the step size is multiplied by; ``tiny`` is the largest product that the dtype rounds to 0."""
-    return eta_plus if product > tiny else (eta_minus if product < -tiny else <real>1)
+    cdef real factor = eta_minus if product < -tiny else <real>1
+    return eta_plus if product > tiny else factor
 
 cdef inline real torch_clamp(const real step, const real step_min, const real step_max) noexcept nogil:
     cdef real raised = step_min if step < step_min else step
