@@ -1,0 +1,316 @@
+"""Libraries that people train with, through their own loops. Run with -m clients, after pip install ".[clients]"."""
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import Tensor, nn  # noqa: E402
+from torch_bits import bits, same  # noqa: E402
+
+import rprop_kernels.torch as ours  # noqa: E402
+
+pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]  # each library has warnings of its own
+
+
+@contextlib.contextmanager
+def put_in_place(cls: Any) -> Iterator[list[Any]]:
+    """``torch.optim.Rprop`` is another class for a while; yields the optimizers that were made of it."""
+    made: list[Any] = []
+
+    class Counted(cls):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    theirs = torch.optim.Rprop
+    torch.optim.Rprop = Counted  # type: ignore[misc]
+    try:
+        yield made
+    finally:
+        torch.optim.Rprop = theirs  # type: ignore[misc]
+
+
+def twice(fit: Callable[[], Any]) -> None:
+    """The same fit, bit for bit, with torch's Rprop and with ours in its place."""
+    results = []
+    for cls in (torch.optim.Rprop, ours.Rprop):
+        torch.manual_seed(0)
+        with put_in_place(cls) as made:
+            result = fit()
+        steps = [int(s["step"]) for o in made for s in o.state.values()]
+        assert steps and max(steps) > 3, "the library did not step torch.optim.Rprop"
+        results.append((copy.deepcopy(result), steps))
+    assert same(*results)
+
+
+def test_pyplnmodels() -> None:
+    pln = pytest.importorskip("pyPLNmodels", reason="pyPLNmodels is not installed")
+    import numpy as np
+
+    counts = np.random.default_rng(0).poisson(5.0, (40, 6))
+
+    def fit() -> list[Tensor]:
+        model = pln.Pln(counts, add_const=True)
+        model.fit(maxiter=40, verbose=False)
+        reduced = pln.PlnPCA(counts, rank=2, add_const=True)
+        reduced.fit(maxiter=20, verbose=False)
+        return [model.latent_mean, model.latent_sqrt_variance, reduced.components, reduced.latent_mean]
+
+    twice(fit)
+
+
+def test_fastgps() -> None:
+    fastgps = pytest.importorskip("fastgps", reason="fastgps is not installed")
+    import qmcpy
+
+    def fit() -> list[dict[str, Tensor]]:
+        models = []
+        for gp in (
+            fastgps.FastGPLattice(qmcpy.KernelShiftInvar(d=2, torchify=True), qmcpy.Lattice(2, seed=7)),
+            fastgps.FastGPDigitalNetB2(qmcpy.KernelDigShiftInvar(d=2, torchify=True), qmcpy.DigitalNetB2(2, seed=7)),
+        ):
+            x = gp.get_x_next(16)
+            gp.add_y_next(torch.sin(3 * x[:, 0]) + x[:, 1] ** 2)
+            gp.fit(iterations=25, verbose=0, stop_crit_wait_iterations=100)
+            models.append(dict(gp.state_dict()))
+        return models
+
+    twice(fit)
+
+
+def data() -> tuple[Tensor, Tensor]:
+    x = torch.randn(24, 3, generator=torch.Generator().manual_seed(3))
+    return x, x.prod(1, keepdim=True)
+
+
+def net() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def by_hand(make: Any, steps: int, scale: float = 1.0) -> nn.Module:
+    """The plain loop that every library must agree with."""
+    x, y = data()
+    model = net()
+    optimizer = make(model.parameters(), lr=0.05)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y) * scale
+        loss.backward()
+        optimizer.step(**({"loss": loss} if make is ours.IRpropPlus else {}))
+    return model
+
+
+def equal(model: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(bits(p), bits(q)) for p, q in pairs)
+
+
+@pytest.mark.parametrize("make", [ours.IRpropPlus, ours.IRpropMinus, ours.Rprop])
+def test_skorch(make: Any, tmp_path: Any) -> None:
+    """The closure of skorch returns the loss."""
+    skorch = pytest.importorskip("skorch", reason="skorch is not installed")
+    x, y = data()
+
+    def fit(epochs: int) -> Any:
+        return skorch.NeuralNetRegressor(
+            net(), max_epochs=epochs, lr=0.05, optimizer=make, batch_size=-1, train_split=None, verbose=0
+        )
+
+    whole = fit(10).fit(x, y)
+    assert equal(whole.module_, by_hand(make, 10))
+    half = fit(5).fit(x, y)
+    half.save_params(tmp_path / "m.pt", tmp_path / "o.pt")
+    other = fit(5).initialize()
+    other.load_params(tmp_path / "m.pt", tmp_path / "o.pt")
+    other.partial_fit(x, y)
+    assert equal(other.module_, whole.module_)
+
+
+class Batches(torch.utils.data.Dataset[Any]):
+    """One batch that holds everything."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Any:
+        return data()
+
+
+def lightning_module(make: Any, manual: bool, tell: bool = False) -> Any:
+    import lightning
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net()
+            self.automatic_optimization = not manual
+
+        def training_step(self, batch: Any, index: int) -> Any:
+            x, y = (t.squeeze(0) for t in batch)
+            loss = nn.functional.mse_loss(self.net(x).float(), y)
+            optimizer = self.optimizers()
+            if manual:
+                optimizer.zero_grad()
+                self.manual_backward(loss)
+                optimizer.step(**({"loss": loss} if make is ours.IRpropPlus else {}))
+            elif tell:
+                optimizer.optimizer.set_loss(loss)
+            return loss
+
+        def configure_optimizers(self) -> Any:
+            return make(self.net.parameters(), lr=0.05)
+
+    return Module()
+
+
+def trainer(epochs: int = 10, **kwargs: Any) -> Any:
+    import lightning
+
+    return lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize("manual", [False, True])
+@pytest.mark.parametrize("make", [ours.IRpropPlus, ours.RpropPlus, ours.Rprop])
+def test_lightning(make: Any, manual: bool, tmp_path: Any) -> None:
+    """Automatic optimization: the closure returns the loss. Manual: step(loss=...) through Lightning's wrapper."""
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    batches = torch.utils.data.DataLoader(Batches())
+    module = lightning_module(make, manual)
+    trainer(10).fit(module, batches)
+    expected = by_hand(make, 10)
+    assert equal(module.net, expected)
+    first = trainer(5)
+    first.fit(lightning_module(make, manual), batches)
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = lightning_module(make, manual)
+    trainer(10).fit(resumed, batches, ckpt_path=tmp_path / "half.ckpt")
+    assert equal(resumed.net, expected)
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_lightning_16_mixed(manual: bool) -> None:
+    """With a gradient scaler Lightning calls step() without the closure's loss: set_loss tells it."""
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    from lightning.pytorch.plugins import MixedPrecision
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    plugin = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
+    module = lightning_module(ours.IRpropPlus, manual, tell=True)
+    trainer(10, plugins=[plugin]).fit(module, torch.utils.data.DataLoader(Batches()))
+
+    x, y = data()
+    model = net()
+    optimizer = ours.IRpropPlus(model.parameters(), lr=0.05)
+    twin = torch.amp.GradScaler("cpu", init_scale=256.0)
+    for _ in range(10):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.half):
+            loss = nn.functional.mse_loss(model(x).float(), y)
+        twin.scale(loss).backward()
+        twin.step(optimizer, loss=loss)
+        twin.update()
+    assert equal(module.net, model)
+    assert scaler.get_scale() == twin.get_scale()
+
+
+@pytest.mark.parametrize("make", [ours.IRpropPlus, ours.RpropMinus, ours.Rprop])
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_accelerate(make: Any, precision: str, tmp_path: Any) -> None:
+    """Its wrapper of the optimizer takes a closure only: ``optimizer.step(lambda: loss)``."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    accelerate.state.AcceleratorState._reset_state(True)
+
+    def loop(model: Any, optimizer: Any, accelerator: Any, steps: int) -> None:
+        x, y = data()
+        for _ in range(steps):
+            with accelerator.accumulate(model):
+                loss = nn.functional.mse_loss(model(x), y)
+                accelerator.backward(loss)
+                accelerator.clip_grad_norm_(model.parameters(), 1e6)
+                optimizer.step(lambda loss=loss: loss)
+                optimizer.zero_grad()
+
+    accelerator = accelerate.Accelerator(mixed_precision=precision, cpu=True)
+    model = net()
+    model, optimizer = accelerator.prepare(model, make(model.parameters(), lr=0.05))
+    loop(model, optimizer, accelerator, 5)
+    accelerator.save_state(tmp_path / "half")
+    loop(model, optimizer, accelerator, 5)
+    done = copy.deepcopy(accelerator.unwrap_model(model))
+    if precision == "no":
+        assert equal(done, by_hand(make, 10))
+    accelerator.load_state(tmp_path / "half")
+    loop(model, optimizer, accelerator, 5)
+    assert equal(done, accelerator.unwrap_model(model))
+    accelerate.state.AcceleratorState._reset_state(True)
+
+
+@pytest.mark.parametrize("make", [ours.IRpropPlus, ours.IRpropMinus])
+def test_gpytorch(make: Any) -> None:
+    """A Gaussian process by marginal likelihood, and a batch of them that each follow their own loss."""
+    gpytorch = pytest.importorskip("gpytorch", reason="gpytorch is not installed")
+    x = torch.linspace(0, 1, 20)[:, None]
+    line = x[:, 0]
+    targets = torch.stack([torch.sin(6 * line), torch.cos(9 * line), line**2])
+
+    class Process(gpytorch.models.ExactGP):
+        def __init__(self, x: Tensor, y: Tensor, likelihood: Any, batch: Any) -> None:
+            super().__init__(x, y, likelihood)
+            self.mean_module = gpytorch.means.ConstantMean(batch_shape=batch)
+            kernel = gpytorch.kernels.RBFKernel(batch_shape=batch)
+            self.covar_module = gpytorch.kernels.ScaleKernel(kernel, batch_shape=batch)
+
+        def forward(self, x: Tensor) -> Any:
+            return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+    def fit(y: Tensor, batch: Any, steps: int = 40) -> list[Tensor]:
+        likelihood = gpytorch.likelihoods.GaussianLikelihood(batch_shape=batch)
+        model = Process(x.expand(*batch, 20, 1), y, likelihood, batch)
+        model.train()
+        optimizer = make(model.parameters(), lr=0.1)
+        mll = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
+        losses = []
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = -mll(model(x.expand(*batch, 20, 1)), y)
+            loss.sum().backward()
+            optimizer.step(**({"loss": loss} if make is ours.IRpropPlus else {}))
+            losses.append(loss.detach())
+        return losses
+
+    single = fit(targets[0], torch.Size([]))
+    assert min(single) < single[0] - 0.5
+    together = fit(targets, torch.Size([3]))
+    assert (torch.stack(together).min(0).values < together[0]).all()
+
+
+def test_grad_scaler_with_irprop_plus() -> None:
+    model = net()
+    x, y = data()
+    optimizer = ours.IRpropPlus(model.parameters(), lr=0.05)
+    scaler = torch.amp.GradScaler("cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(10):
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(model(x), y)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer, loss=loss)
+            scaler.update()
+    assert equal(model, by_hand(ours.IRpropPlus, 10))
