@@ -20,6 +20,7 @@ Sources: M. Riedmiller, H. Braun, ICNN 1993; C. Igel, M. Hüsken, Neurocomputing
 The user may hold the loop with :class:`AskTell`; :mod:`rprop_kernels.scipy` holds it instead.
 """
 
+import math
 import os
 import secrets
 import warnings
@@ -562,8 +563,8 @@ class AskTell:
         optimizer: the instance of the class that does the steps.
         best_x: where the best finite loss was found; a copy (x0 before the first). Row by row for losses of
             rows.
-        best_loss: that loss, NaN before the first; shape () or (B,).
-        improved: whether the last point told was the best so far; shape () or (B,).
+        best_loss: that loss, NaN before the first; a float, or shape (B,).
+        improved: whether the last point told was the best so far; a bool, or shape (B,).
     """
 
     def __init__(self, x0: ArrayLike, method: str = "irprop+", **options: Any) -> None:
@@ -576,10 +577,10 @@ class AskTell:
         except ValueError as error:
             raise ValueError(str(error).replace("params[0]", "x0")) from None
         self._asked = False
-        self._kind: tuple[int, ...] | None = None  # shape of the losses
+        self._shape: tuple[int, ...] | None = None  # of the losses
         self.best_x = self._x.copy()
-        self.best_loss = np.full((), np.nan)
-        self.improved = np.zeros((), bool)
+        self.best_loss: float | Array = math.nan
+        self.improved: bool | Array = False
 
     def ask(self) -> Array:
         """The point to evaluate, as a copy that the caller may keep; the same one until `tell`."""
@@ -599,41 +600,52 @@ class AskTell:
         """
         if not self._asked:
             raise RuntimeError("tell() without ask(): ask for the point, evaluate it, then tell")
-        optimizer, x = self.optimizer, self._x
-        loss = optimizer._number_or_rows(loss)
-        losses = np.asarray(loss)
-        if self._kind not in (None, losses.shape):
-            raise ValueError(f"loss has shape {losses.shape}, that of the step before {self._kind}: pass the "
-                             "same kind of loss on every step")
+        x = self._x
+        loss = self.optimizer._number_or_rows(loss)
+        shape = getattr(loss, "shape", ())
+        if self._shape not in (None, shape):
+            raise ValueError(f"loss has shape {shape}, that of the step before {self._shape}: pass the same "
+                             "kind of loss on every step")
         with np.errstate(over="ignore"):
             gradient = _real("grad", grad).astype(x.dtype, copy=False)
         if gradient.shape != x.shape:
             raise ValueError(f"grad has shape {gradient.shape}, x0 has {x.shape}: pass a gradient of that "
                              "shape")
-
-        if self._kind is None:
-            self._kind, self.best_loss = losses.shape, np.full(losses.shape, np.nan)
-        finite, known = np.isfinite(losses), np.isfinite(self.best_loss)
-        no_gain = losses <= self.best_loss if optimizer.maximize else losses >= self.best_loss
-        self.improved = np.asarray(finite & ~no_gain)  # also where best_loss is NaN
-        if self.improved.any():
-            np.copyto(self.best_loss, losses, where=self.improved)
-            np.copyto(self.best_x, x, where=_beside(self.improved, x))
-        if not optimizer._variant.needs_loss and (lost := known & ~finite).any():
-            gradient = self._take_back(lost, gradient)
-        optimizer.step(gradient, loss)
+        self._shape = shape
+        if isinstance(loss, float):
+            self._tell_one(loss, gradient)
+        else:
+            self._tell_rows(loss, gradient)
         self._asked = False
 
-    def _take_back(self, lost: Array, gradient: Array) -> Array:
-        """What iRprop+ does by itself where the loss is lost; returns the gradient with 0 there."""
+    def _tell_one(self, loss: float, gradient: Array) -> None:
+        optimizer, best = self.optimizer, self.best_loss
+        self.improved = math.isfinite(loss) and not (loss <= best if optimizer.maximize else loss >= best)
+        if self.improved:  # also where best is NaN
+            self.best_loss = loss
+            np.copyto(self.best_x, self._x)
+        if math.isfinite(loss) or math.isnan(self.best_loss) or optimizer._variant.needs_loss:
+            optimizer.step(gradient, loss)
+        else:
+            optimizer._advance("irprop+", (gradient,), LOST)
+
+    def _tell_rows(self, losses: Array, gradient: Array) -> None:
         optimizer, (state,) = self.optimizer, self.optimizer._states[0]
-        rows = [slice(row, row + 1) for row in np.flatnonzero(lost)] if lost.ndim else [...]
-        for row in rows:
-            numpy_.step("irprop+", [self._x[row]], [gradient[row]], [(state[row],)], optimizer._hyper,
-                        verdict=LOST)
-        return np.where(_beside(lost, gradient), 0, gradient)
+        best = np.broadcast_to(self.best_loss, losses.shape)
+        finite = np.isfinite(losses)
+        self.improved = finite & ~(losses <= best if optimizer.maximize else losses >= best)
+        self.best_loss = np.where(self.improved, losses, best)
+        np.copyto(self.best_x, self._x, where=_beside(self.improved, self._x))
+        lost = np.isfinite(best) & ~finite
+        if lost.any() and not optimizer._variant.needs_loss:
+            for row in np.flatnonzero(lost):
+                rows = slice(row, row + 1)
+                numpy_.step("irprop+", [self._x[rows]], [gradient[rows]], [(state[rows],)], optimizer._hyper,
+                            verdict=LOST)
+            gradient = np.where(_beside(lost, gradient), 0, gradient)
+        optimizer.step(gradient, losses)
 
 
 def _beside(rows: Array, x: Array) -> Array:
-    """Values for the rows of x (or one for all), of a shape that broadcasts to x."""
+    """Values for the rows of x, of a shape that broadcasts to x."""
     return rows.reshape(rows.shape + (1,) * (x.ndim - rows.ndim))

@@ -237,19 +237,21 @@ def _described(value: Any) -> str:
 def _search(
     evaluate: Evaluate, start: Array, method: str, lower: Array, upper: Array, settings: Settings,
     count: Callable[[], int], callback: Callable[[Array, Any], object] | None,
-) -> tuple[AskTell, Array, Array, int]:
+) -> tuple[AskTell, Array, Any, int]:
     """Minimise from x of shape (n,), or from the rows of x of shape (B, n).
 
     Returns:
-        ``(search, gradient at best_x, why, iterations)``; why are indices into REASONS, of shape () or (B,).
+        ``(search, gradient at best_x, why, iterations)``; why is an index into REASONS, or an array of them
+        (B,).
     """
     bounded = bool(np.isfinite(lower).any() or np.isfinite(upper).any())
     search = AskTell(start, method, lr=settings.lr, etas=settings.etas, step_sizes=settings.step_sizes,
                      bounds=(lower, upper) if bounded else None, backend=settings.backend)
-    rows = start.shape[:-1]
-    why, lost = np.full(rows, RUNNING), np.zeros(rows, int)
+    single = start.ndim == 1  # then losses and what is asked of them are plain numbers, else arrays (B,)
+    why: Any = RUNNING if single else np.full(len(start), RUNNING)
+    lost: Any = 0
     slopes = np.full(start.shape, np.nan)
-    best: deque[Array] = deque(maxlen=settings.window + 1)
+    best: deque[Any] = deque(maxlen=settings.window + 1)
     iterations = 0
     while True:
         x = search.ask()
@@ -259,37 +261,41 @@ def _search(
         search.tell(loss, gradient)
         if iterations == 0:
             slopes[...] = gradient
-        elif search.improved.any():
-            np.copyto(slopes, gradient, where=search.improved[..., None])
+        else:
+            np.copyto(slopes, gradient, where=search.improved if single else search.improved[:, None])
+        stopped = False
         if iterations and callback is not None:
             try:
                 callback(x, loss)
             except StopIteration:
-                why[why == RUNNING] = CALLBACK
+                stopped = True
 
-        finite = np.isfinite(loss)
-        lost = np.where(finite, 0, lost + 1)
+        finite = math.isfinite(loss) if single else np.isfinite(loss)
+        lost = (lost + 1) * (1 - finite)
         slope = np.abs(gradient)
         if bounded:
             slope[(x <= lower) & (gradient > 0) | (x >= upper) & (gradient < 0)] = 0
-        best.append(search.best_loss.copy())
+        best.append(search.best_loss)
         reached = [
+            (CALLBACK, stopped),
             (TARGET, search.best_loss <= settings.target),
             (GRADIENT, finite & (slope.max(axis=-1) <= settings.gtol)),
             (LOST, lost >= PATIENCE),
-            (ITERATIONS, np.bool_(iterations >= settings.maxiter)),
-            (EVALUATIONS, np.bool_(count() + cost > settings.maxfev)),
+            (ITERATIONS, iterations >= settings.maxiter),
+            (EVALUATIONS, count() + cost > settings.maxfev),
         ]
         if len(best) == best.maxlen:
-            reached.insert(2, (GAIN, best[0] - best[-1] <= settings.ftol * np.abs(best[-1])))
+            reached.insert(3, (GAIN, best[0] - best[-1] <= settings.ftol * abs(best[-1])))
         if iterations % 8 == 0:  # the one test that costs more than the step itself
             step = search.optimizer.signs_and_steps()[1]
             small = (slope == 0) | (step <= settings.xtol * np.maximum(1, np.abs(x)))
-            reached.insert(2, (STEP, finite & small.all(axis=-1)))
-        for reason, now in reached:
-            if now.any():
+            reached.insert(3, (STEP, finite & small.all(axis=-1)))
+        if single:
+            why = next((reason for reason, now in reached if now), RUNNING)
+        else:
+            for reason, now in reached:
                 why[(why == RUNNING) & now] = reason
-        if (why != RUNNING).all():
+        if why != RUNNING if single else (why != RUNNING).all():
             return search, slopes, why, iterations
         iterations += 1
 
@@ -325,9 +331,9 @@ def _minimize(
     objective = _Objective(fun, args, jac, settings.finite_difference, lower, upper)
     search, slope, why, iterations = _search(objective, start, method, lower, upper, settings,
                                              lambda: objective.nfev, _wrapped(callback))
-    reason = REASONS[int(why)]
+    reason = REASONS[why]
     result = OptimizeResult(
-        x=search.best_x, fun=float(search.best_loss), jac=slope, nit=iterations, nfev=objective.nfev,
+        x=search.best_x, fun=search.best_loss, jac=slope, nit=iterations, nfev=objective.nfev,
         njev=objective.njev, status=reason.status, success=reason.success, message=reason.message)
     if settings.disp:
         print(f"{reason.message}\n  loss {result.fun:.6g}, {result.nit} iterations, {result.nfev} "

@@ -90,7 +90,7 @@ def test_gaussian_processes_on_the_sunspots(capsys):
     for rule in RULES:
         (alone, evaluations, *_), (restarted, more, _, model) = rows[rule, 0], rows[rule, 1]
         assert restarted >= alone and more > evaluations
-        assert alone > model.log_marginal_likelihood(module["kernel"]().theta) + 1  # better than where it began
+        assert alone > model.log_marginal_likelihood(module["kernel"]().theta) + 1
         theta, (low, high) = model.kernel_.theta, model.kernel_.bounds.T
         assert (low <= theta).all() and (theta <= high).all()
         slope = model.log_marginal_likelihood(theta, eval_gradient=True)[1]
