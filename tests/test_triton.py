@@ -217,6 +217,26 @@ def test_every_verdict_and_size_equals_the_torch_backend(variant, dtype):
             assert_same(s[0], u[0], f"{said}, {w.numel()} weights, state")
 
 
+@pytest.mark.parametrize("maximize", [False, True])
+def test_zeros_of_both_signs_and_the_least_step(maximize):
+    """A weight of -0.0 stays what it is where nothing moves; a step size never falls below what can be kept."""
+    for dtype in (torch.float32, torch.float64):
+        code = state.CODES[name_of(dtype)]
+        still = [(w, g, 0.01 * code.shift) for w in (0.0, -0.0) for g in (0.0, -0.0, float("nan"))]
+        flips = [(w, g, -g * code.least) for w in (0.0, 1.0) for g in (1.0, -1.0)]
+        flips += [(w, g, g * code.least) for w in (0.0, 1.0) for g in (1.0, -1.0)]
+        w, g, move = torch.tensor(still + flips, dtype=torch.float64, device=DEVICE).to(dtype).T.clone()
+        for variant in FOUR:
+            hyper = Hyperparameters(0.5, 1.2, 0.0, 10.0)
+            ours, theirs = ([w.clone(), move.clone()] for _ in "ab")
+            assert triton_.step(variant, ours[:1], [g], [tuple(ours[1:])], hyper, maximize=maximize)
+            load("torch").step(variant, theirs[:1], [g], [tuple(theirs[1:])], hyper, maximize=maximize)
+            for x, y in zip(ours, theirs, strict=True):
+                assert_same(x, y, f"{variant}, {dtype}")
+            D = state.decode(ours[1].cpu().numpy())[1]
+            assert D.min() >= code.least
+
+
 @pytest.mark.parametrize("shape", [(6,), (6, 3), (6, 700), (1, 4)], ids=str)
 def test_rows_with_verdicts_of_their_own(shape):
     rng = np.random.default_rng(4)
