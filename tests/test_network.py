@@ -246,6 +246,7 @@ def test_files_that_are_no_network(tmp_path: Path) -> None:
         "other": rewrite(header={"format": "x"}),
         "more": rewrite(header={"extra": 1}),
         "list": rewrite(header={"sizes": 3}),
+        "about": rewrite(header={"about": 3}),
     }  # fmt: skip
     for name, content in damaged.items():
         path.write_bytes(content)

@@ -366,6 +366,8 @@ class Network:
             if header.pop("format") != FORMAT:
                 raise ValueError("another format")
             about = header.pop("about")
+            if not isinstance(about, dict):
+                raise ValueError("a header that save() does not write")
             network = cls(**header, initial=("zeros",), dtype=theta.dtype)
             if theta.shape != network.theta.shape or theta.dtype.kind != "f" or not np.isfinite(theta).all():
                 raise ValueError("weights that do not fit its layers, or are not finite")

@@ -56,6 +56,11 @@ class Options:
         """One of two lists."""
         return quick if self.quick else full
 
+    @property
+    def own_data(self) -> bool:
+        """Whether this is the study on the report's data, though perhaps with fewer epochs or seeds."""
+        return not self.quick and (not self.data or bool(self.data["is_mnist"]))
+
     def notes(self) -> list[str]:
         """How a run with these differs from the study as it stands."""
         said = []
@@ -90,11 +95,14 @@ class Page:
         tables: our figures beside the report's.
         statements: sentences: what was done, where we differ and why.
         pictures: by file name.
+        findings: sentences that were seen to be true on the report's data, and may not be on other data or in
+            the reduced form.
     """
 
     tables: list[Table]
     statements: list[str]
     pictures: "dict[str, Figure]"
+    findings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,19 +156,14 @@ def _page_table(runs: Runs) -> Page:
         [Table("RPROP on PROBEN1", heading, rows)],
         [
             "Settings of the report: eta 0.5 and 1.1, first steps drawn from 0.05..0.2 for each weight, "
-            "steps from 0 "
-            "(ours from 2^-255) to 50, weights from -0.5..0.5, x / (1 + |x|), all shortcuts, full batch. The "
-            f"validation error is looked at every {STRIP}th epoch; the end is at GL5, at training progress "
-            f"below 0.1 "
-            f"per mille over {STRIP} epochs, or after {EPOCHS} epochs.",
+            "steps from 0 (ours from 2^-255) to 50, weights from -0.5..0.5, x / (1 + |x|), all shortcuts, "
+            f"full batch. The validation error is looked at every {STRIP}th epoch; the end is at GL5, at "
+            f"training progress below 0.1 per mille over {STRIP} epochs, or after {EPOCHS} epochs.",
             f"Mean ± standard deviation over {len(groups(runs, 'seed'))} starts (the report: 60). E is the "
-            f"squared error "
-            "percentage: lowest on the training and validation part at any time; on the test part, and wrong "
-            "classes, "
-            "where the validation error was lowest.",
+            "squared error percentage: lowest on the training and validation part at any time; on the test "
+            "part, and wrong classes, where the validation error was lowest.",
             "The report's RPROP is that of 1993, here Rprop+; the text does not say which rule its program "
-            "had. "
-            "Its figures stand beside all four.",
+            "had. Its figures stand beside all four.",
         ],
         {
             f"{title.split()[-1]}.png": pictures.bars(
@@ -388,24 +383,19 @@ def _page_compare(runs: Runs) -> Page:
         if (n := sum(bool(r["diverged_at"]) for s, r in runs if s["method"] == m))
     }
     said = [
-        f"The report's network of each problem without shortcuts, tanh, linear outputs, squared error, the "
-        f"same {starts} "
-        f"starts (Glorot) for every method, {runs[0][0]['evaluations']} gradients over all training "
-        f"examples. error: the "
-        "lowest squared error percentage on the training part. target: 1.05 times the median over methods of "
-        "their "
-        "median final error, so that about half of them reach it; '(n)' counts the starts that did.",
+        "The report's network of each problem without shortcuts, tanh, linear outputs, squared error, the "
+        f"same {starts} starts (Glorot) for every method, {runs[0][0]['evaluations']} gradients over all "
+        "training examples. error: the lowest squared error percentage on the training part. target: 1.05 "
+        "times the median over methods of their median final error, so that about half of them reach it; "
+        "'(n)' counts the starts that did.",
         f"First steps or learning rates, the same for all problems and not tuned: {_steps()}. Others would "
-        f"move Adam, "
-        "RMSProp and momentum more than the Rprop rules.",
+        "move Adam, RMSProp and momentum more than the Rprop rules.",
         "Ranks are taken start by start. *: not significantly worse than the best of that problem "
-        "(Wilcoxon's signed-rank "
-        "test with Holm's correction, 5 %). Friedman's test of 'all methods are alike': "
-        + "; ".join(tests)
-        + ".",
-        "L-BFGS's line searches count as evaluations. scikit-learn's MLP is its Adam on the full batch from "
-        "the same "
-        "weights. Seconds hold everything of the method, one core; small networks measure overheads.",
+        "(Wilcoxon's signed-rank test with Holm's correction, 5 %). Friedman's test of 'all methods are "
+        "alike': " + "; ".join(tests) + ".",
+        "L-BFGS's line searches count as evaluations. scikit-learn's MLP is its Adam on the full batch "
+        "from the same weights. Seconds hold everything of the method, one core; small networks measure "
+        "overheads.",
     ]
     if diverging:
         said.append(

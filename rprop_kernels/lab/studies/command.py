@@ -106,9 +106,8 @@ def _list() -> None:
     console = Console()
     console.print(table)
     console.print(
-        "\nThe letter is the report's. Durations are for MNIST or PROBEN1 on one core; --jobs divides them, "
-        "--quick "
-        "takes seconds.\nNext: rprop-lab study b-optimizers --quick",
+        "\nThe letter is the report's. Durations are for MNIST or PROBEN1 on one core; --jobs divides "
+        "them, --quick takes seconds.\nNext: rprop-lab study b-optimizers --quick",
         highlight=False,
     )
 
@@ -204,8 +203,8 @@ def _images(data: str | None, data_dir: Path | None, quick: bool) -> Settings:
         there = [f for base in folders(data_dir) for f in (base, base / "mnist") if any(f.glob("*idx3*"))]
         if data is None and data_dir is not None and not there:
             raise LabError(
-                f"{data_dir} has no MNIST files (train-images-idx3-ubyte and so on), nor a folder "
-                "mnist with them. Name the data with --data too, such as --data csv."
+                f"{data_dir} has no MNIST files (train-images-idx3-ubyte and so on), nor a folder mnist "
+                "with them. Name the data with --data too, such as --data csv."
             )
         data = data or ("mnist" if there else "digits")
         folder = there[0] if there and data == "mnist" else folder

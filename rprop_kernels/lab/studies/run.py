@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,7 +59,20 @@ def _by_name(name: str, settings: Settings, folder: Path) -> float:
     """For other processes: a study is found by its name, so that nothing but settings is sent."""
     from .table import STUDIES
 
+    _end_with_parent(os.getppid())
     return do_run(STUDIES[name], settings, folder)
+
+
+@cache
+def _end_with_parent(parent: int) -> None:
+    """A study that is killed leaves no processes behind: each looks every second whether it is an orphan."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def execute(
@@ -102,7 +118,8 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
         assert result is not None
         runs.append((settings, result))
     page = study.page(runs)
-    page = replace(page, statements=[*page.statements, *options.notes()])
+    findings = page.findings if options.own_data else []
+    page = replace(page, statements=[*page.statements, *findings, *options.notes()])
     write(study, options, page, runs, folder)
     return page
 

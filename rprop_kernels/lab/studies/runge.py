@@ -116,15 +116,11 @@ def _page_fit(runs: Runs) -> Page:
         [Table("Runge function", ["model", "test MSE", "test R2", "seconds", "note"], rows)],
         [
             "1/(1 + 25 x^2) at 1000 points of [-1, 1] (the report does not say how many) with noise N(0, "
-            "0.1), x and y "
-            "standardised, a fifth for the test; Adam with 5e-3, the Rprop rules with first steps of 0.01, "
-            "full batch. "
-            "Noise alone allows an R2 of about 0.87.",
+            "0.1), x and y standardised, a fifth for the test; Adam with 5e-3, the Rprop rules with first "
+            "steps of 0.01, full batch. Noise alone allows an R2 of about 0.89.",
             "The report prints no figures for this, only that the 1x50 network underfits badly, that 2x100 "
-            "is a little "
-            "below OLS, and in a caption that it is 50 times better: it contradicts itself. Its 2x100 "
-            "network took "
-            "4.58 s for 1000 epochs, OLS 0.0011 s.",
+            "is a little below OLS, and in a caption that it is 50 times better: it contradicts itself. "
+            "Its 2x100 network took 4.58 s for 1000 epochs, OLS 0.0011 s.",
         ],
         {
             "fit.png": pictures.lines(
@@ -186,11 +182,10 @@ def _page_time(runs: Runs) -> Page:
             )
         ],
         [
-            f"{epochs} full-batch epochs of a 2x100 sigmoid network on 800 samples, one run at a time on one "
-            f"core, "
-            f"mean and standard deviation of {count}. Between schedulers only the step differs: compare the "
-            f"ratios, "
-            "since the report's machine, number of samples and precision are unknown (ours is float32).",
+            f"{epochs} full-batch epochs of a 2x100 sigmoid network on 800 samples, one run at a time on "
+            f"one core, mean and standard deviation of {count}. Between schedulers only the step differs: "
+            "compare the ratios, since the report's machine, number of samples and precision are unknown "
+            "(ours is float32).",
             "torch.optim.Rprop works on the same vector as the others, shared with NumPy.",
         ],
         {
@@ -241,10 +236,9 @@ def _page_grid(runs: Runs) -> Page:
         [Table("Test R2 by epochs", ["scheduler, learning rate", *map(str, marks)], rows)],
         [
             "Each row is one training, read off at those epochs (the report trained anew for each); 2x100 "
-            "sigmoid, "
-            "full batch. The report shows its grids as pictures only: RMSProp and Adam good from 250 epochs, "
-            "plain SGD "
-            "only with more. For the Rprop rules the learning rate is merely the first step.",
+            "sigmoid, full batch. The report shows its grids as pictures only: RMSProp and Adam good from "
+            "250 epochs, plain SGD only with more. For the Rprop rules the learning rate is merely the "
+            "first step.",
         ],
         {
             "grid.png": pictures.heat_maps(
@@ -362,14 +356,11 @@ def _page_sklearn(runs: Runs) -> Page:
             )
         ],
         [
-            "2x100 tanh, Adam with 1e-3 and batches of 200 as scikit-learn's MLPRegressor (its own stopping, "
-            "at most "
-            "200 epochs), the Rprop rules on the full batch; at most 1000 epochs, a small L2; float32 on "
-            "both sides, "
-            "one core, one run at a time.",
+            "2x100 tanh, Adam with 1e-3 and batches of 200 as scikit-learn's MLPRegressor (its own "
+            "stopping, at most 200 epochs), the Rprop rules on the full batch; at most 1000 epochs, a "
+            "small L2; float32 on both sides, one core, one run at a time.",
             "Without the noise: with N(0, 0.1) no model could reach the report's R2 of 0.9995, so its "
-            "comparison must "
-            "have been made without it.",
+            "comparison must have been made without it.",
         ],
         {
             "time.png": pictures.bars(
@@ -432,12 +423,8 @@ def _page_penalty(runs: Runs) -> Page:
         [Table("Test R2 with a penalty", ["penalty, lambda", *names], rows)],
         [
             "2x100 sigmoid, full batch, 1000 epochs; E += lambda * sum |w| or lambda * sum w^2 over the "
-            "weights, not "
-            "the biases. The report shows a sharp limit at lambda 1e-3, and learning rates up to 5e-5 as the "
-            "good "
-            "ones, for an unnamed scheduler. The limit in lambda is ours too; that large learning rates were "
-            "bad is "
-            "not so with Adam.",
+            "weights, not the biases. The report shows a sharp limit at lambda 1e-3, and learning rates up "
+            "to 5e-5 as the good ones, for an unnamed scheduler.",
         ],
         {
             "grid.png": pictures.heat_maps(
@@ -512,10 +499,7 @@ def _page_mnist(runs: Runs) -> Page:
         ],
         [
             f"784-128-64-10, leaky ReLU, softmax, 0.001, {settings['epochs']} epochs; pixels in 0..1. The "
-            f"report does "
-            "not name its batch; ours is the full one, which suits the Rprop rules too. Its 0.92 is low for "
-            "this "
-            "network: it was not yet trained, or had few images.",
+            "report does not name its batch; ours is the full one, which suits the Rprop rules too.",
         ],
         {
             "curves.png": pictures.curves(lines, "784-128-64-10, full batch", logarithmic=["Training loss"]),
@@ -576,8 +560,7 @@ def _page_activations(runs: Runs) -> Page:
         ],
         [
             "Every derivative is computed from the function's output; the largest difference from torch's "
-            "automatic one "
-            "is a rounding. The gradients of whole networks are compared in the tests."
+            "automatic one is a rounding. The gradients of whole networks are compared in the tests."
         ],
         {
             "functions.png": pictures.lines(
