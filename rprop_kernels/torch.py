@@ -26,7 +26,7 @@ from torch.optim.rprop import rprop as _torch_rprop
 
 from . import hyperparameters
 from .hyperparameters import Hyperparameters
-from .kernels import choose, load, openmp, why_missing
+from .kernels import choose, load, openmp, torch_check, why_missing
 from .kernels.rules import RULES
 from .kernels.state import CODES
 from .kernels.torch_ import TorchVerdict, state_dtype
@@ -243,7 +243,8 @@ class _Backend:
 
     def _set_up(self, backend: str | None, product: bool) -> None:
         self._backend = choose(backend, BACKENDS)
-        self._native = _native_step(product) if self._backend == "cython" else None
+        native = self._backend == "cython" and torch_check.passes(torch.__version__)
+        self._native = _native_step(product) if native else None
         self._device = None
         self._plain_step = os.environ.get(PLAIN_STEP, "") not in ("", "0")
 

@@ -1,4 +1,4 @@
-"""Libraries that people train with, through their own loops. Run with -m clients, after pip install ".[clients]"."""
+"""Libraries that people train with, through their own loops (extra "clients"; skipped where one is missing)."""
 
 import contextlib
 import copy
@@ -15,7 +15,10 @@ from torch_bits import bits, same  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
 
-pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]  # each library has warnings of its own
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.filterwarnings("ignore"),
+]  # each library has warnings of its own
 
 
 @contextlib.contextmanager
@@ -73,7 +76,9 @@ def test_fastgps() -> None:
         models = []
         for gp in (
             fastgps.FastGPLattice(qmcpy.KernelShiftInvar(d=2, torchify=True), qmcpy.Lattice(2, seed=7)),
-            fastgps.FastGPDigitalNetB2(qmcpy.KernelDigShiftInvar(d=2, torchify=True), qmcpy.DigitalNetB2(2, seed=7)),
+            fastgps.FastGPDigitalNetB2(
+                qmcpy.KernelDigShiftInvar(d=2, torchify=True), qmcpy.DigitalNetB2(2, seed=7)
+            ),
         ):
             x = gp.get_x_next(16)
             gp.add_y_next(torch.sin(3 * x[:, 0]) + x[:, 1] ** 2)

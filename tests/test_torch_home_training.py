@@ -1,4 +1,4 @@
-"""What surrounds an optimizer in training: autograd, checkpoints, schedulers, AMP, hooks, compile, threads."""
+"""What surrounds an optimizer in training: autograd, checkpoints, schedulers, AMP, hooks, compile."""
 
 import copy
 import gc
@@ -77,7 +77,8 @@ def train(net: nn.Module, optimizer: Any, steps: int = 6, dtype: Any = torch.flo
 
 def equal(net: nn.Module, other: nn.Module) -> bool:
     return all(
-        torch.equal(bits(a), bits(b)) for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True)
+        torch.equal(bits(a), bits(b))
+        for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True)
     )
 
 
@@ -169,7 +170,7 @@ def test_a_parameter_becomes_double_or_half(make: Any) -> None:
 
 @pytest.mark.parametrize("make", FOUR)
 def test_a_parameter_of_another_shape_is_an_error(make: Any) -> None:
-    (p, q), optimizer = used(make)
+    (p, _), optimizer = used(make)
     p.data = torch.ones(5, 3)
     p.grad = torch.ones(5, 3)
     with pytest.raises(RuntimeError, match="state of shape"):
@@ -201,7 +202,9 @@ def by_pickle(params: list[Tensor], optimizer: Any) -> tuple[list[Tensor], Any]:
     return pickle.loads(pickle.dumps((params, optimizer)))
 
 
-def through_state_dict(carry: Callable[[Any], Any]) -> Callable[[list[Tensor], Any], tuple[list[Tensor], Any]]:
+def through_state_dict(
+    carry: Callable[[Any], Any],
+) -> Callable[[list[Tensor], Any], tuple[list[Tensor], Any]]:
     def copied(params: list[Tensor], optimizer: Any) -> tuple[list[Tensor], Any]:
         new = [nn.Parameter(p.detach().clone()) for p in params]
         other = type(optimizer)(new)
@@ -219,7 +222,9 @@ def saved(state: Any) -> Any:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, *HALF])
-@pytest.mark.parametrize("way", [by_deepcopy, by_pickle, through_state_dict(copy.deepcopy), through_state_dict(saved)])
+@pytest.mark.parametrize(
+    "way", [by_deepcopy, by_pickle, through_state_dict(copy.deepcopy), through_state_dict(saved)]
+)
 @pytest.mark.parametrize("make", ALL)
 def test_copies_go_on_as_the_original(make: Any, way: Any, dtype: Any) -> None:
     params, optimizer = used(make, dtype, steps=5)
@@ -289,7 +294,11 @@ def test_the_four_read_torchs_checkpoints(make: Any, old: Any, dtype: Any) -> No
 
 @pytest.mark.parametrize("make", FOUR)
 def test_state_of_another_dtype_is_converted(make: Any) -> None:
-    for first, second in ((torch.float32, torch.float64), (torch.float64, torch.float16), (torch.complex64, torch.complex128)):
+    for first, second in (
+        (torch.float32, torch.float64),
+        (torch.float64, torch.float16),
+        (torch.complex64, torch.complex128),
+    ):
         params, optimizer = used(make, first, steps=4)
         new = [nn.Parameter(p.detach().to(second)) for p in params]
         loaded = make(new)
@@ -467,17 +476,20 @@ def test_schedulers(scheduler: str) -> None:
                 for i in range(6):
                     forward(params, optimizer, range(i, i + 1))
                     lrs.step()
-            assert len(caught) == 1 and "lr was changed" in str(caught[0].message), [str(c.message) for c in caught]
+            assert len(caught) == 1 and "lr was changed" in str(caught[0].message), [
+                str(c.message) for c in caught
+            ]
             assert "step_sizes" in str(caught[0].message)
 
 
 def test_reduce_on_plateau_and_weight_averaging() -> None:
-    x, y = data()
     nets = []
     for make in (ours.Rprop, torch.optim.Rprop):
         net = small_net()
         optimizer = make(net.parameters())
-        averaged = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9))
+        averaged = torch.optim.swa_utils.AveragedModel(
+            net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
+        )
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
         for _ in range(6):
             train(net, optimizer, 1)
@@ -578,7 +590,9 @@ def test_compiled_step(make: Any, dtype: Any) -> None:
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # torch's
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)  # torch's
 @pytest.mark.parametrize("make", [ours.Rprop, ours.IRpropPlus])
 def test_compiled_training_function(make: Any) -> None:
     x, y = data()
@@ -691,7 +705,9 @@ def test_rows_are_fits_of_their_own() -> None:
         rows = [start[k].to(dtype, copy=True).requires_grad_() for k in range(B)]
         singles = [ours.IRpropPlus([row], lr=0.3) for row in rows]
         for i in range(20):
-            grads, losses = torch.vmap(torch.func.grad_and_value(loss_of_one))(together.detach(), target.to(dtype))
+            grads, losses = torch.vmap(torch.func.grad_and_value(loss_of_one))(
+                together.detach(), target.to(dtype)
+            )
             if i == 9:
                 losses = losses.clone()
                 losses[2] = torch.nan

@@ -1,7 +1,7 @@
 """torch's own optimizer database (torch.testing._internal.common_optimizers), driven with our classes.
 
-The cases are those of torch's test suite for optimizers: inputs and error inputs of Rprop, directions, complex
-numbers, foreach against for-loop, groups, state dictionaries and their hooks, printing, copies.
+The cases are those of torch's test suite for optimizers: inputs and error inputs of Rprop, directions,
+complex numbers, foreach against for-loop, groups, state dictionaries and their hooks, printing, copies.
 """
 
 import copy
@@ -46,7 +46,9 @@ class WithClosure(ours.IRpropPlus):
 
 
 CLASSES = [ours.Rprop, ours.RpropMinus, ours.RpropPlus, ours.IRpropMinus, WithClosure]
-every_class = pytest.mark.parametrize("info", [info_for(c) for c in CLASSES], ids=[c.__name__ for c in CLASSES])
+every_class = pytest.mark.parametrize(
+    "info", [info_for(c) for c in CLASSES], ids=[c.__name__ for c in CLASSES]
+)
 
 
 def every_input(info: Any, skip: tuple[str, ...] = ("differentiable",), dtype: Any = torch.float32) -> Any:
@@ -154,7 +156,10 @@ def test_complex_2d(info: Any) -> None:
     for optim_input in every_input(info, dtype=torch.complex64):
         a = torch.randn(2, dtype=torch.complex64, requires_grad=True)
         real, imag = (part.detach().clone().requires_grad_() for part in (a.real, a.imag))
-        optimizers = info.optim_cls([a], **optim_input.kwargs), info.optim_cls([real, imag], **optim_input.kwargs)
+        optimizers = (
+            info.optim_cls([a], **optim_input.kwargs),
+            info.optim_cls([real, imag], **optim_input.kwargs),
+        )
         for _ in range(3):
             losses = [rosenbrock(a).abs(), rosenbrock(torch.complex(real, imag)).abs()]
             for optimizer, loss in zip(optimizers, losses, strict=True):
@@ -171,7 +176,9 @@ def test_foreach_matches_forloop_and_torch(dtype: Any) -> None:
         for make, foreach in ((ours.Rprop, True), (ours.Rprop, False), (torch.optim.Rprop, False)):
             torch.manual_seed(1)
             sigmoid = torch.nn.Sigmoid
-            net = torch.nn.Sequential(torch.nn.Linear(2, 3), sigmoid(), torch.nn.Linear(3, 1), sigmoid()).to(dtype)
+            net = torch.nn.Sequential(torch.nn.Linear(2, 3), sigmoid(), torch.nn.Linear(3, 1), sigmoid()).to(
+                dtype
+            )
             empty = torch.empty((), dtype=dtype, requires_grad=True)
             with torch.no_grad():
                 empty.fill_(1.0)
@@ -199,7 +206,9 @@ def test_default_dtype(default: Any) -> None:
         p.grad = torch.ones_like(p)
         optimizer = ours.Rprop([p])
         optimizer.step()
-        assert optimizer.state[p]["step"].dtype == (torch.float64 if default == torch.float64 else torch.float32)
+        assert optimizer.state[p]["step"].dtype == (
+            torch.float64 if default == torch.float64 else torch.float32
+        )
     finally:
         torch.set_default_dtype(before)
 
@@ -209,7 +218,9 @@ def test_unknown_options_of_groups_are_kept(info: Any) -> None:
     for optim_input in every_input(info):
         w, b = Parameter(torch.randn(10, 5)), Parameter(torch.randn(10))
         kwargs = optim_input.kwargs
-        optimizer = info.optim_cls([{"params": [w], **kwargs}, {"params": [b], **kwargs, "weight_decay": 0.0}])
+        optimizer = info.optim_cls(
+            [{"params": [w], **kwargs}, {"params": [b], **kwargs, "weight_decay": 0.0}]
+        )
         closure = closure_for(optimizer, w, b, torch.randn(5))
         before = closure().item()
         for _ in range(20):
@@ -386,7 +397,9 @@ def test_printing_and_public_attributes(info: Any) -> None:
         optimizer = info.optim_cls([p], **optim_input.kwargs)
         assert re.match(rf"{info.optim_cls.__name__} \(\nParameter Group 0\n", repr(optimizer))
         optimizer.step()
-        public = [{k for k in o.__dict__ if not k.startswith("_")} for o in (optimizer, copy.deepcopy(optimizer))]
+        public = [
+            {k for k in o.__dict__ if not k.startswith("_")} for o in (optimizer, copy.deepcopy(optimizer))
+        ]
         assert public[0] == public[1]
         assert all(len(state) for state in optimizer.state.values())
 
@@ -408,4 +421,6 @@ def test_differentiable() -> None:
         "step_size": torch.rand(5, dtype=torch.float64, requires_grad=True),
     }
     p, grad = (torch.rand(5, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(lambda p, g, *s: through(p, g, dict(zip(state, s, strict=True))), (p, grad, *state.values()))
+    assert torch.autograd.gradcheck(
+        lambda p, g, *s: through(p, g, dict(zip(state, s, strict=True))), (p, grad, *state.values())
+    )

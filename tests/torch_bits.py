@@ -73,20 +73,25 @@ LAYOUTS: dict[str, Layout] = {
     "in a row": lambda x: torch.stack([x, x + 1], -1)[..., 0],
 }
 SHAPES = ((), (0,), (1,), (5,), (3, 4), (1, 6), (4, 0, 2), (2, 3, 5), (2, 3, 4, 2), (70,), (9, 33))
-GRAD_SHAPE: dict[str, Layout] = {**LAYOUTS, "expanded": lambda x: x.flatten()[:1].expand(x.numel()).reshape(x.shape)}
+GRAD_SHAPE: dict[str, Layout] = {
+    **LAYOUTS,
+    "expanded": lambda x: x.flatten()[:1].expand(x.numel()).reshape(x.shape),
+}
 
 
 # --------------------------------------------------------------------------------------- random problems
 
 
 def values(rng: random.Random, shape: tuple[int, ...], dtype: torch.dtype, nasty: bool = True) -> Tensor:
-    """Gradients: of one sign, of another, tiny enough to underflow, huge, zeros of both signs, NaN, infinite."""
+    """Gradients of both signs: ordinary, tiny enough to underflow, huge, both zeros, NaN, infinite."""
     generator = torch.Generator().manual_seed(rng.getrandbits(32))
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     if nasty:
         scale = rng.choice((1.0, 1.0, 1e-4, 1e-8, 1e-23, 1e-40, 1e4, 1e30))
         x = x * scale
-        odd = torch.tensor([0.0, -0.0, torch.nan, torch.inf, -torch.inf, 1e-45, 6e-8, 6e4], dtype=torch.float64)
+        odd = torch.tensor(
+            [0.0, -0.0, torch.nan, torch.inf, -torch.inf, 1e-45, 6e-8, 6e4], dtype=torch.float64
+        )
         picked = odd[torch.randint(len(odd), shape, generator=generator)]
         x = torch.where(torch.rand(shape, generator=generator) < 0.15, picked, x)
     if dtype.is_complex:
