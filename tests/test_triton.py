@@ -219,13 +219,13 @@ def test_every_verdict_and_size_equals_the_torch_backend(variant, dtype):
 
 @pytest.mark.parametrize("maximize", [False, True])
 def test_zeros_of_both_signs_and_the_least_step(maximize):
-    """A weight of -0.0 stays what it is where nothing moves; a step size never falls below what can be kept."""
+    """A weight of -0.0 stays -0.0 where nothing moves; no step size falls below what can be kept."""
     for dtype in (torch.float32, torch.float64):
         code = state.CODES[name_of(dtype)]
         still = [(w, g, 0.01 * code.shift) for w in (0.0, -0.0) for g in (0.0, -0.0, float("nan"))]
         flips = [(w, g, -g * code.least) for w in (0.0, 1.0) for g in (1.0, -1.0)]
         flips += [(w, g, g * code.least) for w in (0.0, 1.0) for g in (1.0, -1.0)]
-        w, g, move = torch.tensor(still + flips, dtype=torch.float64, device=DEVICE).to(dtype).T.clone()
+        w, g, move = torch.tensor(still + flips, dtype=torch.float64, device=DEVICE).to(dtype).T.contiguous()
         for variant in FOUR:
             hyper = Hyperparameters(0.5, 1.2, 0.0, 10.0)
             ours, theirs = ([w.clone(), move.clone()] for _ in "ab")
