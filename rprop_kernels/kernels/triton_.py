@@ -487,6 +487,12 @@ class Launcher:
             False, with nothing touched, where parameters overlap, were made in inference mode, or a graph is
             captured before a step was made outside it.
         """
+        try:
+            return self._launch_all(rule)
+        finally:
+            self.begin()  # keep nobody's tensors alive
+
+    def _launch_all(self, rule: int) -> bool:
         tables = []
         if not self._known() and not self._apart():
             return False
