@@ -112,7 +112,7 @@ class Study:
     Attributes:
         name: what the command line calls it; its first letter is that of the report.
         line: what it is, in a line.
-        minutes: expected for the whole of it on one core of 2024; ``quick_seconds`` for ``--quick``.
+        minutes: expected for the whole of it on the report's data, on one core.
         plan: the settings of every run.
         work: does one run; a training that diverges is a result. May write files that begin with its path.
         page: from the finished runs, in the order of the plan.

@@ -411,12 +411,12 @@ STUDIES: Final = (
     _study(
         "c-architecture",
         "one to four hidden layers of 50 to 1600 units",
-        900,
+        1700,
         _plan_architecture,
         _page_architecture,
     ),
-    _study("c-stopping", "early stopping and plateau", 400, _plan_stopping, _page_stopping),
+    _study("c-stopping", "early stopping and plateau", 350, _plan_stopping, _page_stopping),
     _study(
-        "c-augmentation", "zoom, rotation, blur, black squares", 60, _plan_augmentation, _page_augmentation
+        "c-augmentation", "zoom, rotation, blur, black squares", 25, _plan_augmentation, _page_augmentation
     ),
 )

@@ -118,7 +118,7 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
         assert result is not None
         runs.append((settings, result))
     page = study.page(runs)
-    findings = page.findings if options.own_data else []
+    findings = [f"Seen in the whole study: {line}" for line in page.findings if options.own_data]
     page = replace(page, statements=[*page.statements, *findings, *options.notes()])
     write(study, options, page, runs, folder)
     return page

@@ -591,23 +591,23 @@ STUDIES: Final = (
         _page_fit,
     ),
     Study(
-        "d-time", "time of 500 epochs by scheduler, mean of 50", 12, _plan_time, _work, _page_time, alone=True
+        "d-time", "time of 500 epochs by scheduler, mean of 50", 10, _plan_time, _work, _page_time, alone=True
     ),
-    Study("d-grid", "learning rates by epochs for every scheduler", 8, _plan_grid, _work, _page_grid),
+    Study("d-grid", "learning rates by epochs for every scheduler", 12, _plan_grid, _work, _page_grid),
     Study(
         "d-sklearn",
         "own network against scikit-learn's MLPRegressor",
-        5,
+        4,
         _plan_sklearn,
         _work_sklearn,
         _page_sklearn,
         alone=True,
     ),
-    Study("d-penalty", "L1 and L2 by learning rate", 5, _plan_penalty, _work, _page_penalty),
+    Study("d-penalty", "L1 and L2 by learning rate", 6, _plan_penalty, _work, _page_penalty),
     Study(
         "d-mnist",
         "MNIST, 128-64 leaky ReLU, 1000 epochs, confusion matrix",
-        60,
+        130,
         _plan_mnist,
         _work,
         _page_mnist,

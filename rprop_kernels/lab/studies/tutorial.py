@@ -243,7 +243,7 @@ STUDIES: Final = (
     Study(
         "b-optimizers",
         "SGD, Adam, RMSProp and the Rprop rules, 784-128-10, 5 epochs",
-        6,
+        35,
         _plan_optimizers,
         _work,
         _page_optimizers,
@@ -252,7 +252,7 @@ STUDIES: Final = (
     Study(
         "b-architectures",
         "1-3 hidden layers by 64, 128, 256 neurons",
-        12,
+        60,
         _plan_architectures,
         _work,
         _page_architectures,
