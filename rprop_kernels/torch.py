@@ -1033,7 +1033,10 @@ class IRpropPlus(_FourRules):
             if type(loss) is float:
                 return loss
             if type(loss) is Tensor and loss.dim() == 0 and loss.is_cpu and loss.is_floating_point():
-                return loss.item()
+                try:
+                    return loss.item()
+                except RuntimeError:  # under vmap there is no number yet; see below
+                    pass
         if not isinstance(loss, Tensor):
             if getattr(loss, "shape", ()) != ():
                 loss = torch.as_tensor(loss)
