@@ -217,7 +217,7 @@ def _vector(value: Any, shape: tuple[int, ...]) -> Array:
     if array.shape != shape and not array.size == math.prod(shape) == 1:
         raise ValueError(f"the gradient has shape {array.shape}, x has shape {shape}: return one of x's "
                          "shape")
-    return array.astype(float).reshape(shape)
+    return array.astype(float, copy=False).reshape(shape)
 
 
 def _array(value: Any) -> Array:

@@ -118,9 +118,10 @@ def test_a_gradient_may_not_share_memory_with_a_parameter(count, backend):
 
 
 def test_gradients_may_share_memory_with_each_other(backend):
-    params, g = [np.zeros(4), np.zeros(4)], np.ones(6)
-    RpropMinus(params, backend=backend).step([g[:4], g[2:]])
-    assert [w.tolist() for w in params] == [[-0.01] * 4] * 2
+    params, g = [np.zeros(4), np.zeros(4), np.zeros(4)], np.ones(6)
+    RpropMinus(params, backend=backend).step([g[:4], g[2:], g[:4]])
+    check(params, [g[:4], g[2:], g[:4]])
+    assert [w.tolist() for w in params] == [[-0.01] * 4] * 3
 
 
 def test_a_parameter_made_read_only_later_is_refused(backend):

@@ -242,12 +242,12 @@ def test_frozen_weights_stay_and_the_others_do_as_without(backend):
 
 
 def test_frozen_weights_in_a_list_and_at_a_bound(backend):
-    first, second = np.array([1.0, 0.0]), np.zeros(2)
+    first, second = np.array([1.0, 1.0, 0.0]), np.zeros(2)
     optimizer = RpropMinus([first, second], lr=0.5, bounds=((0.0, None), (1.0, None)), backend=backend,
-                           frozen=[[True, False], None])
-    first[0] = 7.0  # the user's business: a frozen weight is not clipped either
-    optimizer.step([np.ones(2), np.ones(2)])
-    assert (first.tolist(), second.tolist()) == ([7.0, 0.0], [-0.5, -0.5])
+                           frozen=[[True, True, False], None])
+    first[:2] = -7.0, 7.0  # the user's business: a frozen weight is not clipped either
+    optimizer.step([np.ones(3), np.ones(2)])
+    assert (first.tolist(), second.tolist()) == ([-7.0, 7.0, 0.0], [-0.5, -0.5])
 
 
 # ---------------------------------------------------------------------------------------------------- losses
@@ -290,6 +290,10 @@ def test_the_kind_of_loss_may_not_change():
     optimizer.step(np.ones((2, 3)), 1.0)
     with pytest.raises(ValueError, match=r"has shape \(2,\), that of the step before \(\)"):
         optimizer.step(np.ones((2, 3)), [1.0, 2.0])
+    optimizer = IRpropPlus(np.zeros((2, 3)))
+    optimizer.step(np.ones((2, 3)), [1.0, 2.0])
+    with pytest.raises(ValueError, match=r"has shape \(\), that of the step before \(2,\)"):
+        optimizer.step(np.ones((2, 3)), 1.0)
 
 
 @pytest.mark.parametrize("maximize", [False, True])
@@ -487,6 +491,18 @@ def test_with_every_rule_a_lost_loss_takes_the_last_moves_back(rule, shape, back
     assert seen_wall
     assert np.shape(search.best_loss) == shape
     assert np.max(np.abs(search.best_x - 0.9)) < 1e-5
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_lost_row_returns_to_the_point_before_whatever_its_gradient(rule, backend):
+    search = AskTell([[1.0, 2.0], [3.0, 4.0]], rule, lr=0.25, backend=backend)
+    first = search.ask()
+    search.tell([1.0, 1.0], np.ones((2, 2)))
+    second = search.ask()
+    search.tell([math.inf, 0.5], np.ones((2, 2)))
+    assert search.ask().tolist() == [first[0].tolist(), (second[1] - 0.3).tolist()]
+    q, step = search.optimizer.signs_and_steps()
+    assert (q.tolist(), step.tolist()) == ([[0, 0], [1, 1]], [[0.125, 0.125], [0.3, 0.3]])
 
 
 def test_rows_keep_a_best_of_their_own_and_maximize_reverses_it():

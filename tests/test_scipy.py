@@ -308,9 +308,11 @@ def test_x0_and_the_callers_gradient_are_not_written_to():
         x[:] = np.nan  # a guest that misbehaves
         return float(np.sum(buffer**2)) / 4, buffer
 
-    result = minimize(fun, x0, jac=True, method=irprop_plus)
+    seen = []
+    result = minimize(fun, x0, jac=True, method=irprop_plus, callback=seen.append)
     np.testing.assert_allclose(result.x, 0, atol=1e-5)
     np.testing.assert_array_equal(result.jac, 2 * result.x)
+    assert np.isfinite(seen).all()
     assert x0.tolist() == [5.0, -5.0]
     frozen = np.ones(2)
     frozen.setflags(write=False)
@@ -443,6 +445,18 @@ def test_a_loss_that_stays_lost_is_reported(rule):
     assert (result.status, result.success, result.nfev) == (3, False, 100)
     assert "NaN or infinite" in result.message and math.isnan(result.fun)
     assert result.x.tolist() == [1.0, 1.0]
+
+
+def test_only_losses_lost_in_a_row_end_the_search():
+    calls = 0
+
+    def fun(x):
+        nonlocal calls
+        calls += 1
+        return (math.nan if calls % 2 == 0 else 1.0 + 1 / calls), np.ones(1)
+
+    result = minimize(fun, [1.0], jac=True, method=irprop_plus, options={"maxiter": 300, "xtol": 0})
+    assert (result.status, result.nfev) == (1, 301)
 
 
 def test_finite_differences_are_not_wasted_on_a_lost_loss():
@@ -580,6 +594,13 @@ def test_a_row_that_stays_lost_is_reported():
         result = minimize_many(fun, np.ones((3, 2)))
     assert result.all_status.tolist() == [3, 0, 0] and result.row == 1 and result.success
     assert math.isnan(result.all_fun[0])
+
+
+def test_a_row_says_why_it_stopped_first():
+    scale = np.array([[1.0], [1e-7]])  # the second row is flat from the start, and is so at the last step too
+    result = minimize_many(lambda x: (np.sum(scale * x**2, axis=1), 2 * scale * x), np.ones((2, 2)), maxiter=5)
+    assert result.all_status.tolist() == [1, 0]
+    assert "maxiter" in result.all_message[0] and "gtol" in result.all_message[1]
 
 
 def test_a_callback_sees_all_rows():
