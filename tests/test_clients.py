@@ -1,4 +1,4 @@
-"""Libraries that people train with, through their own loops (extra "clients"; skipped where one is missing)."""
+"""Libraries that people train with, through their own loops (extra "clients"; else skipped)."""
 
 import contextlib
 import copy
@@ -193,7 +193,7 @@ def trainer(epochs: int = 10, **kwargs: Any) -> Any:
 @pytest.mark.parametrize("manual", [False, True])
 @pytest.mark.parametrize("make", [ours.IRpropPlus, ours.RpropPlus, ours.Rprop])
 def test_lightning(make: Any, manual: bool, tmp_path: Any) -> None:
-    """Automatic optimization: the closure returns the loss. Manual: step(loss=...) through Lightning's wrapper."""
+    """Automatic optimization: the closure returns the loss. Manual: step(loss=...) through its wrapper."""
     pytest.importorskip("lightning", reason="lightning is not installed")
     batches = torch.utils.data.DataLoader(Batches())
     module = lightning_module(make, manual)

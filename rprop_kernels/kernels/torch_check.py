@@ -1,9 +1,9 @@
 """A self-check of the native step on a version of torch that it was never tested with.
 
-The native step reads tensors through DLPack and bumps private counters. Where a new torch means something else
-by them, the wrong answer must not be silent: a few small steps in every dtype and several layouts are compared
-with torch's own operations, once a process, in some milliseconds. Where a bit differs, or anything raises,
-torch's code does the steps.
+The native step reads tensors through DLPack and bumps private counters. Where a new torch means something
+else by them, the wrong answer must not be silent: a few small steps in every dtype and several layouts are
+compared with torch's own operations, once a process, in some milliseconds. Where a bit differs, or anything
+raises, torch's code does the steps.
 """
 
 import functools
@@ -20,7 +20,7 @@ TESTED: Final = frozenset({"2.13.0"})
 
 
 def _problem() -> list[tuple[Tensor, list[Tensor]]]:
-    """Parameters in every dtype and some layouts, and gradients: zero, tiny, NaN, expanded, lazily negated."""
+    """Parameters in every dtype and some layouts; gradients: zero, tiny, NaN, expanded, negated."""
     odd = torch.tensor([1.5, -2.0, 0.0, -0.0, torch.nan, 1e-30, -1e-6, torch.inf])
     steps = [odd, odd.flip(0), -odd]
     made = []
@@ -35,8 +35,8 @@ def _problem() -> list[tuple[Tensor, list[Tensor]]]:
 
 
 def _run(make: Callable[[list[Tensor]], Any]) -> list[Tensor]:
-    """Parameters, states and whether versions moved, after three steps. An optimizer a parameter: one that must not
-    be read natively sends the whole step to torch."""
+    """Parameters, states and whether versions moved, after three steps. An optimizer a parameter: one that
+    must not be read natively sends the whole step to torch."""
     outcome = []
     for start, gradients in _problem():
         p = start.detach().requires_grad_()
@@ -85,8 +85,8 @@ def passes(version: str) -> bool:
     good = all(agrees(*pair) for pair in pairs)
     if not good:
         warnings.warn(
-            f"native steps differ from torch's on torch {version}, with which rprop_kernels was not tested: torch's "
-            "own operations are used instead, slower and right. A newer rprop_kernels may know this version",
+            f"native steps differ from torch's on torch {version}, with which rprop_kernels was not tested: "
+            "torch's own operations are used instead, slower and right. A newer rprop_kernels may know this version",
             RuntimeWarning,
             stacklevel=3,
         )
