@@ -29,7 +29,7 @@ __all__ = ["gp_optimizer"]
 Array: TypeAlias = NDArray[Any]
 Objective: TypeAlias = Callable[..., tuple[float, Array]]
 
-DEFAULTS: Final = {"gtol": 1e-3, "maxiter": 1000}
+DEFAULTS: Final = {"gtol": 1e-3, "ftol": 1e-5, "window": 50, "maxiter": 1000}
 
 
 def gp_optimizer(method: str = "irprop+", **options: Any) -> Callable[..., tuple[Array, float]]:
@@ -42,8 +42,8 @@ def gp_optimizer(method: str = "irprop+", **options: Any) -> Callable[..., tuple
     Args:
         method: ``"rprop-"``, ``"rprop+"``, ``"irprop-"`` or ``"irprop+"``.
         **options: as of :func:`rprop_kernels.scipy.irprop_plus`: ``maxiter``, ``gtol``, ``lr`` and so on. The
-            defaults are the same but for ``gtol=1e-3`` (a log marginal likelihood is seldom worth more
-            digits) and ``maxiter=1000``.
+            defaults are the same but for ``gtol=1e-3``, ``ftol=1e-5`` within ``window=50`` iterations (on a
+            ridge of the likelihood it could creep for hundreds more, for nothing) and ``maxiter=1000``.
 
     Returns:
         A function ``(obj_func, initial_theta, bounds) -> (theta, negative log marginal likelihood)``. It

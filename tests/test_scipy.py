@@ -598,7 +598,8 @@ def test_a_row_that_stays_lost_is_reported():
 
 def test_a_row_says_why_it_stopped_first():
     scale = np.array([[1.0], [1e-7]])  # the second row is flat from the start, and is so at the last step too
-    result = minimize_many(lambda x: (np.sum(scale * x**2, axis=1), 2 * scale * x), np.ones((2, 2)), maxiter=5)
+    result = minimize_many(lambda x: (np.sum(scale * x**2, axis=1), 2 * scale * x), np.ones((2, 2)),
+                           maxiter=5)
     assert result.all_status.tolist() == [1, 0]
     assert "maxiter" in result.all_message[0] and "gtol" in result.all_message[1]
 

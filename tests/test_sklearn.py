@@ -1,4 +1,4 @@
-"""The optimizer of scikit-learn's Gaussian processes: likelihoods, bounds, restarts, copies, its own checks."""
+"""The optimizer of scikit-learn's Gaussian processes: likelihoods, bounds, restarts, copies, its checks."""
 
 import copy
 import math
