@@ -26,7 +26,7 @@ def bfloat16(x: Any) -> np.float32:
     x = np.float32(x)
     if not np.isfinite(x):
         return x
-    mantissa, exponent = math.frexp(float(x))
+    _, exponent = math.frexp(float(x))
     ulp = 2.0 ** (max(exponent, -125) - 8)
     return np.float32(round(float(x) / ulp) * ulp) if x != 0 else x
 
@@ -77,7 +77,7 @@ class Oracle:
         """One step; E is the loss at the current weights."""
         with np.errstate(all="ignore"):
             lost = E is not None and not math.isfinite(E)
-            worse = E is not None and self.E_prev is not None and (E < self.E_prev if self.maximize else E > self.E_prev)
+            worse = E is not None and self.E_prev is not None and (self.E_prev > E if self.maximize else self.E_prev < E)
             for weight, g in zip(self.weights, gradients, strict=True):
                 if self.rule == "irprop+" and lost and self.E_prev is not None:
                     self._return(weight)

@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import rprop_kernels.torch as ours  # noqa: E402
+from rprop_kernels.torch import ways  # noqa: E402
 from rprop_kernels.kernels import torch_check  # noqa: E402
 
 
@@ -83,8 +84,8 @@ def halves(step: Any, rule: int, state: Any, groups: Any, *rest: Any) -> Any:
 
 @pytest.mark.parametrize("harm", [ignores_negation, raises, halves])
 def test_a_version_that_differs_falls_back(monkeypatch: pytest.MonkeyPatch, harm: Any) -> None:
-    make = ours._native_step
-    monkeypatch.setattr(ours, "_native_step", lambda product: Blind(make(product), harm))
+    make = ways.native_step
+    monkeypatch.setattr(ways, "native_step", lambda product: Blind(make(product), harm))
     with pytest.warns(RuntimeWarning, match="was not tested"):
         optimizer = stepped()
     assert optimizer._native is None

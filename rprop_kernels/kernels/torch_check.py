@@ -72,11 +72,12 @@ def passes(version: str) -> bool:
     if version.partition("+")[0] in TESTED:
         return True
     from .. import torch as ours
+    from ..torch import ways
 
     def native(cls: Any) -> Callable[[list[Tensor]], Any]:
         def make(params: list[Tensor]) -> Any:
             optimizer = cls(params, backend="torch")
-            optimizer._native = ours._native_step(cls is ours.Rprop)
+            optimizer._native = ways.native_step(cls is ours.Rprop)
             return optimizer
 
         return make

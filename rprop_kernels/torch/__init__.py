@@ -1,0 +1,15 @@
+"""Rprop for PyTorch: a drop-in for torch.optim.Rprop to the bit, and the four rules of the papers.
+
+A step is one call into native code for all CPU tensors of all groups. What native code must not touch
+(subclasses, lazy negation, dispatch modes, complex numbers, other devices) takes torch's own operations,
+silently and with the same result.
+
+Set ``RPROP_KERNELS_PLAIN_STEP=1`` before an optimizer is made to get torch's own wrapper around every
+step: execution-trace observers set no flag by which their presence could be seen.
+"""
+
+from .dropin import Rprop
+from .four import IRpropMinus, RpropMinus, RpropPlus
+from .irprop_plus import IRpropPlus
+
+__all__ = ["IRpropMinus", "IRpropPlus", "Rprop", "RpropMinus", "RpropPlus"]
