@@ -26,7 +26,7 @@ import secrets
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeAlias
@@ -110,7 +110,7 @@ class _Box:
         code, real = CODES[weight.dtype.name], weight.dtype.type
         self.shift, self.threshold = real(code.shift), real(code.threshold)
         with np.errstate(over="ignore"):
-            self.most = np.maximum((self.upper - self.lower) / 2, real(code.least)) * self.shift
+            self.most = np.maximum((self.upper - self.lower) / real(2), real(code.least)) * self.shift
         if frozen is not None:
             self.lower = np.where(frozen, real(-np.inf), self.lower)
             self.upper = np.where(frozen, real(np.inf), self.upper)
@@ -220,7 +220,7 @@ class _Rprop:
         self._hyper = hyperparameters.check(etas, step_sizes)
         self._lr = hyperparameters.check_lr(lr, self.step_sizes)
         self.maximize = maximize
-        single = isinstance(params, np.ndarray)
+        single = isinstance(params, np.ndarray) or not isinstance(params, Iterable)
         self._weights: list[Array] = [params] if single else list(params)  # type: ignore[list-item]
         if not self._weights:
             raise ValueError("params is empty: pass an array or a sequence of arrays")

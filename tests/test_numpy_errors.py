@@ -26,6 +26,7 @@ def read_only(array):
 
 
 PARAMS = {
+    "number": (1.0, TypeError, r"params\[0\] is a builtins.float, not a numpy.ndarray: pass np.array"),
     "list": ([0.0, 1.0], TypeError, r"params\[0\] is a builtins.float, not a numpy.ndarray: pass np.array"),
     "nested list": ([[0.0, 1.0]], TypeError, r"params\[0\] is a builtins.list, not a numpy.ndarray"),
     "matrix": (np.zeros(2).view(np.recarray), TypeError, r"pass np\.asarray"),

@@ -60,7 +60,7 @@ def stop_at_bounds(weight, low, high):
     if weight.w <= low or weight.w >= high:
         weight.w = low if weight.w <= low else high
         weight.q = 0
-        weight.D = min(weight.D, (high - low) / 2)
+        weight.D = min(weight.D, (high - low) / type(low)(2))
 
 
 @pytest.mark.parametrize("boxed", [False, True], ids=["free", "boxed"])
@@ -153,7 +153,7 @@ def test_what_lies_between_the_elements_is_left_alone(backend):
 
 def test_lists_mix_shapes_and_dtypes(backend):
     arrays = [np.zeros(3, np.float32), np.zeros((2, 2)), np.array(0.0)]
-    optimizer = IRpropMinus(arrays, lr=0.25, backend=backend)
+    optimizer = IRpropMinus(dict(enumerate(arrays)).values(), lr=0.25, backend=backend)
     assert optimizer.params[1] is arrays[1]
     optimizer.step([np.ones(3, np.float32), -np.ones((2, 2)), np.float64(1)])
     assert [a.ravel().tolist() for a in arrays] == [[-0.25] * 3, [0.25] * 4, [-0.25]]
