@@ -72,7 +72,7 @@ def our_torch(name: str, backend: str) -> Callable[[], Any]:
 
         import rprop_kernels.torch as ours
 
-        device = "cuda" if backend == "triton" else "cpu"
+        device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"  # interpreted
 
         def stepper(w0: Any, **settings: Any) -> Any:
             w = torch.nn.Parameter(torch.from_numpy(w0).to(device))
@@ -82,11 +82,7 @@ def our_torch(name: str, backend: str) -> Callable[[], Any]:
                 w.grad = torch.from_numpy(g).to(device)
                 optimizer.step(lambda: loss)
                 state = optimizer.state[w]
-                memory = (
-                    (state["prev"].sign(), state["step_size"])
-                    if name == "Rprop"
-                    else optimizer.signs_and_steps(w)
-                )
+                memory = (state["prev"].sign(), state["step_size"]) if name == "Rprop" else optimizer.signs_and_steps(w)
                 return tuple(x.detach().cpu().numpy() for x in (w, *memory))
 
             return step
@@ -144,9 +140,7 @@ def torch_stepper(torch: Any, make: Callable[..., Any]) -> Any:
 
         def step(g: Any, loss: float) -> Any:
             w.grad = torch.from_numpy(g)
-            optimizer.step(
-                lambda *_: torch.tensor(loss, dtype=torch.float64)
-            )  # torchzero calls closure(backward)
+            optimizer.step(lambda *_: torch.tensor(loss, dtype=torch.float64))  # torchzero calls closure(backward)
             return w.detach().numpy()
 
         return step
@@ -295,9 +289,7 @@ def climin() -> Any:
 
     # No knob for the first step size, it starts at D_min: once that of the golden trace, once its lr.
     traces = [
-        trace_of(
-            make_trace(t.name, t.dtype, first, t.etas, (first, t.step_sizes[1]), t.w0, t.gradients, t.losses)
-        )
+        trace_of(make_trace(t.name, t.dtype, first, t.etas, (first, t.step_sizes[1]), t.w0, t.gradients, t.losses))
         for t in load_traces()
         if "rprop-" in t.rules
         for first in (t.step_sizes[0], t.lr)
@@ -436,9 +428,7 @@ THEIRS = [
         torchzero(False),
         FLOAT32,
     ),
-    Implementation(
-        "optax.rprop", "optax", "Rprop; cites both papers, gives no formula", "irprop-", optax, FLOAT32
-    ),
+    Implementation("optax.rprop", "optax", "Rprop; cites both papers, gives no formula", "irprop-", optax, FLOAT32),
     Implementation(
         "pints.IRPropMin",
         "pints",
@@ -529,13 +519,9 @@ NOT_RUN = {
 
 def row(one: Implementation) -> dict[str, Any]:
     """The result for one implementation."""
-    entries = {
-        name: getattr(one, name) for name in ("name", "package", "claims", "variant", "tolerance", "note")
-    }
+    entries = {name: getattr(one, name) for name in ("name", "package", "claims", "variant", "tolerance", "note")}
     try:
-        entries["version"] = (
-            version(one.package) if one.package != "rprop_kernels" else rprop_kernels.__version__
-        )
+        entries["version"] = version(one.package) if one.package != "rprop_kernels" else rprop_kernels.__version__
         make_stepper, traces = one.make()
     except (ImportError, PackageNotFoundError) as error:
         return {**entries, "missing": f"{type(error).__name__}: {error}"}

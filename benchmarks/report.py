@@ -59,11 +59,15 @@ def machine(data: dict[str, Any], threads: int) -> str:
     brand = cpu.get("brand_raw") or data["machine_info"]["processor"]
     versions = data["machine_info"].get("versions", {})
     known = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"{brand}, {threads} threads, Python {data['machine_info']['python_version']}, {known}; {data['datetime'][:10]}"
+    return (
+        f"{brand}, {threads} threads, Python {data['machine_info']['python_version']}, {known}; {data['datetime'][:10]}"
+    )
 
 
 def speed(medians: Median, facts: dict[str, dict[str, Any]]) -> str:
-    rows = [["work (float32, CPU)", "torch.optim.Rprop", "compiled", "Rprop", "IRpropPlus", "Rprop is", "IRpropPlus is"]]
+    rows = [
+        ["work (float32, CPU)", "torch.optim.Rprop", "compiled", "Rprop", "IRpropPlus", "Rprop is", "IRpropPlus is"]
+    ]
     for work in SHOWN:
         if (work, PEERS[0]) not in medians:
             continue
@@ -97,16 +101,24 @@ def bandwidth(medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict
             name: traffic[name] * n / medians[work, name] / 1e9
             for name in ("in-place scale", "Rprop cython", "IRpropPlus cython")
         }
-        lines.append(
-            [work, *(f"{rate[name]:.1f} GB/s" for name in rate)]
-            + [f"{rate['Rprop cython'] / rate['in-place scale']:.0%}, {rate['IRpropPlus cython'] / rate['in-place scale']:.0%}"]
-        )
+        scale, *ours = rate.values()
+        lines.append([work, *(f"{rate[name]:.1f} GB/s" for name in rate), ", ".join(f"{x / scale:.0%}" for x in ours)])
     return table(lines)
 
 
 def training(medians: Median) -> str:
     names = ("none", "torch for-loop", "torch foreach", "Rprop cython", "IRpropPlus cython", "Adam fused")
-    rows = [["whole training step", "forward and backward", "+ torch.optim.Rprop", "+ foreach", "+ Rprop", "+ IRpropPlus", "+ Adam fused"]]
+    rows = [
+        [
+            "whole training step",
+            "forward and backward",
+            "+ torch.optim.Rprop",
+            "+ foreach",
+            "+ Rprop",
+            "+ IRpropPlus",
+            "+ Adam fused",
+        ]
+    ]
     for group in dict.fromkeys(group for group, _ in medians if group.startswith("training: ")):
         rows.append([group.removeprefix("training: "), *(seconds(medians[group, name]) for name in names)])
     return table(rows)
@@ -121,7 +133,9 @@ def memory(rows: list[dict[str, Any]]) -> str:
     return table(lines)
 
 
-def plots(medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str, Any]], folder: Path, name: str) -> None:
+def plots(
+    medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str, Any]], folder: Path, name: str
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     single = [w for w in facts if facts[w].get("tensors") == 1 and (w, PEERS[0]) in medians]
     single.sort(key=lambda w: facts[w]["weights"])
@@ -129,11 +143,17 @@ def plots(medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str
 
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for contender, colour in COLOURS.items():
-        have = [(facts[w]["weights"], min(medians[w, p] for p in PEERS) / medians[w, contender]) for w in single if (w, contender) in medians]
+        have = [
+            (facts[w]["weights"], min(medians[w, p] for p in PEERS) / medians[w, contender])
+            for w in single
+            if (w, contender) in medians
+        ]
         axes.plot(*zip(*have, strict=True), marker="o", color=colour, label=contender.replace(" cython", ""))
     axes.axhline(1, color=TORCH, linewidth=1)
     axes.text(n[0], 1.08, "torch.optim.Rprop, its faster mode", color=TORCH, fontsize=9)
-    axes.set(xscale="log", yscale="log", xlabel="weights in one tensor", ylabel="times as fast", title="Speed-up by size")
+    axes.set(
+        xscale="log", yscale="log", xlabel="weights in one tensor", ylabel="times as fast", title="Speed-up by size"
+    )
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
     figure.savefig(folder / f"{name}-speedup.png", dpi=150)
@@ -141,23 +161,50 @@ def plots(medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str
     traffic = {row["extra_info"]["contender"]: row["extra_info"].get("bytes_a_weight") for row in rows}
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for contender, colour in {"in-place scale": TORCH, **COLOURS}.items():
-        have = [(facts[w]["weights"], traffic[contender] * facts[w]["weights"] / medians[w, contender] / 1e9) for w in single if (w, contender) in medians]
+        have = [
+            (facts[w]["weights"], traffic[contender] * facts[w]["weights"] / medians[w, contender] / 1e9)
+            for w in single
+            if (w, contender) in medians
+        ]
         style = {"linestyle": "--"} if contender == "in-place scale" else {"marker": "o"}
         axes.plot(*zip(*have, strict=True), color=colour, label=contender.replace(" cython", ""), **style)
-    axes.set(xscale="log", xlabel="weights in one tensor", ylabel="GB/s", title="Memory moved by a step, and the machine's ceiling")
+    axes.set(
+        xscale="log",
+        xlabel="weights in one tensor",
+        ylabel="GB/s",
+        title="Memory moved by a step, and the machine's ceiling",
+    )
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(folder / f"{name}-bandwidth.png", dpi=150)
 
-    many = [w for w in ("13-5-1 net", "MLP 784-128-10", "small transformer", "161 tensors of 64", "ResNet-50") if (w, PEERS[0]) in medians]
+    many = [
+        w
+        for w in ("13-5-1 net", "MLP 784-128-10", "small transformer", "161 tensors of 64", "ResNet-50")
+        if (w, PEERS[0]) in medians
+    ]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    bars = {"torch for-loop": TORCH, "torch foreach": "#AAAAAA", "torch compiled": "#CC79A7", **COLOURS, "Adam fused": "#E69F00"}
+    bars = {
+        "torch for-loop": TORCH,
+        "torch foreach": "#AAAAAA",
+        "torch compiled": "#CC79A7",
+        **COLOURS,
+        "Adam fused": "#E69F00",
+    }
     width = 0.8 / len(bars)
     for i, (contender, colour) in enumerate(bars.items()):
         have = [(x, medians[w, contender]) for x, w in enumerate(many) if (w, contender) in medians]
-        axes.bar([x + (i - len(bars) / 2 + 0.5) * width for x, _ in have], [y * 1e6 for _, y in have], width, color=colour, label=contender.replace(" cython", ""))
-    axes.set_xticks(range(len(many)), [f"{w}\n({facts[w]['tensors']} tensors, {facts[w]['weights']:,})" for w in many], fontsize=7)
+        axes.bar(
+            [x + (i - len(bars) / 2 + 0.5) * width for x, _ in have],
+            [y * 1e6 for _, y in have],
+            width,
+            color=colour,
+            label=contender.replace(" cython", ""),
+        )
+    axes.set_xticks(
+        range(len(many)), [f"{w}\n({facts[w]['tensors']} tensors, {facts[w]['weights']:,})" for w in many], fontsize=7
+    )
     axes.set(yscale="log", ylabel="microseconds a step", title="One step of many tensors")
     axes.grid(alpha=0.3, axis="y")
     axes.legend(frameon=False, fontsize=8, ncols=3)
@@ -175,11 +222,13 @@ def main() -> None:
             START,
             f"Measured on {machine(data, threads)}. Medians, side by side in one run, a fresh gradient at every step.",
             speed(medians, facts),
-            "torch.optim.Rprop is its faster mode (for-loop or foreach) in each row; \"compiled\" is torch.compile of its "
+            'torch.optim.Rprop is its faster mode (for-loop or foreach) in each row; "compiled" is torch.compile of '
+            "its "
             "step, after compilation.",
             backends(medians),
             bandwidth(medians, facts, rows),
-            "Memory moved by a step, as a fraction of what an in-place scale of as many weights moves (Rprop, IRpropPlus).",
+            "Memory moved by a step, as a fraction of what an in-place scale of as many weights "
+            "moves (Rprop, IRpropPlus).",
             memory(rows),
             training(medians),
             f"![Speed-up by size](docs/images/{path.stem}-speedup.png)",

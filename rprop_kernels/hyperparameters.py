@@ -23,8 +23,10 @@ def _pair(name: str, value: object) -> tuple[float, float]:
         first, second = value  # type: ignore[misc]
         return float(first), float(second)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be two numbers, got {value!r}: pass a tuple such as "
-                         f"{'(0.5, 1.2)' if name == 'etas' else '(1e-6, 50.0)'}") from None
+        raise ValueError(
+            f"{name} must be two numbers, got {value!r}: pass a tuple such as "
+            f"{'(0.5, 1.2)' if name == 'etas' else '(1e-6, 50.0)'}"
+        ) from None
 
 
 def check(etas: object, step_sizes: object) -> Hyperparameters:
@@ -39,15 +41,21 @@ def check(etas: object, step_sizes: object) -> Hyperparameters:
     """
     eta_minus, eta_plus = _pair("etas", etas)
     if not (0.0 < eta_minus < 1.0 < eta_plus < math.inf):
-        raise ValueError(f"Invalid eta values: {eta_minus}, {eta_plus}: etas = (eta_minus, eta_plus) "
-                         "must satisfy 0 < eta_minus < 1 < eta_plus (default (0.5, 1.2))")
+        raise ValueError(
+            f"Invalid eta values: {eta_minus}, {eta_plus}: etas = (eta_minus, eta_plus) "
+            "must satisfy 0 < eta_minus < 1 < eta_plus (default (0.5, 1.2))"
+        )
     step_min, step_max = _pair("step_sizes", step_sizes)
     if not (0.0 <= step_min <= step_max):
-        raise ValueError(f"Invalid step sizes: {step_min}, {step_max}: step_sizes = (D_min, D_max) "
-                         "must satisfy 0 <= D_min <= D_max (default (1e-6, 50.0))")
+        raise ValueError(
+            f"Invalid step sizes: {step_min}, {step_max}: step_sizes = (D_min, D_max) "
+            "must satisfy 0 <= D_min <= D_max (default (1e-6, 50.0))"
+        )
     if not (0.0 < step_max <= STEP_LIMIT):
-        raise ValueError(f"Invalid step sizes: {step_min}, {step_max}: step_sizes[1] (D_max) must be above 0 "
-                         f"and at most 2**31 = {STEP_LIMIT:.0f}; larger steps cannot be remembered exactly")
+        raise ValueError(
+            f"Invalid step sizes: {step_min}, {step_max}: step_sizes[1] (D_max) must be above 0 "
+            f"and at most 2**31 = {STEP_LIMIT:.0f}; larger steps cannot be remembered exactly"
+        )
     return Hyperparameters(eta_minus, eta_plus, step_min, step_max)
 
 
@@ -67,6 +75,8 @@ def check_lr(lr: object, step_sizes: tuple[float, float]) -> float:
         raise ValueError(f"lr must be one number, got {lr!r}: pass a float such as 0.01") from None
     low, high = step_sizes
     if not (value > 0.0 and low <= value <= high):
-        raise ValueError(f"Invalid learning rate: {value}: lr is the first step size and must be above 0 and "
-                         f"within step_sizes = ({low}, {high}); change lr or widen step_sizes")
+        raise ValueError(
+            f"Invalid learning rate: {value}: lr is the first step size and must be above 0 and "
+            f"within step_sizes = ({low}, {high}); change lr or widen step_sizes"
+        )
     return value

@@ -77,7 +77,9 @@ class Oracle:
         """One step; E is the loss at the current weights."""
         with np.errstate(all="ignore"):
             lost = E is not None and not math.isfinite(E)
-            worse = E is not None and self.E_prev is not None and (self.E_prev > E if self.maximize else self.E_prev < E)
+            worse = (
+                E is not None and self.E_prev is not None and (self.E_prev > E if self.maximize else self.E_prev < E)
+            )
             for weight, g in zip(self.weights, gradients, strict=True):
                 if self.rule == "irprop+" and lost and self.E_prev is not None:
                     self._return(weight)

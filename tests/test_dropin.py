@@ -30,7 +30,9 @@ def as_bits(t):
     t = t.detach()
     if t.is_complex():
         t = torch.view_as_real(t)
-    raw = t.contiguous().view(-1).view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[t.element_size()])
+    raw = (
+        t.contiguous().view(-1).view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[t.element_size()])
+    )
     return raw.masked_fill(t.contiguous().view(-1).isnan(), -1)
 
 
@@ -150,7 +152,9 @@ def test_the_oracle_agrees_with_torch(dtype, maximize):
     begin = torch.from_numpy(np.concatenate([nasty_values(made), rng.standard_normal(15).astype(made)])).to(dtype)
     p, q = (torch.nn.Parameter(begin.clone()) for _ in "pq")
     ours, theirs = Rprop([p], maximize=maximize), torch.optim.Rprop([q], maximize=maximize)
-    shown = (lambda t: t.detach().float().numpy()) if name in ("bfloat16", "float16") else (lambda t: t.detach().numpy())
+    shown = (
+        (lambda t: t.detach().float().numpy()) if name in ("bfloat16", "float16") else (lambda t: t.detach().numpy())
+    )
     oracle = TorchOracle(shown(begin), name, maximize=maximize)
     for g in gradients(rng, tuple(p.shape), made, 20):
         p.grad = torch.from_numpy(g).to(dtype)
@@ -179,7 +183,11 @@ def test_the_step_is_native():
 
 def test_underflow_is_kept():
     """Quirk 1: a product that underflows never adapts the step; one that does not, does."""
-    for dtype, small, large in ((torch.float32, 1e-25, 1e-21), (torch.float16, 1e-4, 3e-4), (torch.bfloat16, 1e-21, 1e-19)):
+    for dtype, small, large in (
+        (torch.float32, 1e-25, 1e-21),
+        (torch.float16, 1e-4, 3e-4),
+        (torch.bfloat16, 1e-21, 1e-19),
+    ):
         for g, grows in ((small, False), (large, True)):
             p = torch.nn.Parameter(torch.zeros(1, dtype=dtype))
             optimizer = Rprop([p])
@@ -229,7 +237,14 @@ def test_checkpoints_of_a_legacy_int_step():
 
 @pytest.mark.parametrize(
     "options",
-    [{"lr": -1.0}, {"etas": (0.0, 1.2)}, {"etas": (1.0, 1.2)}, {"etas": (0.5, 0.9)}, {"lr": torch.ones(2)}, {"params": []}],
+    [
+        {"lr": -1.0},
+        {"etas": (0.0, 1.2)},
+        {"etas": (1.0, 1.2)},
+        {"etas": (0.5, 0.9)},
+        {"lr": torch.ones(2)},
+        {"params": []},
+    ],
     ids=str,
 )
 def test_torchs_errors(options):
@@ -246,5 +261,5 @@ def test_sparse_gradients_are_refused_in_torchs_words():
     p = torch.nn.Parameter(torch.ones(3))
     p.grad = torch.sparse_coo_tensor([[0]], [1.0], (3,), check_invariants=True)
     for cls in (Rprop, torch.optim.Rprop):
-        with pytest.raises(RuntimeError, match="^Rprop does not support sparse gradients$"):
+        with pytest.raises(RuntimeError, match=r"^Rprop does not support sparse gradients$"):
             cls([p]).step()

@@ -1,4 +1,4 @@
-"""Every backend, instruction set and thread count against the oracle: weights and all state, after every step, as bits."""
+"""Every backend, instruction set and thread count against the oracle: weights and state, after every step, as bits."""
 
 import itertools
 
@@ -17,7 +17,12 @@ LEVELS = cython_.instruction_sets()
 WAYS = [("numpy", None), ("numba", None), *(("cython", level) for level in LEVELS)]
 FOUR = [name for name in VARIANTS if name != "torch"]
 DEFAULT = Hyperparameters(0.5, 1.2, 1e-6, 50.0)
-SETTINGS = [DEFAULT, Hyperparameters(0.5, 1.2, 0.0, 10.0), Hyperparameters(0.9, 1.05, 1e-3, 0.02), Hyperparameters(1e-45, 3e38, 0, 50)]
+SETTINGS = [
+    DEFAULT,
+    Hyperparameters(0.5, 1.2, 0.0, 10.0),
+    Hyperparameters(0.9, 1.05, 1e-3, 0.02),
+    Hyperparameters(1e-45, 3e38, 0, 50),
+]
 LOSSES = [3.0, 2.0, 2.0, 4.0, float("nan"), 3.0, float("inf"), 5.0, 1.0, 2.0, 3.0, -1.0]
 
 

@@ -56,7 +56,9 @@ def test_show_config_names_what_is_in_use(capsys):
     assert facts["versions"]["rprop_kernels"] == rprop_kernels.__version__ in printed
     assert facts["backends"]["cython"] == "in use"
     assert facts["cython"]["instruction set"] in printed and "threads" in facts["cython"]
-    assert {name for name in BACKENDS if facts["backends"][name] in ("in use", "available")} == set(available_backends())
+    assert {name for name in BACKENDS if facts["backends"][name] in ("in use", "available")} == set(
+        available_backends()
+    )
 
 
 def test_a_missing_extension_is_said_at_run_time(monkeypatch, capsys):

@@ -9,8 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import rprop_kernels.torch as ours  # noqa: E402
-from rprop_kernels.torch import ways  # noqa: E402
 from rprop_kernels.kernels import torch_check  # noqa: E402
+from rprop_kernels.torch import ways  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

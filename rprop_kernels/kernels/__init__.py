@@ -24,8 +24,10 @@ def why_missing(name: str) -> str | None:
         try:
             importlib.import_module("rprop_kernels.kernels._native")
         except ImportError as error:
-            return (f"its compiled extension did not load ({error}): install a wheel, or a C compiler and the Python "
-                    "headers, then reinstall with RPROP_KERNELS_REQUIRE_EXTENSION=1 to see the build's error")
+            return (
+                f"its compiled extension did not load ({error}): install a wheel, or a C compiler and the Python "
+                "headers, then reinstall with RPROP_KERNELS_REQUIRE_EXTENSION=1 to see the build's error"
+            )
     elif name == "numba":
         if find_spec("numba") is None:
             return "numba is not installed: pip install 'rprop_kernels[numba]'"

@@ -15,6 +15,7 @@ KERNELS: Final = RULES
 LEVELS: Final = ("baseline", "x86-64-v3", "x86-64-v4")
 LEVEL_VARIABLE: Final = "RPROP_KERNELS_INSTRUCTION_SET"
 
+
 def instruction_sets() -> tuple[str, ...]:
     """Those that this build holds and this machine can run, least first."""
     return LEVELS[: _native.levels()[1] + 1]

@@ -213,7 +213,9 @@ def step(
             batches.setdefault((w.dtype.type, rule), []).append(arrays)
         else:
             for row, said in enumerate(np.asarray(verdict)):
-                batches.setdefault((w.dtype.type, RULES[variant][said]), []).append(tuple(x[row : row + 1] for x in arrays))
+                batches.setdefault((w.dtype.type, RULES[variant][said]), []).append(
+                    tuple(x[row : row + 1] for x in arrays)
+                )
     for (real, rule), jobs in batches.items():
         _run(real, rule, jobs, _numbers(real, hyper, maximize), threads)
     for x, copy in back:

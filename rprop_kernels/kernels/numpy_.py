@@ -126,4 +126,3 @@ def step(
     for w, g, state in zip(weights, gradients, states, strict=True):
         kernel(w, g, state, hyper, maximize, verdict)
     return True
-

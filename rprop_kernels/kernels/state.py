@@ -42,7 +42,7 @@ STEP_LIMIT: Final = 2.0**31
 
 
 def encode(q: NDArray[Any], step: NDArray[Any]) -> NDArray[Any]:
-    """State of weights with sign ``q`` and step size ``step`` (raised to LEAST); float32 or float64, of ``step``'s dtype."""
+    """State of weights with sign ``q`` and step size ``step`` (raised to LEAST); of ``step``'s dtype."""
     code = CODES[step.dtype.name]
     shift = step.dtype.type(code.shift)
     step = np.maximum(step, step.dtype.type(code.least))

@@ -31,7 +31,9 @@ def _real(x: Tensor) -> Tensor:
 def _one_state_rule(flip: str) -> Callable[[Tensor, Tensor, Tensor, Hyperparameters, bool, TorchVerdict], None]:
     """The rule whose ``on_flip`` is ``flip``, on the state of :mod:`.state`; w and move are INOUT."""
 
-    def kernel(w: Tensor, g: Tensor, move: Tensor, hyper: Hyperparameters, maximize: bool, verdict: TorchVerdict) -> None:
+    def kernel(
+        w: Tensor, g: Tensor, move: Tensor, hyper: Hyperparameters, maximize: bool, verdict: TorchVerdict
+    ) -> None:
         if w.is_complex() and w.is_conj():  # its real view would be of a copy
             raise RuntimeError("a parameter with the conjugate bit set cannot be stepped: call resolve_conj() on it")
         if move.shape != w.shape:

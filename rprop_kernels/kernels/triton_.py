@@ -72,9 +72,7 @@ def _clamp(step, low, high):
 
 
 @triton.jit
-def _one_state(
-    w, g, s, em, ep, low, high, way, verdict, RULE: tl.constexpr, SHIFT: tl.constexpr, LIMIT: tl.constexpr
-):
+def _one_state(w, g, s, em, ep, low, high, way, verdict, RULE: tl.constexpr, SHIFT: tl.constexpr, LIMIT: tl.constexpr):
     """The four rules on the state of state.py: (new weight, new state)."""
     size = tl.abs(s)
     forgot = size > LIMIT
@@ -187,9 +185,7 @@ def _whole_step(
 
 
 @triton.jit
-def _judge(
-    loss, previous, verdicts, n, climbing, CELL: tl.constexpr, REAL: tl.constexpr, BLOCK: tl.constexpr
-):
+def _judge(loss, previous, verdicts, n, climbing, CELL: tl.constexpr, REAL: tl.constexpr, BLOCK: tl.constexpr):
     """verdict.judge of n losses; E_prev is INOUT. What a descending optimizer makes of them goes to
     ``verdicts``, what a climbing one makes ``climbing`` bytes behind."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -535,9 +531,7 @@ class Launcher:
         """Whether every address is that of the step before."""
         tables = self._tables
         return all(
-            (table := tables.get(key)) is not None
-            and table.known == part.rows
-            and table.gradients == part.gradients
+            (table := tables.get(key)) is not None and table.known == part.rows and table.gradients == part.gradients
             for key, part in self._parts.items()
         )
 
@@ -625,11 +619,7 @@ def step(
     """
     launcher = Launcher()
     for w, g, state in zip(weights, gradients, states, strict=True):
-        numbers = (
-            (*hyper, -1.0 if maximize else 1.0)
-            if variant == "torch"
-            else four_numbers(hyper, maximize, w.dtype)
-        )
+        numbers = (*hyper, -1.0 if maximize else 1.0) if variant == "torch" else four_numbers(hyper, maximize, w.dtype)
         if not launcher.add(w, g, state, numbers, verdict):
             return False
     return launcher.launch(KERNELS[variant])

@@ -33,7 +33,7 @@ def _in_dtype(group: dict[str, Any], dtype: torch.dtype) -> Hyperparameters | No
     if not all(abs(x) <= limit for x in values):  # also refuses NaN
         return None
     eta_minus, eta_plus, low, high = (torch.tensor(float(x), dtype=dtype, device="cpu").item() for x in values)
-    if not (0.0 < eta_minus and eta_plus < math.inf and 0.0 <= low <= high < math.inf):
+    if not (eta_minus > 0.0 and eta_plus < math.inf and 0.0 <= low <= high < math.inf):
         return None
     return Hyperparameters(eta_minus, eta_plus, low, high)
 
@@ -225,5 +225,7 @@ class Rprop(Backend, torch.optim.Rprop):
         for counter in steps:
             counter += 1
         return bool(
-            load(self._backend).step("torch", *views, hyper, maximize=group["maximize"], threads=torch.get_num_threads())
+            load(self._backend).step(
+                "torch", *views, hyper, maximize=group["maximize"], threads=torch.get_num_threads()
+            )
         )

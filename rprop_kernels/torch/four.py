@@ -142,7 +142,9 @@ class FourRules(Backend, Optimizer):
     def _update(self, verdict: TorchVerdict | Sequence[TorchVerdict], still: bool = False) -> None:
         """Step every parameter; ``verdict`` on the loss, or one a group. ``still``: all gradients are zero."""
         native = self._native
-        if native is not None and (type(verdict) is int or (isinstance(verdict, Tensor) and plain(verdict, torch.uint8))):
+        if native is not None and (
+            type(verdict) is int or (isinstance(verdict, Tensor) and plain(verdict, torch.uint8))
+        ):
             rules = RULES[self._variant.name]
             rule, rows = (rules[verdict], None) if type(verdict) is int else (rules[BETTER], bytes(verdict.numpy()))
             outcome = native(rule, self.state, self.param_groups, rows, openmp.THRESHOLD)
@@ -347,8 +349,8 @@ class FourRules(Backend, Optimizer):
         if {"prev", "step_size"} <= set(state):
             return {"move": encode(state["prev"], state["step_size"])}
         raise ValueError(
-            f"this is the state of another optimizer: it holds {sorted(state)}, where {type(self).__name__} keeps 'move' "
-            "and torch.optim.Rprop 'prev' and 'step_size'"
+            f"this is the state of another optimizer: it holds {sorted(state)}, where {type(self).__name__} keeps "
+            "'move' and torch.optim.Rprop 'prev' and 'step_size'"
         )
 
 

@@ -179,7 +179,7 @@ class IRpropPlus(FourRules):
                 loss = loss.reshape(())
             if loss.dim() > 1 or loss.numel() == 0:
                 raise ValueError(
-                    f"loss must have shape () or (B,), got {tuple(loss.shape)}: reduce it to one number, or to one a row"
+                    f"loss must have shape () or (B,), got {tuple(loss.shape)}: reduce it to one number, or one a row"
                 )
             if loss.dim() == 1:
                 self._check_rows(loss.numel())
@@ -240,7 +240,7 @@ class IRpropPlus(FourRules):
         return (verdicts if mixed else verdicts[0]), said[0][1]
 
     def _judge_tensor(self, loss: Tensor, previous: Loss | None, ways: list[bool]) -> list[tuple[Any, Any]]:
-        """For each direction the verdict and E_prev, which on a GPU stays where it is: a captured graph carries it on."""
+        """For each direction the verdict and E_prev, which on a GPU stays in its place: a captured graph needs it there."""
         from ..kernels.torch_ import judge as judge_tensor
 
         if previous is not None:

@@ -22,9 +22,7 @@ def first_move(p: Tensor, lr: float) -> Tensor:
     dtype = state_dtype(p.dtype)
     code = CODES["float64" if dtype in (torch.float64, torch.complex128) else "float32"]
     value = max(lr, code.least) * code.shift
-    return torch.full_like(
-        p, complex(value, value) if dtype.is_complex else value, dtype=dtype, requires_grad=False
-    )
+    return torch.full_like(p, complex(value, value) if dtype.is_complex else value, dtype=dtype, requires_grad=False)
 
 
 def in_place(state: dict[str, Any], p: Tensor) -> dict[str, Any]:

@@ -99,9 +99,11 @@ def as_arrays(params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequenc
             return None
     from ..kernels import arrays
 
-    views = [t.detach().numpy() for t in params], [t.detach().numpy() for t in grads], [
-        tuple(t.detach().numpy() for t in state) for state in states
-    ]
+    views = (
+        [t.detach().numpy() for t in params],
+        [t.detach().numpy() for t in grads],
+        [tuple(t.detach().numpy() for t in state) for state in states],
+    )
     try:
         arrays.check([*views[0], *(array for state in views[2] for array in state)])
         arrays.check(views[0], views[1])
