@@ -35,7 +35,7 @@ UP_AND_DOWN = [3.0, 2.0, 4.0, 1.0, 1.0, 5.0, -2.0, -1.0, -1.0, -3.0]
 FLIPS = ("+++-+++-++", "--+---++--", "+-++++-+++")
 ZEROS = ("0+0+-0-+0-", "+00+-+0-n-", "+0-n+0-0++")  # n: -0.0
 RANDOM = ("-+00---0+00+-+0+-++--+++", "0+0+--++-+0-++-0-0+---+0", "-+-0-++-++0+-+-+-+-0+-+-")
-RANDOM_LOSSES = [float(x) for x in "-9 -5 -3 -5 -5 4 -4 -9 7 -1 -1 -4 -2 -2 7 -1 2 -9 -4 -2 1 2 -4 3".split()]
+RANDOM_LOSSES = [-9, -5, -3, -5, -5, 4, -4, -9, 7, -1, -1, -4, -2, -2, 7, -1, 2, -9, -4, -2, 1, 2, -4, 3]
 SCENES = [
     _scene("flips-loss-rises", FLIPS, FALLING[::-1]),
     _scene("flips-loss-falls", FLIPS, FALLING),
@@ -334,7 +334,7 @@ def make_trace(
         "step_sizes": list(step_sizes),
         "w0": w0,
         "gradients": gradients,
-        "losses": list(losses),
+        "losses": [float(loss) for loss in losses],
         "rules": paths,
         "deviations": deviations,
     }

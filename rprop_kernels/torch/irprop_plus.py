@@ -240,7 +240,7 @@ class IRpropPlus(FourRules):
         return (verdicts if mixed else verdicts[0]), said[0][1]
 
     def _judge_tensor(self, loss: Tensor, previous: Loss | None, ways: list[bool]) -> list[tuple[Any, Any]]:
-        """For each direction the verdict and E_prev, which on a GPU stays in its place: a captured graph needs it there."""
+        """For each direction the verdict and E_prev; on a GPU it stays in its place, for captured graphs."""
         from ..kernels.torch_ import judge as judge_tensor
 
         if previous is not None:
