@@ -440,7 +440,13 @@ THEIRS = [
         "its factors are fixed at 0.5 and 1.2",
     ),
     Implementation(
-        "pybop.IRPropPlus", "pybop", 'iRprop+, "weight backtracking"', "irprop+", pybop, FLOAT64, ("float64",)
+        "pybop.IRPropPlus",
+        "pybop",
+        'iRprop+, "includes weight (parameter) backtracking"',
+        "irprop+",
+        pybop,
+        FLOAT64,
+        ("float64",),
     ),
     Implementation(
         "neurolab train_rprop",

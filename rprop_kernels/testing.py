@@ -161,9 +161,7 @@ class Report:
         if self.departure is None:
             return f"{self.claimed}: as published, in all {self.closest[2]} traces{end}"
         name, hits, traces = self.closest
-        found = (
-            " or ".join(self.follows) or f"no rule known here; closest: {name}, in {hits} of {traces} traces"
-        )
+        found = " or ".join(self.follows) or f"no rule known here; closest: {name}, in {hits} of {traces} traces"
         return f"not {self.claimed}: {self.departure}\nfollows: {found}{end}"
 
 
@@ -264,9 +262,7 @@ def _run(make_stepper: MakeStepper, trace: Trace) -> tuple[list[tuple[Array, ...
     real = np.dtype(trace.dtype)
     changed = False
     try:
-        step = make_stepper(
-            np.array(trace.w0, real), lr=trace.lr, etas=trace.etas, step_sizes=trace.step_sizes
-        )
+        step = make_stepper(np.array(trace.w0, real), lr=trace.lr, etas=trace.etas, step_sizes=trace.step_sizes)
         for values, loss in zip(trace.gradients, trace.losses, strict=True):
             gradients = np.array(values, real)
             got = step(gradients, loss)
