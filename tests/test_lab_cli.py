@@ -23,7 +23,7 @@ from rprop_kernels.lab.cli import app  # noqa: E402
 
 DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # for a package that is not installed
-MAIN = [sys.executable, "-c", "from rprop_kernels.lab.cli import main; main()"]
+MAIN = [sys.executable, "-P", "-c", "from rprop_kernels.lab.cli import main; main()"]
 
 
 @pytest.fixture(autouse=True)
@@ -227,7 +227,7 @@ def interrupt(*_: Any, **__: Any) -> Any:
 
 def test_help_needs_no_torch() -> None:
     program = "import sys; from rprop_kernels.lab import cli; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT).returncode == 0
+    assert subprocess.run([sys.executable, "-P", "-c", program], env=ENVIRONMENT).returncode == 0
     assert all(command in lab("--help").output for command in ("train", "test", "compare"))
 
 

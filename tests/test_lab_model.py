@@ -164,7 +164,7 @@ print(caught, about["epoch"])
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 is POSIX")
 def test_kill_9_while_saving_leaves_the_last_good_model(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path)]
+    command = [sys.executable, "-P", "-c", KILLED_WHILE_SAVING, str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert result.returncode == 0, result.stderr

@@ -26,7 +26,7 @@ from rprop_kernels.lab.studies import base, fitting, run  # noqa: E402
 from rprop_kernels.lab.studies.table import STUDIES  # noqa: E402
 
 DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[2] / "shared" / "data"))
-MAIN = [sys.executable, "-c", "from rprop_kernels.lab.cli import main; main()"]
+MAIN = [sys.executable, "-P", "-c", "from rprop_kernels.lab.cli import main; main()"]
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,7 @@ def test_nothing_heavy_is_imported():
         "import sys, rprop_kernels; rprop_kernels.available_backends(); "
         "print([m for m in ('torch', 'numba', 'scipy', 'sklearn', 'triton') if m in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_show_config_names_what_is_in_use(capsys):

@@ -262,7 +262,7 @@ for make in ours.Rprop, ours.RpropMinus, ours.IRpropPlus:
         else: raise AssertionError(make, what)
 print("all refused")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=300)
     assert "all refused" in done.stdout, done
 
 

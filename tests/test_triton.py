@@ -475,7 +475,7 @@ def test_compiled_code_is_exact_and_wide(tmp_path):
         "TRITON_CACHE_DIR": str(tmp_path)
     }
     done = subprocess.run(
-        [sys.executable, "-c", _COMPILE], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-P", "-c", _COMPILE], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
@@ -620,7 +620,7 @@ def test_the_package_does_not_import_triton():
         "p = torch.nn.Parameter(torch.ones(3)); p.grad = torch.ones(3); t.Rprop([p]).step(); "
         "assert 'rprop_kernels.kernels.triton_' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
 def test_without_a_device_the_backend_says_so(monkeypatch):

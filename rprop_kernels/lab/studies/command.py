@@ -183,11 +183,11 @@ def show_page(console: Console, page: Page) -> None:
 
 
 def folders(data_dir: Path | None) -> list[Path]:
-    """Where data may be: what was said, RPROP_LAB_DATA, shared/data beside the repository."""
+    """Where data may be: what was said, RPROP_LAB_DATA, ../shared/data."""
     if data_dir is not None:
         return [data_dir]
     said = os.environ.get("RPROP_LAB_DATA")
-    return [Path(said)] if said else [Path(__file__).parents[4] / "shared" / "data"]
+    return [Path(said)] if said else [Path.cwd().parent / "shared" / "data"]
 
 
 def _images(data: str | None, data_dir: Path | None, quick: bool) -> Settings:
