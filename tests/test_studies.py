@@ -57,9 +57,12 @@ def test_list_shows_every_study_and_its_duration() -> None:
 
 @pytest.mark.parametrize("name", list(STUDIES))
 def test_every_study(name: str) -> None:
-    if STUDIES[name].needs == "proben1" and not (DATA / "proben1").is_dir():
-        pytest.skip(f"no PROBEN1 files in {DATA}")
-    done = quick(name, "--epochs", 3, "--seeds", 1)
+    data: list[object] = []
+    if STUDIES[name].needs == "proben1":
+        if not (DATA / "proben1").is_dir():
+            pytest.skip(f"no PROBEN1 files in {DATA}")
+        data = ["--data-dir", DATA]
+    done = quick(name, "--epochs", 3, "--seeds", 1, *data)
     assert done.exit_code == 0, done.output
     folder = Path(f"runs/study-{name}-quick")
     results = json.loads((folder / "results.json").read_text())
