@@ -24,6 +24,18 @@ cdef extern from "cells.h" nogil:
     float brain_to_float(uint16_t)
     uint16_t float_to_brain(float)
     float bits_float(uint32_t)
+    ctypedef bint flag "_Bool"
+    float masked_float(float, flag)
+    float pick_float(flag, float, float)
+    float joined_float(float, float)
+    float signed_float(float, float)
+    float scaled_float(float, int, flag)
+    double masked_double(int, double, flag)
+    double pick_double(int, flag, double, double)
+    double joined_double(double, double)
+    double signed_double(double, double)
+    double scaled_double(int, double, int, flag)
+    int RPROP_BASELINE_MASKS
 
     ctypedef void inlined "RPROP_INLINE void"
     ctypedef void for_v3 "RPROP_V3 void"
@@ -104,41 +116,56 @@ cdef inline real sign(real x) noexcept nogil:
     else:
         return copysign(1, x) if fabs(x) > 0 else <double>0
 
-cdef inline real one_state(const int rule, const real direction, const real gradient, const real w, real* state,
+cdef inline real masked(const int masks, const real x, const flag keep) noexcept nogil:
+    return masked_float(x, keep) if real is float else masked_double(masks, x, keep)
+
+cdef inline real pick(const int masks, const flag first, const real a, const real b) noexcept nogil:
+    return pick_float(first, a, b) if real is float else pick_double(masks, first, a, b)
+
+cdef inline real joined(const real a, const real b) noexcept nogil:
+    return joined_float(a, b) if real is float else joined_double(a, b)
+
+cdef inline real with_sign(const real x, const real like) noexcept nogil:
+    return signed_float(x, like) if real is float else signed_double(x, like)
+
+cdef inline real scaled(const int masks, const real x, const int exponent, const flag on) noexcept nogil:
+    return scaled_float(x, exponent, on) if real is float else scaled_double(masks, x, exponent, on)
+
+cdef inline real one_state(const int masks, const int rule, const real direction, const real gradient, const real w, real* state,
                            const real eta_minus, const real eta_plus, const real step_min, const real step_max,
-                           const real shift, const real unshift, const real threshold) noexcept nogil:
-    """The four rules on the state of state.py; returns the new weight."""
+                           const int shift, const real threshold) noexcept nogil:
+    """The four rules on the state of state.py, where SHIFT is 2^shift; returns the new weight."""
     cdef real s = state[0]
     cdef real size = magnitude(s)
-    cdef real step = size * unshift if size > threshold else size
-    cdef real last = 0 if size > threshold else s
-    cdef real g = sign(-last) if rule == RETREAT else sign(gradient * direction)
-    cdef real c = g * last                        # sign(g) * q * D_old: its sign is c's, it cannot underflow
-    cdef real factor = eta_minus if c < 0 else <real>1      # one select after the other: nested ones cost more
-    factor = eta_plus if c > 0 else factor
-    cdef real new = step * factor
-    cdef real go = g if rule == MOVE else (<real>0 if c < 0 else g)
+    cdef flag forgot = size > threshold
+    cdef real last = masked(masks, s, not forgot)                         # q * D_old
+    cdef real g = -last if rule == RETREAT else with_sign(gradient, direction)
+    cdef flag moves = magnitude(last if rule == RETREAT else gradient) > 0           # not 0, not NaN
+    cdef real c = masked(masks, with_sign(last, g), moves)                # sign(g) * q * D_old: no product, no underflow
+    cdef flag flipped = c < 0
+    cdef flag stayed = c > 0
+    cdef real new = scaled(masks, size, -shift, forgot) * pick(masks, stayed, eta_plus, pick(masks, flipped, eta_minus, 1))
     new = step_min if new < step_min else new
     new = step_max if new > step_max else new
-    cdef real move = go * new
-    state[0] = new * shift if go == 0 else move
+    cdef real move = masked(masks, with_sign(new, g), moves)
+    move = move if rule == MOVE else masked(masks, move, not flipped)
+    state[0] = joined(move, masked(masks, scaled(masks, new, shift, True), <flag>(move == 0)))
     if rule == UNDO or rule == RETREAT:
-        move = -s if c < 0 else move
+        move = joined(move, masked(masks, -s, flipped))
     return w - move
 
-cdef inline real torch_factor(const real product, const real eta_minus, const real eta_plus,
+cdef inline real torch_factor(const int masks, const real product, const real eta_minus, const real eta_plus,
                               const real tiny) noexcept nogil:
     """What the step size is multiplied by; ``tiny`` is the largest product that the dtype rounds to 0."""
-    cdef real factor = eta_minus if product < -tiny else <real>1
-    return eta_plus if product > tiny else factor
+    return pick(masks, <flag>(product > tiny), eta_plus, pick(masks, <flag>(product < -tiny), eta_minus, <real>1))
 
 cdef inline real torch_clamp(const real step, const real step_min, const real step_max) noexcept nogil:
     cdef real raised = step_min if step < step_min else step
     return step_max if raised > step_max else raised
 
-cdef inline real torch_keep(const real gradient, const real factor, const real eta_minus) noexcept nogil:
+cdef inline real torch_keep(const int masks, const real gradient, const real factor, const real eta_minus) noexcept nogil:
     """The gradient to move by and to remember; torch asks the factor, not the sign, whether it flipped."""
-    return <real>0 if factor == eta_minus else gradient
+    return masked(masks, gradient, <flag>(factor != eta_minus))
 
 
 # ---------------------------------------------------------------------------------------------- loops
@@ -167,7 +194,7 @@ cdef inline inlined narrow(cell* at, float x) noexcept nogil:
     else:
         at[0] = x
 
-cdef inline inlined four_loop(const int rule, cell* w, const cell* g, void* state, Py_ssize_t n,
+cdef inline inlined four_loop(const int masks, const int rule, cell* w, const cell* g, void* state, Py_ssize_t n,
                               const Numbers* k) noexcept nogil:
     """The rules of the four classes; w INOUT, g IN, state INOUT (double for double, else float)."""
     cdef Py_ssize_t i
@@ -175,19 +202,19 @@ cdef inline inlined four_loop(const int rule, cell* w, const cell* g, void* stat
     cdef float* slim = <float*>state
     cdef double em = k.eta_minus, ep = k.eta_plus, low = k.step_min, high = k.step_max, way = k.direction
     cdef float emf = <float>em, epf = <float>ep, lowf = <float>low, highf = <float>high, wayf = <float>way
-    cdef double up = 2.0 ** 768, down = 2.0 ** -768, limit = 2.0 ** 256, least = 2.0 ** -255
-    cdef float upf = <float>2.0 ** 96, downf = <float>2.0 ** -96, limitf = <float>2.0 ** 32, leastf = <float>2.0 ** -63
+    cdef double limit = 2.0 ** 256, least = 2.0 ** -255
+    cdef float limitf = <float>2.0 ** 32, leastf = <float>2.0 ** -63
     if cell is double:
         low = least if low < least else low
         for i in range(n):
-            w[i] = one_state[double](rule, way, g[i], w[i], &wide[i], em, ep, low, high, up, down, limit)
+            w[i] = one_state[double](masks, rule, way, g[i], w[i], &wide[i], em, ep, low, high, 768, limit)
     else:
         lowf = leastf if lowf < leastf else lowf
         for i in range(n):
-            narrow(&w[i], one_state[float](rule, wayf, widen(&g[i]), widen(&w[i]), &slim[i],
-                                           emf, epf, lowf, highf, upf, downf, limitf))
+            narrow(&w[i], one_state[float](masks, rule, wayf, widen(&g[i]), widen(&w[i]), &slim[i],
+                                           emf, epf, lowf, highf, 96, limitf))
 
-cdef inline inlined torch_loop(cell* w, const cell* g, cell* prev, cell* step_size, Py_ssize_t n,
+cdef inline inlined torch_loop(const int masks, cell* w, const cell* g, cell* prev, cell* step_size, Py_ssize_t n,
                                const Numbers* k) noexcept nogil:
     """torch.optim.Rprop; w, prev, step_size INOUT, g IN. The numbers are already rounded to the cell's type."""
     cdef Py_ssize_t i
@@ -201,49 +228,49 @@ cdef inline inlined torch_loop(cell* w, const cell* g, cell* prev, cell* step_si
         tiny = bits_float(0x00010000) / 2  # 2^-134, likewise
     if cell is double:
         for i in range(n):
-            gradient = g[i] * way
-            factor = torch_factor[double](gradient * prev[i], em, ep, 0)
+            gradient = with_sign(g[i], way)
+            factor = torch_factor[double](masks, gradient * prev[i], em, ep, 0)
             step = torch_clamp[double](step_size[i] * factor, low, high)
-            gradient = torch_keep[double](gradient, factor, em)
+            gradient = torch_keep[double](masks, gradient, factor, em)
             step_size[i] = step
             prev[i] = gradient
             w[i] = w[i] - sign[double](gradient) * step
     else:
         for i in range(n):
-            gradientf = widen(&g[i]) * wayf
-            factorf = torch_factor[float](gradientf * widen(&prev[i]), emf, epf, tiny)
+            gradientf = with_sign(widen(&g[i]), wayf)
+            factorf = torch_factor[float](masks, gradientf * widen(&prev[i]), emf, epf, tiny)
             stepf = torch_clamp[float](widen(&step_size[i]) * factorf, lowf, highf)
-            gradientf = torch_keep[float](gradientf, factorf, emf)
+            gradientf = torch_keep[float](masks, gradientf, factorf, emf)
             narrow(&step_size[i], stepf)
             stepf = widen(&step_size[i])
             narrow(&prev[i], gradientf)
             narrow(&w[i], widen(&w[i]) - sign[float](gradientf) * stepf)
 
-cdef inline inlined any_rule(int rule, cell* w, const char* gradient, char* a, char* b, Py_ssize_t n,
+cdef inline inlined any_rule(const int masks, int rule, cell* w, const char* gradient, char* a, char* b, Py_ssize_t n,
                              const Numbers* k) noexcept nogil:
     """Choose the loop outside it, so that in each one the rule is a constant."""
     cdef const cell* g = <const cell*>gradient
     if rule == MOVE:
-        four_loop(MOVE, w, g, a, n, k)
+        four_loop(masks, MOVE, w, g, a, n, k)
     elif rule == STAY:
-        four_loop(STAY, w, g, a, n, k)
+        four_loop(masks, STAY, w, g, a, n, k)
     elif rule == UNDO:
-        four_loop(UNDO, w, g, a, n, k)
+        four_loop(masks, UNDO, w, g, a, n, k)
     elif rule == RETREAT:
-        four_loop(RETREAT, w, g, a, n, k)
+        four_loop(masks, RETREAT, w, g, a, n, k)
     else:
-        torch_loop(w, g, <cell*>a, <cell*>b, n, k)
+        torch_loop(masks, w, g, <cell*>a, <cell*>b, n, k)
 
 # One function an instruction set: chosen at run time, and each can be forced in tests.
 
 cdef void run_baseline(int rule, cell* w, const char* g, char* a, char* b, Py_ssize_t n, const Numbers* k) noexcept nogil:
-    any_rule(rule, w, g, a, b, n, k)
+    any_rule(RPROP_BASELINE_MASKS, rule, w, g, a, b, n, k)
 
 cdef for_v3 run_v3(int rule, cell* w, const char* g, char* a, char* b, Py_ssize_t n, const Numbers* k) noexcept nogil:
-    any_rule(rule, w, g, a, b, n, k)
+    any_rule(1, rule, w, g, a, b, n, k)
 
 cdef for_v4 run_v4(int rule, cell* w, const char* g, char* a, char* b, Py_ssize_t n, const Numbers* k) noexcept nogil:
-    any_rule(rule, w, g, a, b, n, k)
+    any_rule(1, rule, w, g, a, b, n, k)
 
 ctypedef void (*kernel)(int, void*, const char*, char*, char*, Py_ssize_t, const Numbers*) noexcept nogil
 
