@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import sys
 
-from .kernels import BACKENDS, ENVIRONMENT, choose, why_missing
+from .kernels import BACKENDS, ENVIRONMENT, why_missing
 
 
 def _version(package: str) -> str:
@@ -17,8 +17,12 @@ def _version(package: str) -> str:
 def _native_facts() -> dict[str, str]:
     from .kernels import cython_, openmp
 
+    try:
+        used = cython_.instruction_set()
+    except ValueError as error:
+        used = f"none: {error}"
     return {
-        "instruction set": f"{cython_.instruction_set()} (of {', '.join(cython_.instruction_sets())})",
+        "instruction set": f"{used} (of {', '.join(cython_.instruction_sets())})",
         "threads": openmp.describe(),
     }
 
@@ -34,7 +38,8 @@ def show_config(*, display: bool = True) -> dict[str, dict[str, str]]:
     """
     import os
 
-    chosen = os.environ.get(ENVIRONMENT) or choose(None, BACKENDS[:3])
+    asked = os.environ.get(ENVIRONMENT)
+    chosen = asked or next(name for name in BACKENDS if why_missing(name) is None)
     facts = {
         "versions": {
             "rprop_kernels": sys.modules["rprop_kernels"].__version__,
@@ -49,6 +54,8 @@ def show_config(*, display: bool = True) -> dict[str, dict[str, str]]:
             for name in BACKENDS
         },
     }
+    if asked and (asked not in BACKENDS or why_missing(asked) is not None):
+        facts["backends"][f"{ENVIRONMENT}={asked}"] = "cannot be used: optimizers will raise an error"
     if why_missing("cython") is None:
         facts["cython"] = _native_facts()
     if display:

@@ -456,3 +456,19 @@ def test_nobody_is_warned_for_nothing():
 def test_states_decode_as_documented():
     q, step = state.decode(np.array([0.5, -0.25, 0.5 * 2.0**96], np.float32))
     assert q.tolist() == [1, -1, 0] and step.tolist() == [0.5, 0.25, 0.5]
+
+
+def test_what_users_get_wrong_first():
+    p = parameter(1.0)
+    p.grad = torch.ones(1)
+    with pytest.raises(TypeError, match=r"pass a loss by name, step\(loss=\.\.\.\)"):
+        rt.IRpropPlus([p]).step(torch.tensor(1.0))
+    with pytest.raises(TypeError, match=r"Rprop\.step\(\) got an unexpected keyword argument 'loss'"):
+        rt.Rprop([p]).step(loss=1.0)
+    with pytest.raises(TypeError, match="loss must be a number"):
+        rt.IRpropPlus([p]).step(loss=10**400)
+    whole = torch.ones(2, dtype=torch.int64)
+    whole.grad = torch.ones_like(whole)
+    with pytest.raises(TypeError, match=r"torch.int64, which cannot take steps"):
+        rt.IRpropMinus([whole]).step()
+    assert whole.tolist() == [1, 1] and p.item() == 1.0

@@ -8,7 +8,9 @@ import ctypes
 import importlib
 import os
 import sys
+import warnings
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Final
 
@@ -24,6 +26,12 @@ def why_missing(name: str) -> str | None:
         try:
             importlib.import_module("rprop_kernels.kernels._native")
         except ImportError as error:
+            root = Path(__file__).parents[2]
+            if (root / "src" / "_native.pyx").exists():
+                return (
+                    f"{root} is a source checkout without a built extension: run Python from another folder to get the "
+                    "installed package, or build in place with pip install -e ."
+                )
             return (
                 f"its compiled extension did not load ({error}): install a wheel, or a C compiler and the Python "
                 "headers, then reinstall with RPROP_KERNELS_REQUIRE_EXTENSION=1 to see the build's error"
@@ -69,6 +77,9 @@ def choose(backend: str | None, among: tuple[str, ...]) -> str:
         backend: a name, or None.
         among: the backends that the caller can work with.
 
+    Warns:
+        RuntimeWarning: nothing was asked for and the first of ``among`` is missing; with the reason and the remedy.
+
     Raises:
         ValueError: the one asked for is unknown or missing; the message lists what there is and why not.
     """
@@ -76,7 +87,15 @@ def choose(backend: str | None, among: tuple[str, ...]) -> str:
     if asked is None:
         asked, origin = os.environ.get(ENVIRONMENT) or None, ENVIRONMENT + "="
     if asked is None:
-        return next(name for name in among if why_missing(name) is None)
+        found = next(name for name in among if why_missing(name) is None)
+        if found != among[0]:
+            warnings.warn(
+                f"rprop_kernels falls back to its slower backend {found!r}. {among[0]!r} is missing: "
+                f"{why_missing(among[0])}. Ask for a backend by name to silence this",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        return found
     if asked in among and why_missing(asked) is None:
         return asked
     rows = (f"  {name}: {why_missing(name) or 'available'}" for name in among)

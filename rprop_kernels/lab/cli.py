@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"rprop-lab: {missing.name} is not installed: pip install 'rprop_kernels[lab]'") from None
 from rich import box
 from rich.console import Console
 from rich.progress import (

@@ -130,14 +130,19 @@ class FourRules(Backend, Optimizer):
         Returns:
             what the closure returned, or None.
         """
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
+        result = None if closure is None else self._evaluate(closure)
         self._update(BETTER)
         return result
 
     step = light(_bare_step)
+
+    def _evaluate(self, closure: Callable[[], Any]) -> Any:
+        if not callable(closure):
+            raise TypeError(
+                f"closure must be a function, got {type(closure).__name__}: pass a loss by name, step(loss=...)"
+            )
+        with torch.enable_grad():
+            return closure()
 
     def _update(self, verdict: TorchVerdict | Sequence[TorchVerdict], still: bool = False) -> None:
         """Step every parameter; ``verdict`` on the loss, or one a group. ``still``: all gradients are zero."""
@@ -168,6 +173,8 @@ class FourRules(Backend, Optimizer):
                     raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
                 state = self.state.get(p)
                 if not state:
+                    if not (p.is_floating_point() or p.is_complex()):
+                        raise TypeError(f"a parameter is {p.dtype}, which cannot take steps: pass it as p.float()")
                     # Frameworks set lr to 0 and step along zero gradients, to make state.
                     lr = self.defaults["lr"] if group["lr"] == 0 and (still or self._still()) else group["lr"]
                     new.append((p, hyperparameters.check_lr(lr, hyper[2:])))
@@ -201,8 +208,8 @@ class FourRules(Backend, Optimizer):
                 self._lrs = None
                 warnings.warn(
                     f"lr was changed from {before} to {now}, which has no effect: in Rprop lr is only the first step "
-                    "size, and every weight adapts its own from there. Leave out the learning-rate scheduler; to limit "
-                    "the steps change step_sizes",
+                    "size, and every weight adapts its own from there (only one that has no state yet would start from "
+                    "it). Leave out the learning-rate scheduler; to limit the steps change step_sizes",
                     UserWarning,
                     stacklevel=6,
                 )
@@ -304,7 +311,8 @@ class FourRules(Backend, Optimizer):
         """Load what :meth:`state_dict` of this class, or of torch.optim.Rprop, returned; exact in every dtype.
 
         Raises:
-            ValueError: where the state is another optimizer's, or an option is out of order; nothing has changed.
+            ValueError: where the state is another optimizer's, or etas or step_sizes are out of order; nothing has
+                changed.
         """
         for group in state_dict["param_groups"]:
             hyperparameters.check(*(group.get(key, self.defaults[key]) for key in ("etas", "step_sizes")))

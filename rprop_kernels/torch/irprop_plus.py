@@ -118,10 +118,7 @@ class IRpropPlus(FourRules):
             ValueError: no loss, or one of a shape that fits no rule or not the parameters.
             TypeError: a loss that is no number.
         """
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
+        result = None if closure is None else self._evaluate(closure)
         given = loss if loss is not None else self._told if self._told is not None else result
         self._told = None
         if given is None:
@@ -165,7 +162,7 @@ class IRpropPlus(FourRules):
             else:
                 try:
                     loss = float(loss)
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     raise TypeError(
                         f"loss must be a number or a tensor of shape () or (B,), got {type(loss).__name__}: {loss!r}"
                     ) from None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..kernels import choose, load, openmp, torch_check, why_missing
 
-BACKENDS: Final = ("cython", "numba", "numpy", "torch", "triton")
+BACKENDS: Final = ("cython", "numba", "torch", "numpy", "triton")
 PLAIN_STEP: Final = "RPROP_KERNELS_PLAIN_STEP"
 KINDS: Final = {torch.float32: (2, 32), torch.float64: (2, 64), torch.float16: (2, 16), torch.bfloat16: (4, 16)}
 """The dtypes that native code takes, with DLPack's code and bits, in the order of its cells."""

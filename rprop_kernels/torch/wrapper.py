@@ -25,6 +25,8 @@ def light(bare: Callable[..., Any]) -> Callable[..., Any]:
         profiler._is_profiler_enabled  # type: ignore[attr-defined]
     except AttributeError:  # private names; without them torch wraps the step, as any other
         return bare
+    bare.__qualname__ = bare.__qualname__.replace(bare.__name__, "step")  # the name that errors show
+    bare.__name__ = "step"
     wrapped = Optimizer.profile_hook_step(bare)
 
     @functools.wraps(bare)
@@ -42,6 +44,5 @@ def light(bare: Callable[..., Any]) -> Callable[..., Any]:
             return wrapped(self, *args, **kwargs)
         return bare(self, *args, **kwargs)
 
-    step.__name__ = "step"
     step.hooked = True  # type: ignore[attr-defined]  # torch wraps what is not marked so
     return step
