@@ -17,6 +17,7 @@ RACES = [
     for work in WORKLOADS
     for contender in contenders()
     if contender.smallest <= weights(WORKLOADS[work]) <= contender.largest
+    and (not contender.only or work in contender.only)
 ]
 
 

@@ -12,4 +12,13 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     """What the report names beside the processor."""
     from importlib.metadata import version
 
-    machine_info["versions"] = {name: version(name) for name in ("torch", "numpy", "numba", "rprop_kernels")}
+    import rprop_kernels
+
+    machine_info["versions"] = {name: version(name) for name in ("torch", "numpy", "numba")}
+    machine_info["versions"]["rprop_kernels"] = rprop_kernels.__version__
+
+
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list, output_json: dict) -> None:
+    """Keep the statistics, not every single time: the file stays small enough to be kept."""
+    for row in output_json["benchmarks"]:
+        row["stats"].pop("data", None)

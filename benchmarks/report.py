@@ -91,7 +91,7 @@ def backends(medians: Median) -> str:
 
 
 def bandwidth(medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
-    traffic = {row["extra_info"]["contender"]: row["extra_info"].get("bytes_a_weight") for row in rows}
+    traffic = moved(rows)
     lines = [["bandwidth", "in-place scale", "Rprop", "IRpropPlus", "of the scale's"]]
     for work in ("1 M", "10 M", "25 M", "100 M"):
         if (work, "in-place scale") not in medians:
@@ -133,6 +133,12 @@ def memory(rows: list[dict[str, Any]]) -> str:
     return table(lines)
 
 
+def moved(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """Bytes of memory traffic a weight and step, by contender."""
+    infos = [row["extra_info"] for row in rows]
+    return {info["contender"]: info["bytes_a_weight"] for info in infos if "bytes_a_weight" in info}
+
+
 def plots(
     medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str, Any]], folder: Path, name: str
 ) -> None:
@@ -158,7 +164,7 @@ def plots(
     axes.legend(frameon=False)
     figure.savefig(folder / f"{name}-speedup.png", dpi=150)
 
-    traffic = {row["extra_info"]["contender"]: row["extra_info"].get("bytes_a_weight") for row in rows}
+    traffic = moved(rows)
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for contender, colour in {"in-place scale": TORCH, **COLOURS}.items():
         have = [
@@ -203,7 +209,7 @@ def plots(
             label=contender.replace(" cython", ""),
         )
     axes.set_xticks(
-        range(len(many)), [f"{w}\n({facts[w]['tensors']} tensors, {facts[w]['weights']:,})" for w in many], fontsize=7
+        range(len(many)), [f"{w}\n{facts[w]['tensors']} tensors\n{facts[w]['weights']:,} weights" for w in many], fontsize=7
     )
     axes.set(yscale="log", ylabel="microseconds a step", title="One step of many tensors")
     axes.grid(alpha=0.3, axis="y")
