@@ -209,7 +209,9 @@ def plots(
             label=contender.replace(" cython", ""),
         )
     axes.set_xticks(
-        range(len(many)), [f"{w}\n{facts[w]['tensors']} tensors\n{facts[w]['weights']:,} weights" for w in many], fontsize=7
+        range(len(many)),
+        [f"{w}\n{facts[w]['tensors']} tensors\n{facts[w]['weights']:,} weights" for w in many],
+        fontsize=7,
     )
     axes.set(yscale="log", ylabel="microseconds a step", title="One step of many tensors")
     axes.grid(alpha=0.3, axis="y")

@@ -68,7 +68,6 @@ class Contender:
     name: str
     make: Callable[[list[torch.nn.Parameter]], Callable[[], Any]]
     largest: int = 1 << 62
-    smallest: int = 0
     bytes_a_weight: int = 0
     only: tuple[str, ...] = ()
 
@@ -102,7 +101,7 @@ def contenders() -> Iterator[Contender]:
                 largest = 1_500_000  # slow, and all alike: one of them shows it
             elif backend == "numba" and row.name not in ("irprop-", "irprop+", "torch"):
                 largest = 30_000_000
-            yield Contender(f"{row.class_name} {backend}", _ours(row.class_name, backend), largest, 0, traffic)
+            yield Contender(f"{row.class_name} {backend}", _ours(row.class_name, backend), largest, traffic)
     yield Contender("torch for-loop", _torch(torch.optim.Rprop, foreach=False))
     yield Contender("torch foreach", _torch(torch.optim.Rprop, foreach=True))
     yield Contender("torch compiled", _compiled, only=COMPILED)

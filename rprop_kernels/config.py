@@ -1,6 +1,7 @@
 """What this installation consists of, for people and for bug reports."""
 
 import importlib.metadata
+import os
 import platform
 import sys
 
@@ -36,8 +37,6 @@ def show_config(*, display: bool = True) -> dict[str, dict[str, str]]:
     Returns:
         The same facts as a dict of sections.
     """
-    import os
-
     asked = os.environ.get(ENVIRONMENT)
     chosen = asked or next(name for name in BACKENDS if why_missing(name) is None)
     facts = {

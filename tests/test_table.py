@@ -48,7 +48,9 @@ def test_nothing_heavy_is_imported():
         "import sys, rprop_kernels; rprop_kernels.available_backends(); "
         "print([m for m in ('torch', 'numba', 'scipy', 'sklearn', 'triton') if m in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    )
 
 
 def test_show_config_names_what_is_in_use(capsys):
@@ -69,7 +71,9 @@ def test_a_missing_extension_is_said_at_run_time(monkeypatch, capsys):
         assert choose(None, BACKENDS[:3]) == "numba"
     facts = rprop_kernels.show_config()
     assert facts["backends"]["cython"].startswith("missing: ") and "missing: " in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"backend='cython' cannot be used(?s:.)*(compiler|checkout)(?s:.)*numpy: available"):
+    with pytest.raises(
+        ValueError, match=r"backend='cython' cannot be used(?s:.)*(compiler|checkout)(?s:.)*numpy: available"
+    ):
         choose("cython", BACKENDS[:3])
 
 

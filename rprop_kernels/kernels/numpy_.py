@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hyperparameters import Hyperparameters
+from ..variants import VARIANTS
 from .state import CODES
 from .verdict import BETTER, LOST, Verdict
 
@@ -86,12 +87,8 @@ def torch_rprop(
         prev[...] = g
 
 
-KERNELS: Final = {
-    "rprop-": _one_state_rule("move"),
-    "rprop+": _one_state_rule("undo"),
-    "irprop-": _one_state_rule("stay"),
-    "irprop+": _one_state_rule("undo if worse"),
-    "torch": torch_rprop,
+KERNELS: Final = {row.name: _one_state_rule(row.on_flip) for row in VARIANTS.values() if row.state == ("move",)} | {
+    "torch": torch_rprop
 }
 
 

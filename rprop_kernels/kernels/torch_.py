@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..hyperparameters import Hyperparameters
+from ..variants import VARIANTS
 from .state import CODES
 from .verdict import BETTER, LOST, WORSE
 
@@ -74,12 +75,7 @@ def _one_state_rule(flip: str) -> Callable[[Tensor, Tensor, Tensor, Hyperparamet
     return kernel
 
 
-KERNELS: Final = {
-    "rprop-": _one_state_rule("move"),
-    "rprop+": _one_state_rule("undo"),
-    "irprop-": _one_state_rule("stay"),
-    "irprop+": _one_state_rule("undo if worse"),
-}
+KERNELS: Final = {row.name: _one_state_rule(row.on_flip) for row in VARIANTS.values() if row.state == ("move",)}
 
 
 def judge(loss: Tensor, previous: Tensor | None, maximize: bool) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ..hyperparameters import Hyperparameters
+from .rules import MOVE, PRODUCT, RETREAT, RULES, UNDO
 from .state import CODES
 from .verdict import BETTER
 
@@ -35,14 +36,9 @@ from .verdict import BETTER
 # Scalar rules on blocks of weights, already widened. No product feeds a sum except sign * step, which is
 # exact, so a fused multiply-add could not change a bit; it is switched off all the same. Denormals stay.
 
-MOVE: Final = 0  # Rprop-: a flipped weight moves on by the smaller step
-STAY: Final = 1  # iRprop-, and iRprop+ where the loss is not worse
-UNDO: Final = 2  # Rprop+, and iRprop+ where the loss is worse
-RETREAT: Final = 3  # iRprop+ after a loss that is NaN or infinite
-PRODUCT: Final = 4  # torch.optim.Rprop
 ASK: Final = 5  # iRprop+ with a verdict that lies on the device
 
-KERNELS: Final = {"rprop-": MOVE, "rprop+": UNDO, "irprop-": STAY, "irprop+": ASK, "torch": PRODUCT}
+KERNELS: Final = {name: rules[0] for name, rules in RULES.items()} | {"irprop+": ASK}
 
 BLOCK: Final = 2048
 """Weights a program; each thread has four 16-byte loads of every float32 array under way."""
@@ -578,7 +574,7 @@ class Launcher:
         by_row = False
         if rule == ASK:
             if isinstance(verdict, int):
-                rule = (STAY, UNDO, RETREAT)[verdict]
+                rule = RULES["irprop+"][verdict]
             else:
                 by_row = verdict.dim() > 0
                 verdict = verdict.to(device)

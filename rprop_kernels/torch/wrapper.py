@@ -22,7 +22,7 @@ def light(bare: Callable[..., Any]) -> Callable[..., Any]:
     try:
         before_all = _torch_optimizer._global_optimizer_pre_hooks
         after_all = _torch_optimizer._global_optimizer_post_hooks
-        profiler._is_profiler_enabled  # type: ignore[attr-defined]
+        _ = profiler._is_profiler_enabled  # type: ignore[attr-defined]
     except AttributeError:  # private names; without them torch wraps the step, as any other
         return bare
     bare.__qualname__ = bare.__qualname__.replace(bare.__name__, "step")  # the name that errors show
