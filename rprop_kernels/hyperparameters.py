@@ -4,7 +4,7 @@ The drop-in ``rprop_kernels.torch.Rprop`` keeps torch's own checks instead.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .kernels.state import STEP_LIMIT
 
@@ -18,9 +18,9 @@ class Hyperparameters(NamedTuple):
     step_max: float
 
 
-def _pair(name: str, value: object) -> tuple[float, float]:
+def _pair(name: str, value: Any) -> tuple[float, float]:
     try:
-        first, second = value  # type: ignore[misc]
+        first, second = value
         return float(first), float(second)
     except (TypeError, ValueError):
         raise ValueError(

@@ -262,7 +262,8 @@ def _search(
         if iterations == 0:
             slopes[...] = gradient
         else:
-            np.copyto(slopes, gradient, where=search.improved if single else search.improved[:, None])
+            improved: Any = search.improved
+            np.copyto(slopes, gradient, where=improved if single else improved[:, None])
         stopped = False
         if iterations and callback is not None:
             try:
@@ -461,12 +462,13 @@ def minimize_many(
     search, slopes, why, iterations = _search(evaluate, start, method, lower, upper, settings,
                                              lambda: calls, callback)
     reasons = [REASONS[code] for code in why]
-    row = int(np.argmin(np.where(np.isnan(search.best_loss), np.inf, search.best_loss)))
+    losses: Array = np.asarray(search.best_loss)
+    row = int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
     result = OptimizeResult(
-        x=search.best_x[row], fun=float(search.best_loss[row]), jac=slopes[row], row=row, nit=iterations,
+        x=search.best_x[row], fun=float(losses[row]), jac=slopes[row], row=row, nit=iterations,
         nfev=calls, njev=calls, status=reasons[row].status, success=reasons[row].success,
         message=reasons[row].message,
-        all_x=search.best_x, all_fun=search.best_loss, all_jac=slopes,
+        all_x=search.best_x, all_fun=losses, all_jac=slopes,
         all_status=np.array([reason.status for reason in reasons]),
         all_success=np.array([reason.success for reason in reasons]),
         all_message=[reason.message for reason in reasons])

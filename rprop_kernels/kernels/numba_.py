@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]  # numba does not say that it exports carray
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -31,30 +31,40 @@ W, G, A, B, SIZE, BEFORE = range(6)
 SPLIT: Final = 64
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _at(typing_context: Any, address: Any, like: Any) -> Any:
+CPointer: Any = types.CPointer  # not annotated in Numba
+
+
+@intrinsic
+def _pointer(typing_context: Any, address: Any, like: Any) -> Any:
     """``address`` as a pointer to the type of ``like``."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(like)(address, like), generate
+    return CPointer(like)(address, like), generate
+
+
+_at: Any = _pointer  # what compiled code calls: without the typing context
+
+
+def _scalar(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule, compiled into the loop that calls it."""
+    return njit(nogil=True, error_model="numpy", inline="always")(function)
 
 
 @functools.cache
 def _rule(real: type, rule: int) -> Callable[..., Any]:
     """The scalar rule: (w, g, a, b, numbers) -> (w, a, b), all of type ``real``."""
     zero, one = real(0), real(1)
-    options = {"nogil": True, "error_model": "numpy", "inline": "always"}
 
-    @njit(**options)  # type: ignore[untyped-decorator]
+    @_scalar
     def sign(x: Any) -> Any:
         signed = math.copysign(one, x)
         return signed if abs(x) > zero else zero
 
     if rule == PRODUCT:
 
-        @njit(**options)  # type: ignore[untyped-decorator]
+        @_scalar
         def torch_rule(w: Any, g: Any, prev: Any, step: Any, k: Any) -> Any:
             eta_minus, eta_plus, low, high, way = k
             g = g * way
@@ -66,13 +76,13 @@ def _rule(real: type, rule: int) -> Callable[..., Any]:
             g = zero if factor == eta_minus else g
             return w - sign(g) * step, g, step
 
-        return torch_rule  # type: ignore[no-any-return]
+        return torch_rule
 
     code = CODES[np.dtype(real).name]
     moves, undo, retreat = rule == MOVE, rule in (UNDO, RETREAT), rule == RETREAT
     shift, unshift, threshold, least = real(code.shift), real(1 / code.shift), real(code.threshold), real(code.least)
 
-    @njit(**options)  # type: ignore[untyped-decorator]
+    @_scalar
     def one_state(w: Any, g: Any, s: Any, unused: Any, k: Any) -> Any:
         eta_minus, eta_plus, low, high, way = k
         low = least if low < least else low
@@ -94,7 +104,7 @@ def _rule(real: type, rule: int) -> Callable[..., Any]:
             move = back if c < zero else move
         return w - move, kept, unused
 
-    return one_state  # type: ignore[no-any-return]
+    return one_state
 
 
 @functools.cache
@@ -102,7 +112,7 @@ def _compiled(real: type, rule: int) -> Callable[..., None]:
     """(w, g, a, b, numbers): the rule over one-dimensional dense arrays; b is not used by the one-state rules."""
     step, one_state, none = _rule(real, rule), rule != PRODUCT, real(0)
 
-    @njit(nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+    @njit(nogil=True, error_model="numpy")
     def run(w: Any, g: Any, a: Any, b: Any, numbers: Any) -> None:
         k = (numbers[0], numbers[1], numbers[2], numbers[3], numbers[4])
         if one_state:
@@ -112,7 +122,7 @@ def _compiled(real: type, rule: int) -> Callable[..., None]:
             for i in range(w.shape[0]):
                 w[i], a[i], b[i] = step(w[i], g[i], a[i], b[i], k)
 
-    return run  # type: ignore[no-any-return]
+    return run
 
 
 @functools.cache
@@ -122,7 +132,7 @@ def _share(real: type, rule: int, thread_number: int, thread_count: int) -> Any:
     number = ctypes.CFUNCTYPE(ctypes.c_int)(thread_number)
     count = ctypes.CFUNCTYPE(ctypes.c_int)(thread_count)
 
-    @cfunc(types.void(types.CPointer(types.int64)))  # type: ignore[untyped-decorator]
+    @cfunc(types.void(CPointer(types.int64)))
     def share(data: Any) -> None:
         header = carray(data, (4,))
         rows, total = header[0], header[1]
@@ -179,7 +189,7 @@ def _run(real: type, rule: int, jobs: Sequence[Sequence[Array]], numbers: Array,
     share = _share(real, rule, grant.thread_number, grant.thread_count)
     data = np.array([len(jobs), total, _address(table), _address(numbers)], np.int64)
     parallel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(grant.parallel)
-    parallel(share.address, _address(data), grant.count, 0)
+    parallel(share.address, _address(data), grant.threads, 0)
 
 
 def step(
@@ -209,7 +219,7 @@ def step(
             back += [(x, copy) for x, copy in zip(arrays, copies, strict=True) if x is not g]
             arrays = copies
         if not np.ndim(verdict):
-            rule = RULES[variant][int(verdict)]  # type: ignore[arg-type]
+            rule = RULES[variant][int(verdict)]
             batches.setdefault((w.dtype.type, rule), []).append(arrays)
         else:
             for row, said in enumerate(np.asarray(verdict)):

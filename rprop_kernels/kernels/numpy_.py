@@ -26,7 +26,8 @@ State: TypeAlias = tuple[Array, ...]
 
 def _sign(g: Array, dtype: np.dtype[Any]) -> Array:
     """-1, 0 or +1 in dtype; 0 for NaN."""
-    return (g > 0).astype(dtype) - (g < 0).astype(dtype)
+    sign: Array = (g > 0).astype(dtype) - (g < 0).astype(dtype)
+    return sign
 
 
 def _one_state_rule(flip: str) -> Callable[..., None]:

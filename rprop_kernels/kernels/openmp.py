@@ -22,7 +22,7 @@ _HOME: Final = os.getpid()
 class Grant(NamedTuple):
     """Threads for one step: how many, and the addresses of libgomp's functions."""
 
-    count: int
+    threads: int
     parallel: int
     thread_number: int
     thread_count: int
@@ -76,4 +76,4 @@ def describe() -> str:
     if _addresses("torch" in sys.modules) is None:
         return "1 (no libgomp in this process or on this system)"
     granted = grant()
-    return f"{granted.count if granted else 1}, from {THRESHOLD:,} weights on"
+    return f"{granted.threads if granted else 1}, from {THRESHOLD:,} weights on"

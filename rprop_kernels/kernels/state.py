@@ -46,7 +46,8 @@ def encode(q: NDArray[Any], step: NDArray[Any]) -> NDArray[Any]:
     code = CODES[step.dtype.name]
     shift = step.dtype.type(code.shift)
     step = np.maximum(step, step.dtype.type(code.least))
-    return np.where(q == 0, step * shift, np.copysign(step, np.asarray(q, step.dtype)))
+    state: NDArray[Any] = np.where(q == 0, step * shift, np.copysign(step, np.asarray(q, step.dtype)))
+    return state
 
 
 def decode(state: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

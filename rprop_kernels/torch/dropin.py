@@ -92,7 +92,7 @@ class Rprop(Backend, torch.optim.Rprop):
         return {**super().__getstate__(), "_backend": self._backend}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch does not annotate it
         if "_native" not in self.__dict__:
             self._set_up(self.__dict__.get("_backend"), product=True)
 
@@ -125,9 +125,10 @@ class Rprop(Backend, torch.optim.Rprop):
     def _plan(self) -> None:
         """Make missing state, and tell the native step what belongs to this optimizer."""
         numbers = []
+        init_group: Callable[..., bool] = self._init_group  # torch does not annotate it
         with torch.no_grad():
             for group in self.param_groups:
-                self._init_group(group, [], [], [], [], [])
+                init_group(group, [], [], [], [], [])
                 way = -1.0 if group["maximize"] else 1.0
                 rounded = [_in_dtype(group, dtype) for dtype in KINDS]
                 five = tuple(None if h is None else (*h, way) for h in rounded)
@@ -141,7 +142,8 @@ class Rprop(Backend, torch.optim.Rprop):
         try:
             torch.set_grad_enabled(self.defaults["differentiable"])
             columns: list[tuple[list[Tensor], ...]] = [([], [], [], [], []) for _ in self.param_groups]
-            complexes = [self._init_group(g, *lists) for g, lists in zip(self.param_groups, columns, strict=True)]
+            init_group: Callable[..., bool] = self._init_group
+            complexes = [init_group(g, *lists) for g, lists in zip(self.param_groups, columns, strict=True)]
             if not self.defaults["differentiable"]:
                 for params, grads, prevs, step_sizes, _ in columns:
                     to_shards(params, grads, prevs, step_sizes)

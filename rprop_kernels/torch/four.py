@@ -151,7 +151,7 @@ class FourRules(Backend, Optimizer):
             type(verdict) is int or (isinstance(verdict, Tensor) and plain(verdict, torch.uint8))
         ):
             rules = RULES[self._variant.name]
-            rule, rows = (rules[verdict], None) if type(verdict) is int else (rules[BETTER], bytes(verdict.numpy()))
+            rule, rows = (rules[verdict], None) if isinstance(verdict, int) else (rules[BETTER], bytes(verdict.numpy()))
             outcome = native(rule, self.state, self.param_groups, rows, openmp.THRESHOLD)
             if outcome == STALE:
                 self._plan(still)
@@ -238,14 +238,15 @@ class FourRules(Backend, Optimizer):
             if sharded := to_shards(params, grads, moves):
                 said = [rows_of(said, sharded.get(k)) for k in range(len(params))]
             states = [(move,) for move in moves]
-            backend, views = "torch", None
+            backend = "torch"
+            views: Any = None
             if self._backend in ("numpy", "numba") and not isinstance(said, list):
                 views = as_arrays(params, grads, states)
             if views is None:
                 refuse_freed((*params, *grads, *(s for (s,) in states)))
             else:
                 torch._C._increment_version([*params, *(s for (s,) in states)])
-                backend, params, grads, states = self._backend, *views
+                backend, (params, grads, states) = self._backend, views
                 said = said.cpu().numpy() if isinstance(said, Tensor) else said
             load(backend).step(
                 self._variant.name,

@@ -130,12 +130,14 @@ class IRpropPlus(FourRules):
             self._update(BETTER, still=True)
             return result
         given = self._as_loss(given)
-        previous = None
+        previous: Loss | None = None
         for group in self.param_groups:
             previous = group["prev_loss"]
             if previous is not None:
                 break
         if type(given) is type(previous) is float and len(self.param_groups) == 1:  # most steps
+            verdict: Any
+            remembered: Loss | None
             verdict, remembered = judge(given, previous, self.param_groups[0]["maximize"])
         else:
             verdict, remembered = self._judge(given, previous)
@@ -153,7 +155,8 @@ class IRpropPlus(FourRules):
                 return loss
             if type(loss) is Tensor and loss.dim() == 0 and loss.is_cpu and loss.is_floating_point():
                 try:
-                    return loss.item()
+                    number: float = loss.item()
+                    return number
                 except RuntimeError:  # under vmap there is no number yet; see below
                     pass
         if not isinstance(loss, Tensor):
@@ -189,7 +192,8 @@ class IRpropPlus(FourRules):
                     return float(loss)
                 except RuntimeError:  # meta, fake, vmapped: there is no number yet, but tensor operations will do
                     return loss
-        return loss
+        told: Loss = loss
+        return told
 
     def _check_rows(self, rows: int) -> None:
         for i, group in enumerate(self.param_groups):

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..hyperparameters import STEP_LIMIT
-from ..kernels.state import CODES
+from ..kernels.state import CODES, STEP_LIMIT
 from ..kernels.torch_ import state_dtype
 
 

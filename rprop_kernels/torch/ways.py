@@ -22,7 +22,8 @@ def _function_mode() -> bool:
     from torch.overrides import _get_current_function_mode_stack
     from torch.utils._device import DeviceContext
 
-    return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
+    modes = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    return any(type(mode) is not DeviceContext for mode in modes)
 
 
 _MODES: Final = (
@@ -43,9 +44,9 @@ def _grant_threads() -> openmp.Grant | None:
 
 def native_step(product: bool) -> Any:
     """The extension's whole-step object for one optimizer."""
-    from ..kernels import cython_
+    from ..kernels import _native, cython_
 
-    facts = cython_._native.Torch(
+    facts = _native.Torch(
         Tensor,
         torch.nn.Parameter,
         torch._C._increment_version,
@@ -56,7 +57,7 @@ def native_step(product: bool) -> Any:
         torch.device("cpu"),
         torch.strided,
     )
-    return cython_._native.TorchStep(facts, cython_.level(), product)
+    return _native.TorchStep(facts, cython_.level(), product)
 
 
 def plain(tensor: Tensor, dtype: torch.dtype) -> bool:

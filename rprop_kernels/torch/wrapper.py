@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_optimizer
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not annotate it
 def _uncompiled(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return step(*args, **kwargs)
 
@@ -22,7 +22,7 @@ def light(bare: Callable[..., Any]) -> Callable[..., Any]:
     try:
         before_all = _torch_optimizer._global_optimizer_pre_hooks
         after_all = _torch_optimizer._global_optimizer_post_hooks
-        _ = profiler._is_profiler_enabled  # type: ignore[attr-defined]
+        _ = profiler._is_profiler_enabled
     except AttributeError:  # private names; without them torch wraps the step, as any other
         return bare
     bare.__qualname__ = bare.__qualname__.replace(bare.__name__, "step")  # the name that errors show
@@ -38,7 +38,7 @@ def light(bare: Callable[..., Any]) -> Callable[..., Any]:
             or self._optimizer_step_post_hooks
             or before_all
             or after_all
-            or profiler._is_profiler_enabled  # type: ignore[attr-defined]
+            or profiler._is_profiler_enabled
             or self._plain_step
         ) and type(self).step is step:  # a subclass that overrides step was wrapped by torch: there the hooks run
             return wrapped(self, *args, **kwargs)
