@@ -1,6 +1,8 @@
-"""Write the README's speed section and its plots from results on file.
+"""Write the speed sections of README and site, and their plots, from results on file.
 
     python benchmarks/report.py [benchmarks/results/cpu.json]
+
+The README gets the two tables that matter most and one picture, docs/benchmarks.md gets everything.
 
 Every figure is a median, every ratio is between medians of one run; the machine is named from the file.
 """
@@ -219,38 +221,55 @@ def plots(
     figure.savefig(folder / f"{name}-tensors.png", dpi=150)
 
 
-def main() -> None:
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks/results/cpu.json"
+def pages(path: Path) -> dict[Path, str]:
+    """What stands between the marks of each page, the marks included."""
     data, medians, facts, rows = load(path)
     threads = next(info["threads"] for info in facts.values() if "threads" in info)
-    folder = ROOT / "docs" / "images"
-    plots(medians, facts, rows, folder, path.stem)
-    text = "\n\n".join(
-        [
-            START,
-            f"Measured on {machine(data, threads)}. Medians, side by side in one run, a fresh gradient at every step.",
-            speed(medians, facts),
-            'torch.optim.Rprop is its faster mode (for-loop or foreach) in each row; "compiled" is torch.compile of '
-            "its "
-            "step, after compilation.",
-            backends(medians),
-            bandwidth(medians, facts, rows),
-            "Memory moved by a step, as a fraction of what an in-place scale of as many weights "
-            "moves (Rprop, IRpropPlus).",
-            memory(rows),
-            training(medians),
-            f"![Speed-up by size](docs/images/{path.stem}-speedup.png)",
-            f"![Bandwidth by size](docs/images/{path.stem}-bandwidth.png)",
-            f"![Step time by number of tensors](docs/images/{path.stem}-tensors.png)",
-            END,
-        ]
-    )
-    readme = ROOT / "README.md"
-    old = readme.read_text()
-    before, _, rest = old.partition(START)
-    _, _, after = rest.partition(END)
-    readme.write_text(before + text + after if rest else old + "\n" + text + "\n")
-    print(text)
+
+    def pictures(folder: str, *names: tuple[str, str]) -> list[str]:
+        return [f"![{title}]({folder}/{path.stem}-{name}.png)" for title, name in names]
+
+    first = [
+        START,
+        f"Measured on {machine(data, threads)}. Medians, side by side in one run, a fresh gradient at every step.",
+        speed(medians, facts),
+        'torch.optim.Rprop is its faster mode (for-loop or foreach) in each row; "compiled" is torch.compile of its '
+        "step, after compilation.",
+    ]
+    whole = [
+        "## Whole training steps",
+        "An optimizer saves little where forward and backward take the time.",
+        training(medians),
+        "## By size",
+        *pictures("images", ("Speed-up by size", "speedup"), ("Step time by number of tensors", "tensors")),
+        "## Memory",
+        "Bytes that a step moves a second, as a fraction of what an in-place scale of as many weights moves "
+        "(Rprop, IRpropPlus).",
+        bandwidth(medians, facts, rows),
+        *pictures("images", ("Bandwidth by size", "bandwidth")),
+        "What an optimizer keeps, and what a step allocates:",
+        memory(rows),
+        "## Backends",
+        backends(medians),
+        END,
+    ]
+    short = [training(medians), *pictures("docs/images", ("Speed-up by size", "speedup")), END]
+    return {
+        ROOT / "README.md": "\n\n".join([*first, *short]),
+        ROOT / "docs" / "benchmarks.md": "\n\n".join([*first, *whole]),
+    }
+
+
+def main() -> None:
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks/results/cpu.json"
+    _, medians, facts, rows = load(path)
+    plots(medians, facts, rows, ROOT / "docs" / "images", path.stem)
+    for page, text in pages(path).items():
+        old = page.read_text()
+        before, _, rest = old.partition(START)
+        _, _, after = rest.partition(END)
+        page.write_text(before + text + after if rest else old + "\n" + text + "\n")
+        print(text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""How the site is built; CONTRIBUTING.md says why it is Sphinx.
+
+    sphinx-build -W --keep-going docs site
+
+Nothing is fetched, neither when the site is built nor when it is read: the mathematics is MathML, made from
+TeX by docutils, in a font that lies in a package; theme, search and highlighting are files of the site.
+"""
+
+from importlib.resources import files
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math import latex2mathml
+from sphinx.application import Sphinx
+
+import rprop_kernels
+
+project = "rprop_kernels"
+author = "the rprop_kernels authors"
+copyright = author
+release = version = rprop_kernels.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["images"]
+suppress_warnings = ["toc.empty_glob"]  # the studies' pages are written by a program, and may not be there yet
+
+# References that lead nowhere are errors; other projects' objects are named, not linked: that would need a network.
+nitpicky = True
+nitpick_ignore_regex = [(r"py:.*", r"(?!rprop_kernels).*")]
+
+myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the arguments' kinds stand in words; the types are in the package, for type checkers
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+python_maximum_signature_line_length = 88
+
+html_theme = "furo"
+html_title = f"rprop_kernels {release}"
+html_static_path = ["_static", str(files("ziamath").joinpath("fonts", "STIXTwoMath-Regular.ttf"))]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_show_copyright = False
+html_math_renderer = "mathml"
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0b5cad", "color-brand-content": "#0b5cad"},
+    "dark_css_variables": {"color-brand-primary": "#7cb8ff", "color-brand-content": "#7cb8ff"},
+}
+copybutton_exclude = ".linenos, .gp, .go"
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
+
+
+def visit_math(translator: Any, node: nodes.math) -> None:
+    translator.body.append(latex2mathml.tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def visit_math_block(translator: Any, node: nodes.math_block) -> None:
+    mathml = latex2mathml.tex2mathml(node.astext(), as_block=True)
+    translator.body.append(f'<div class="math">{mathml}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
