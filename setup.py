@@ -7,15 +7,20 @@ build an error: for wheels and CI, where an empty wheel would be worse than none
 
 import os
 import sys
+import sysconfig
 
 from setuptools import Extension, setup
+
+# The limited API: one wheel for every CPython from 3.11. The free-threaded builds do not have it, nor do others.
+limited = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 if sys.platform == "win32":
     compile_args = ["/O2", "/fp:precise"]
 else:
     # -ffp-contract=off: a fused multiply-add would change bits between instruction sets.
     # -fno-trapping-math -fno-math-errno: let the branch-free rules vectorise; no value depends on them.
-    compile_args = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
+    # -g0: debug information, which many a Python asks for, would be six sevenths of the extension.
+    compile_args = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-g0"]
 
 setup(
     ext_modules=[
@@ -24,10 +29,11 @@ setup(
             sources=["src/_native.pyx"],
             depends=["src/cells.h"],
             include_dirs=["src"],
-            define_macros=[("Py_LIMITED_API", "0x030b0000")],
-            py_limited_api=True,
+            define_macros=[("Py_LIMITED_API", "0x030b0000")] if limited else [],
+            py_limited_api=limited,
             extra_compile_args=compile_args,
             optional=os.environ.get("RPROP_KERNELS_REQUIRE_EXTENSION", "") in ("", "0"),
         )
-    ]
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if limited else {},
 )
