@@ -34,7 +34,8 @@ def why_missing(name: str) -> str | None:
                 )
             return (
                 f"its compiled extension did not load ({error}): install a wheel, or a C compiler and the Python "
-                "headers, then reinstall with RPROP_KERNELS_REQUIRE_EXTENSION=1 to see the build's error"
+                "headers, then reinstall with RPROP_KERNELS_REQUIRE_EXTENSION=1 to see the build's error, and with "
+                "pip's --force-reinstall --no-cache-dir, since pip keeps what it built without a compiler"
             )
     elif name == "numba":
         if find_spec("numba") is None:
