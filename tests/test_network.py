@@ -1,6 +1,7 @@
 """The lab's NumPy network: gradients against torch autograd, training, files, speed."""
 
 import json
+import math
 import warnings
 from pathlib import Path
 from time import perf_counter
@@ -292,3 +293,61 @@ def test_at_least_as_fast_as_scikit_learn() -> None:
         end = perf_counter()
     assert reached >= wanted - 1e-3 and wanted > 0.8
     assert end - between < between - begin
+
+
+@pytest.mark.parametrize("shortcuts", [False, True])
+def test_gradient_of_many_samples_is_taken_in_parts(shortcuts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(networks, "BLOCK", 5)  # 17 samples are 5 + 5 + 5 + 2
+    network = build((5, 6, 4, 3), "tanh", "softmax", "cross_entropy", shortcuts=shortcuts, l1=0.1, l2=0.2)
+    check_gradient(network, RNG.integers(3, size=17))
+    check_gradient(build((5, 4, 3), "tanh", "sigmoid", "binary_cross_entropy"), RNG.uniform(size=(17, 3)))
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (9, 7, 6)])
+def test_compiled_sgd_is_what_numpy_computes(hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    x, labels = np.maximum(RNG.normal(size=(59, 13)), 0), RNG.integers(5, size=59)
+
+    def trained(small: int, epochs: int, batch: int, lr: float) -> tuple[list[float], Any]:
+        monkeypatch.setattr(networks, "SMALL", small)
+        network = build((13, *hidden, 5), "relu", "softmax", "cross_entropy", seed=1)
+        optimizer = make_optimizer("sgd", network.theta, lr)
+        assert (networks._compiled_sgd(network, x, optimizer, batch) is not None) == bool(small)
+        return list(train(network, x, labels, optimizer, epochs=epochs, batch_size=batch)), network.theta
+
+    for batch in (1, 7, 16):  # 59 samples: with and without a last batch that is smaller, fours and rests
+        losses, theta = trained(16, 3, batch, 0.05)
+        expected_losses, expected = trained(0, 3, batch, 0.05)
+        np.testing.assert_allclose(losses, expected_losses, rtol=1e-10)
+        np.testing.assert_allclose(theta, expected, rtol=1e-8, atol=1e-10)
+    losses, _ = trained(16, 40, 7, math.inf)  # ends with the epoch that diverged, as the other does
+    assert len(losses) == len(trained(0, 40, 7, math.inf)[0]) < 40 and not np.isfinite(losses[-1])
+    assert np.isfinite(losses[:-1]).all()
+
+
+def test_compiled_sgd_steps_along_torch_gradient() -> None:
+    pytest.importorskip("numba")
+    network = build((5, 6, 4, 3), "relu", "softmax", "cross_entropy")
+    x, labels = np.concatenate([X, X[:1]]), np.concatenate([RNG.integers(3, size=17), [0]])
+    loss, gradient = autograd(network, x[:16], labels[:16])
+    before = network.theta.copy()
+    compiled = networks._compiled_sgd(network, x, make_optimizer("sgd", network.theta, 1.0), 16)
+    assert compiled(network.theta, network.sizes, 1e-3, x, labels, np.arange(16), 16) / 16 == pytest.approx(loss)
+    np.testing.assert_allclose((before - network.theta) / 1e-3, gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_compiled_sgd_is_left_where_it_does_not_fit() -> None:
+    x = np.zeros((50, 5))
+    for sizes, arguments, options, name, batch in (
+        ((5, 4, 3), ("tanh", "softmax", "cross_entropy"), {}, "sgd", 8),
+        ((5, 4, 3), ("relu", "linear", "mse"), {}, "sgd", 8),
+        ((5, 4, 3), ("relu", "softmax", "cross_entropy"), {"l2": 0.1}, "sgd", 8),
+        ((5, 4, 3), ("relu", "softmax", "cross_entropy"), {"shortcuts": True}, "sgd", 8),
+        ((5, 4, 3), ("relu", "softmax", "cross_entropy"), {"dtype": np.float32}, "sgd", 8),
+        ((5, 4, 3), ("relu", "softmax", "cross_entropy"), {}, "momentum", 8),
+        ((5, 4, 3), ("relu", "softmax", "cross_entropy"), {}, "sgd", 17),
+        ((5, 4, 3), ("relu", "softmax", "cross_entropy"), {}, "sgd", None),
+    ):
+        network = build(sizes, *arguments, **options)
+        optimizer = make_optimizer(name, network.theta, 0.1)
+        assert networks._compiled_sgd(network, x, optimizer, batch) is None, (arguments, options, name, batch)

@@ -25,7 +25,6 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit  # type: ignore[import-untyped]
 
 from ..numpy import METHODS
 from .errors import LabError
@@ -37,6 +36,8 @@ Initial: TypeAlias = Sequence[Any]
 
 LEAK: Final = 0.01
 FORMAT: Final = "rprop_kernels.lab network 1"
+BLOCK: Final = 2000
+"""Samples that go through the network at once."""
 
 
 # Activations -------------------------------------------------------------------------------------------
@@ -91,7 +92,11 @@ def _elu_back(d: Array, a: Array) -> None:
 
 
 def _sigmoid(z: Array) -> Array:
-    return expit(z, out=z)  # type: ignore[no-any-return]
+    np.negative(z, out=z)
+    with np.errstate(over="ignore"):  # 1 / (1 + infinity) is the 0 that is wanted
+        np.exp(z, out=z)
+    z += 1
+    return np.reciprocal(z, out=z)  # half the time of scipy.special.expit
 
 
 def _sigmoid_back(d: Array, a: Array) -> None:
@@ -282,7 +287,7 @@ class Network:
         shapes = list(zip(seen, sizes[1:], strict=True))
         self.theta = np.zeros(sum(inputs * units + units for inputs, units in shapes), dtype)
         self.weights, self.biases = _views(self.theta, shapes)
-        self._gradient = np.zeros_like(self.theta)
+        self._gradient, self._total = np.zeros_like(self.theta), np.zeros_like(self.theta)
         self._weight_gradients, self._bias_gradients = _views(self._gradient, shapes)
         each = [initial] * layers if isinstance(initial[0], str) else initial
         rng = np.random.default_rng(seed)
@@ -297,7 +302,31 @@ class Network:
 
     def loss_and_gradient(self, x: Array, targets: Array) -> tuple[float, Array]:
         """E with its penalties, and dE/dtheta in a vector that the next call overwrites."""
+        if len(x) <= BLOCK:
+            loss = self._backpropagate(x, targets)
+        else:  # by parts whose outputs stay in the cache: half the time of the whole at once
+            loss, total = 0.0, self._total
+            total[:] = 0
+            for start in range(0, len(x), BLOCK):
+                part = x[start : start + BLOCK], targets[start : start + BLOCK]
+                share = len(part[0]) / len(x)
+                loss += share * self._backpropagate(*part)
+                self._gradient *= share
+                total += self._gradient
+            self._gradient[:] = total
+        for weight, gradient in zip(self.weights, self._weight_gradients, strict=True):
+            if self.l1:
+                loss += self.l1 * float(np.abs(weight).sum(dtype=np.float64))
+                gradient += self.l1 * np.sign(weight)
+            if self.l2:
+                loss += self.l2 * float(np.square(weight).sum(dtype=np.float64))
+                gradient += 2 * self.l2 * weight
+        return loss, self._gradient
+
+    def _backpropagate(self, x: Array, targets: Array) -> float:
+        """Leaves dE/dtheta without penalties in ``_gradient`` and returns E."""
         *outputs, z = self._forward(x)
+        loss: float
         loss, d = self.cost.evaluate(z, targets, self.activations[-1])
         into: list[Any] = [0.0] * len(outputs)  # dE/d(outputs of a layer), collected where shortcuts end
         for layer in reversed(range(len(self.weights))):
@@ -316,14 +345,7 @@ class Network:
             else:
                 d = d @ weight.T
             self.activations[layer - 1].back(d, outputs[layer])
-        for weight, gradient in zip(self.weights, self._weight_gradients, strict=True):
-            if self.l1:
-                loss += self.l1 * float(np.abs(weight).sum(dtype=np.float64))
-                gradient += self.l1 * np.sign(weight)
-            if self.l2:
-                loss += self.l2 * float(np.square(weight).sum(dtype=np.float64))
-                gradient += 2 * self.l2 * weight
-        return loss, self._gradient
+        return loss
 
     def loss(self, x: Array, targets: Array) -> float:
         """E without penalties."""
@@ -541,7 +563,9 @@ def train(
 ) -> Iterator[float]:
     """Trains epoch by epoch; yields the mean training loss met on the way, and the caller may stop.
 
-    A loss that is no longer finite ends the training after it was yielded: it has diverged.
+    A loss that is no longer finite ends the training after it was yielded: it has diverged. Plain SGD with small
+    batches runs in :mod:`compiled` loops where they can and Numba is there: the same up to roundings, in a third of
+    the time.
 
     Args:
         network, x, targets: see :class:`Network`.
@@ -551,10 +575,18 @@ def train(
         before_epoch: is given the number of the epoch (from 0), to change a learning rate.
     """
     rng = np.random.default_rng(seed)
+    sgd_epoch = _compiled_sgd(network, x, optimizer, batch_size)
     for epoch in range(epochs):
         if before_epoch is not None:
             before_epoch(epoch)
         total = 0.0
+        if sgd_epoch is not None:
+            order = rng.permutation(len(x))
+            total = sgd_epoch(network.theta, network.sizes, optimizer.lr, x, targets, order, batch_size)  # type: ignore[attr-defined]
+            yield total / len(x)
+            if not math.isfinite(total):
+                return
+            continue
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for batch in batches(len(x), batch_size, rng):
                 part, wanted = x[batch], targets[batch]
@@ -566,3 +598,27 @@ def train(
         yield total / len(x)
         if not math.isfinite(total):
             return
+
+
+def _compiled_sgd(network: Network, x: Array, optimizer: Optimizer, batch_size: int | None) -> Any:
+    """The function for an epoch of plain SGD that is faster than this module's, where there is one."""
+    fits = (
+        type(optimizer) is SGD
+        and batch_size is not None
+        and batch_size <= min(SMALL, len(x) - 1)
+        and network.cost.name == "cross_entropy"
+        and all(activation.name == "relu" for activation in network.activations[:-1])
+        and not (network.shortcuts or network.l1 or network.l2)
+        and x.dtype == network.theta.dtype
+    )
+    if not fits:
+        return None
+    try:
+        from .compiled import sgd_epoch
+    except ImportError:
+        return None
+    return sgd_epoch
+
+
+SMALL: Final = 16
+"""Batch up to which compiled loops beat the matrix products of BLAS."""

@@ -3,7 +3,7 @@
 import math
 from functools import lru_cache
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -139,9 +139,10 @@ def score(outputs: Array, y: Array) -> float:
     """Accuracy where y are labels, else R2."""
     if y.ndim == 1:
         return float((outputs.argmax(1) == y).mean())
-    from sklearn.metrics import r2_score  # type: ignore[import-untyped]
-
-    return float(r2_score(y, outputs)) if np.isfinite(outputs).all() else math.nan
+    if not np.isfinite(outputs).all():
+        return math.nan
+    squares = np.square(outputs - y, dtype=np.float64).sum()  # a tenth of the time of sklearn.metrics.r2_score
+    return float(1 - squares / np.square(y - y.mean(dtype=np.float64)).sum())
 
 
 def measure(network: Network, x: Array, y: Array) -> tuple[float, float]:
@@ -174,8 +175,8 @@ def fit(settings: Settings, path: Path) -> Result:
 
     Returns:
         ``history`` (lists by epoch: train_loss, train_score, valid_loss, ...), final figures, ``diverged_at``
-        (the epoch, or None), ``stopped`` (why before the last epoch), ``epochs``, ``seconds`` of training
-        without measuring.
+        (the epoch, or None), ``stopped`` (why before the last epoch), ``epochs``, ``seconds`` of the processor in
+        training without measuring.
     """
     s = DEFAULTS | settings
     data = split(s)
@@ -192,7 +193,7 @@ def fit(settings: Settings, path: Path) -> Result:
         f"{part}_{what}": [] for part in ("train", "valid", "test") for what in ("loss", "score")
     }
     diverged_at, stopped, seconds = None, "", 0.0
-    start = perf_counter()
+    start = process_time()
     for epoch, loss in enumerate(
         train(
             network,
@@ -206,7 +207,7 @@ def fit(settings: Settings, path: Path) -> Result:
         ),
         1,
     ):
-        seconds += perf_counter() - start
+        seconds += process_time() - start
         parts = {"train": (data.x[:SEEN], data.y[:SEEN]), "valid": data.valid, "test": data.test}
         now = {name: measure(network, *part) for name, part in parts.items()}
         for name, (part_loss, part_score) in now.items():
@@ -219,7 +220,7 @@ def fit(settings: Settings, path: Path) -> Result:
             stopped = criterion.stop(loss, now["valid"][0])
             if stopped:
                 break
-        start = perf_counter()
+        start = process_time()
     result: Result = {
         "history": history,
         "diverged_at": diverged_at,
