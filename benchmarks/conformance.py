@@ -601,6 +601,39 @@ Not run:
 
 {chr(10).join(missing)}
 
+## Yours
+
+Write an adapter: a function that starts a run and returns its step. Here is an iRprop- with a common mistake:
+
+```python
+import numpy as np
+from rprop_kernels.testing import check_rprop
+
+
+def make_stepper(w, *, lr, etas, step_sizes):
+    q, step = np.zeros_like(w), np.full_like(w, lr)
+
+    def one_step(gradients, loss):
+        nonlocal w, q, step
+        c = np.sign(gradients) * q
+        step = np.clip(step * np.where(c > 0, etas[1], np.where(c < 0, etas[0], 1)), *step_sizes)
+        q = np.sign(gradients)  # the mistake: where c < 0 it must be 0, and the weight must stay
+        w = w - q * step
+        return w
+
+    return one_step
+
+
+print(check_rprop(make_stepper, "irprop-", dtypes=["float64"]))
+```
+
+```text
+not irprop-: trace flips-loss-rises (float64), step 2, weight 2: w is 2.95, not 2.9
+follows: rprop-
+```
+
+The last line is the answer: what was written is Rprop-.
+
 ## Ours
 
 Weights, remembered signs and step sizes after every step, to the bit.

@@ -7,6 +7,7 @@ TeX by docutils, in a font that lies in a package; theme, search and highlightin
 """
 
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -22,12 +23,12 @@ release = version = rprop_kernels.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["images"]
-suppress_warnings = ["toc.empty_glob"]  # the studies' pages are written by a program, and may not be there yet
 
 # References that lead nowhere are errors; other projects' objects are named, not linked: that would need a network.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!rprop_kernels).*")]
+nitpick_ignore_regex = [(r"py:.*", r"(torch|numpy|scipy|sklearn|collections)\..*|[\w.]*Error")]
 
+default_role = "py:obj"
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
 
@@ -35,6 +36,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the arguments' kinds stand in words; the types are in the package, for type checkers
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 python_maximum_signature_line_length = 88
 
 html_theme = "furo"
@@ -50,6 +52,10 @@ html_theme_options = {
     "dark_css_variables": {"color-brand-primary": "#7cb8ff", "color-brand-content": "#7cb8ff"},
 }
 copybutton_exclude = ".linenos, .gp, .go"
+LAB = ("lab*", "studies*", "serve*")
+"""Pages of the lab, in the order of the navigation. Programs write some of them: those are listed that are there."""
+
+
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 
@@ -65,5 +71,12 @@ def visit_math_block(translator: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def list_lab(app: Sphinx, page: str, source: list[str]) -> None:
+    if page == "index":
+        found = [path.stem for pattern in LAB for path in sorted(Path(app.srcdir).glob(pattern + ".md"))]
+        source[0] = source[0].replace("LAB\n", "\n".join(found) + "\n")
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("source-read", list_lab)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))

@@ -1,5 +1,7 @@
 """Which rule does an implementation of Rprop really follow? Any implementation, from any library.
 
+::
+
     def make_stepper(w0, *, lr, etas, step_sizes):
         w = torch.from_numpy(w0.copy())
         optimizer = torch.optim.Rprop([w], lr=lr, etas=etas, step_sizes=step_sizes)
@@ -75,7 +77,9 @@ class Trace:
     Attributes:
         name: of the situation, such as ``"double-flips"``.
         dtype: ``"float32"`` or ``"float64"``.
-        lr, etas, step_sizes: the settings.
+        lr: the first step size.
+        etas: ``(eta_minus, eta_plus)``.
+        step_sizes: ``(D_min, D_max)``.
         w0: weights at the start, shape (n,).
         gradients: one row of n a step.
         losses: one a step, at the weights before it.
@@ -110,11 +114,13 @@ class Departure:
     """Where an implementation first leaves a rule.
 
     Attributes:
-        trace, dtype: of the trace.
+        trace: name of the trace.
+        dtype: of the trace.
         step: counted from 1.
         weight: index of the weight.
         quantity: ``"w"``, ``"q"``, ``"D"``, or ``"exception"``.
-        expected, got: the two values; of an exception its text.
+        expected: the value that the rule gives; None of an exception.
+        got: the value that came; of an exception its text.
     """
 
     trace: str
@@ -161,7 +167,8 @@ class Report:
         if self.departure is None:
             return f"{self.claimed}: as published, in all {self.closest[2]} traces{end}"
         name, hits, traces = self.closest
-        found = " or ".join(self.follows) or f"no rule known here; closest: {name}, in {hits} of {traces} traces"
+        closest = f"; closest: {name}, in {hits} of {traces} traces" if hits else ""
+        found = " or ".join(self.follows) or f"no rule known here{closest}"
         return f"not {self.claimed}: {self.departure}\nfollows: {found}{end}"
 
 

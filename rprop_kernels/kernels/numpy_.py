@@ -118,7 +118,7 @@ def step(
         threads: how many threads a backend may use; NumPy uses one.
 
     Returns:
-        True: all was done. (A backend that cannot take the arrays returns False and has touched nothing.)
+        Whether all was done. (A backend that cannot take the arrays returns False and has touched nothing.)
     """
     kernel = KERNELS[variant]
     for w, g, state in zip(weights, gradients, states, strict=True):

@@ -6,7 +6,7 @@ For a weight with remembered sign q (-1, 0, +1) and step size D the state is::
     s = D * SHIFT        where q == 0     (no sign to keep)
 
 SHIFT is a power of two, so D survives exactly, and every legal D lies below THRESHOLD while every
-shifted one lies above it: |s| > THRESHOLD says "no memory". The constants never depend on
+shifted one lies above it: a size above THRESHOLD says "no memory". The constants never depend on
 ``step_sizes``, which users may edit between two steps.
 
 =========  ======  =========  ======================================

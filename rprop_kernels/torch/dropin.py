@@ -45,11 +45,12 @@ class Rprop(Backend, torch.optim.Rprop):
     of signs. Per weight w with gradient g (negated if ``maximize``), all in the parameter's dtype::
 
         c = sign(g * prev)
-        step_size = clamp(step_size * (eta_plus if c > 0 else eta_minus if c < 0 else 1), *step_sizes)
+        eta = eta_plus if c > 0 else eta_minus if c < 0 else 1
+        step_size = min(max(step_size * eta, step_sizes[0]), step_sizes[1])
         g = 0 where c < 0
         w = w - sign(g) * step_size;  prev = g
 
-    The product can underflow (float32: |g| below 1e-23; float16: below 2e-4), and step sizes then stop
+    The product can underflow (float32: gradients below 1e-23; float16: below 2e-4), and step sizes then stop
     adapting; :class:`IRpropMinus` does not have that, and keeps half the state.
 
     Args:

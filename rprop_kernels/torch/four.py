@@ -40,7 +40,7 @@ ARGUMENTS = """
 
     Its state is one tensor a parameter, ``state[p]["move"]``: the last move q * D itself, float32 for parameters of
     half precision and the parameter's dtype otherwise (see :mod:`rprop_kernels.kernels.state`);
-    :meth:`signs_and_steps` takes it apart.
+    ``signs_and_steps`` takes it apart.
 
     Raises:
         ValueError: naming the argument, its value and the remedy.
@@ -309,7 +309,7 @@ class FourRules(Backend, Optimizer):
         return (torch.view_as_complex(q), torch.view_as_complex(step)) if move.is_complex() else (q, step)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what :meth:`state_dict` of this class, or of torch.optim.Rprop, returned; exact in every dtype.
+        """Load what ``state_dict`` of this class, or of torch.optim.Rprop, returned; exact in every dtype.
 
         Raises:
             ValueError: where the state is another optimizer's, or etas or step_sizes are out of order; nothing has
