@@ -237,7 +237,8 @@ class _Rprop:
         self._previous: float | Array | None = None  # E_prev
         self._warned: set[str] = set()
         self.backend = choose(backend, BACKENDS)
-        self._kernel = load(self.backend).step
+        kernels = load(self.backend)
+        self._kernel = kernels.Stepper() if self.backend == "cython" else kernels.step
 
     params = property(lambda self: tuple(self._weights))
 
@@ -527,7 +528,7 @@ for _class in (RpropMinus, RpropPlus, IRpropMinus, IRpropPlus):
 
 METHODS: Final = MappingProxyType(
     {c._variant.name: c for c in (RpropMinus, RpropPlus, IRpropMinus, IRpropPlus)})
-"""The four classes by the names of their rules: ``"rprop-"``, ``"rprop+"``, ``"irprop-"``, ``"irprop+"``."""
+"""The four classes by the names of their rules, ``"rprop-"``, ``"rprop+"``, ``"irprop-"`` and ``"irprop+"``."""
 
 
 def method_named(method: str) -> type[_Rprop]:

@@ -24,18 +24,25 @@ cdef extern from "cells.h" nogil:
     float brain_to_float(uint16_t)
     uint16_t float_to_brain(float)
     float bits_float(uint32_t)
-    ctypedef bint flag "_Bool"
-    float masked_float(float, flag)
-    float pick_float(flag, float, float)
+    float above_float(float, float)
+    float differs_float(float, float)
+    float negative_float(float)
+    float both_float(float, float)
+    float but_not_float(float, float)
     float joined_float(float, float)
     float signed_float(float, float)
-    float scaled_float(float, int, flag)
-    double masked_double(int, double, flag)
-    double pick_double(int, flag, double, double)
+    float pick_float(float, float, float)
+    float scaled_float(float, int, float)
+    double above_double(double, double)
+    double differs_double(double, double)
+    double negative_double(double)
+    double both_double(double, double)
+    double but_not_double(double, double)
     double joined_double(double, double)
     double signed_double(double, double)
-    double scaled_double(int, double, int, flag)
-    int RPROP_BASELINE_MASKS
+    double pick_double(int, double, double, double)
+    double scaled_double(double, int, double)
+    int RPROP_BASELINE_WIDE
 
     ctypedef void inlined "RPROP_INLINE void"
     ctypedef void for_v3 "RPROP_V3 void"
@@ -116,11 +123,22 @@ cdef inline real sign(real x) noexcept nogil:
     else:
         return copysign(1, x) if fabs(x) > 0 else <double>0
 
-cdef inline real masked(const int masks, const real x, const flag keep) noexcept nogil:
-    return masked_float(x, keep) if real is float else masked_double(masks, x, keep)
+# Masks, and what is done with them, are explained in cells.h.
 
-cdef inline real pick(const int masks, const flag first, const real a, const real b) noexcept nogil:
-    return pick_float(first, a, b) if real is float else pick_double(masks, first, a, b)
+cdef inline real above(const real a, const real b) noexcept nogil:
+    return above_float(a, b) if real is float else above_double(a, b)
+
+cdef inline real differs(const real a, const real b) noexcept nogil:
+    return differs_float(a, b) if real is float else differs_double(a, b)
+
+cdef inline real negative(const real x) noexcept nogil:
+    return negative_float(x) if real is float else negative_double(x)
+
+cdef inline real both(const real a, const real b) noexcept nogil:
+    return both_float(a, b) if real is float else both_double(a, b)
+
+cdef inline real but_not(const real a, const real b) noexcept nogil:
+    return but_not_float(a, b) if real is float else but_not_double(a, b)
 
 cdef inline real joined(const real a, const real b) noexcept nogil:
     return joined_float(a, b) if real is float else joined_double(a, b)
@@ -128,44 +146,52 @@ cdef inline real joined(const real a, const real b) noexcept nogil:
 cdef inline real with_sign(const real x, const real like) noexcept nogil:
     return signed_float(x, like) if real is float else signed_double(x, like)
 
-cdef inline real scaled(const int masks, const real x, const int exponent, const flag on) noexcept nogil:
-    return scaled_float(x, exponent, on) if real is float else scaled_double(masks, x, exponent, on)
+cdef inline real pick(const int wide, const real mask, const real a, const real b) noexcept nogil:
+    return pick_float(mask, a, b) if real is float else pick_double(wide, mask, a, b)
 
-cdef inline real one_state(const int masks, const int rule, const real direction, const real gradient, const real w, real* state,
+cdef inline real scaled(const real x, const int exponent, const real mask) noexcept nogil:
+    return scaled_float(x, exponent, mask) if real is float else scaled_double(x, exponent, mask)
+
+cdef inline real one_state(const int wide, const int rule, const real direction, const real gradient, const real w, real* state,
                            const real eta_minus, const real eta_plus, const real step_min, const real step_max,
                            const int shift, const real threshold) noexcept nogil:
     """The four rules on the state of state.py, where SHIFT is 2^shift; returns the new weight."""
     cdef real s = state[0]
     cdef real size = magnitude(s)
-    cdef flag forgot = size > threshold
-    cdef real last = masked(masks, s, not forgot)                         # q * D_old
-    cdef real g = -last if rule == RETREAT else with_sign(gradient, direction)
-    cdef flag moves = magnitude(last if rule == RETREAT else gradient) > 0           # not 0, not NaN
-    cdef real c = masked(masks, with_sign(last, g), moves)                # sign(g) * q * D_old: no product, no underflow
-    cdef flag flipped = c < 0
-    cdef flag stayed = c > 0
-    cdef real new = scaled(masks, size, -shift, forgot) * pick(masks, stayed, eta_plus, pick(masks, flipped, eta_minus, 1))
+    cdef real forgot = above(size, threshold)
+    cdef real g = -s if rule == RETREAT else with_sign(gradient, direction)
+    cdef real always = negative(<real>-1)
+    cdef real moves = but_not(always, forgot) if rule == RETREAT else above(magnitude(gradient), <real>0)  # not 0, not NaN
+    cdef real known = but_not(moves, forgot)                              # both signs, the last and the present one
+    cdef real turn = with_sign(s, g)                                      # sign(g) * q, by the sign bit alone: no underflow
+    cdef real flipped = both(negative(turn), known)
+    cdef real new = pick(wide, known, size * pick(wide, turn, eta_minus, eta_plus), scaled(size, -shift, forgot))
     new = step_min if new < step_min else new
     new = step_max if new > step_max else new
-    cdef real move = masked(masks, with_sign(new, g), moves)
-    move = move if rule == MOVE else masked(masks, move, not flipped)
-    state[0] = joined(move, masked(masks, scaled(masks, new, shift, True), <flag>(move == 0)))
+    cdef real keeps = moves if rule == MOVE else but_not(moves, flipped)  # this move is made, and remembered
+    cdef real move = with_sign(new, g)
+    state[0] = pick(wide, keeps, move, scaled(new, shift, always))
+    move = both(move, keeps)
     if rule == UNDO or rule == RETREAT:
-        move = joined(move, masked(masks, -s, flipped))
+        move = joined(move, both(-s, flipped))
     return w - move
 
-cdef inline real torch_factor(const int masks, const real product, const real eta_minus, const real eta_plus,
+cdef inline real torch_factor(const int wide, const real product, const real eta_minus, const real eta_plus,
                               const real tiny) noexcept nogil:
     """What the step size is multiplied by; ``tiny`` is the largest product that the dtype rounds to 0."""
-    return pick(masks, <flag>(product > tiny), eta_plus, pick(masks, <flag>(product < -tiny), eta_minus, <real>1))
+    if real is double and not wide:
+        return eta_plus if product > tiny else eta_minus if product < -tiny else <real>1
+    return pick(wide, above(product, tiny), eta_plus, pick(wide, above(-tiny, product), eta_minus, <real>1))
 
 cdef inline real torch_clamp(const real step, const real step_min, const real step_max) noexcept nogil:
     cdef real raised = step_min if step < step_min else step
     return step_max if raised > step_max else raised
 
-cdef inline real torch_keep(const int masks, const real gradient, const real factor, const real eta_minus) noexcept nogil:
+cdef inline real torch_keep(const int wide, const real gradient, const real factor, const real eta_minus) noexcept nogil:
     """The gradient to move by and to remember; torch asks the factor, not the sign, whether it flipped."""
-    return masked(masks, gradient, <flag>(factor != eta_minus))
+    if real is double and not wide:
+        return gradient if factor != eta_minus else <real>0
+    return both(gradient, differs(factor, eta_minus))
 
 
 # ---------------------------------------------------------------------------------------------- loops
@@ -194,12 +220,12 @@ cdef inline inlined narrow(cell* at, float x) noexcept nogil:
     else:
         at[0] = x
 
-cdef inline inlined four_loop(const int masks, const int rule, cell* w, const cell* g, void* state, Py_ssize_t n,
+cdef inline inlined four_loop(const int wide, const int rule, cell* w, const cell* g, void* state, Py_ssize_t n,
                               const Numbers* k) noexcept nogil:
     """The rules of the four classes; w INOUT, g IN, state INOUT (double for double, else float)."""
     cdef Py_ssize_t i
-    cdef double* wide = <double*>state
-    cdef float* slim = <float*>state
+    cdef double* doubles = <double*>state
+    cdef float* floats = <float*>state
     cdef double em = k.eta_minus, ep = k.eta_plus, low = k.step_min, high = k.step_max, way = k.direction
     cdef float emf = <float>em, epf = <float>ep, lowf = <float>low, highf = <float>high, wayf = <float>way
     cdef double limit = 2.0 ** 256, least = 2.0 ** -255
@@ -207,14 +233,14 @@ cdef inline inlined four_loop(const int masks, const int rule, cell* w, const ce
     if cell is double:
         low = least if low < least else low
         for i in range(n):
-            w[i] = one_state[double](masks, rule, way, g[i], w[i], &wide[i], em, ep, low, high, 768, limit)
+            w[i] = one_state[double](wide, rule, way, g[i], w[i], &doubles[i], em, ep, low, high, 768, limit)
     else:
         lowf = leastf if lowf < leastf else lowf
         for i in range(n):
-            narrow(&w[i], one_state[float](masks, rule, wayf, widen(&g[i]), widen(&w[i]), &slim[i],
+            narrow(&w[i], one_state[float](wide, rule, wayf, widen(&g[i]), widen(&w[i]), &floats[i],
                                            emf, epf, lowf, highf, 96, limitf))
 
-cdef inline inlined torch_loop(const int masks, cell* w, const cell* g, cell* prev, cell* step_size, Py_ssize_t n,
+cdef inline inlined torch_loop(const int wide, cell* w, const cell* g, cell* prev, cell* step_size, Py_ssize_t n,
                                const Numbers* k) noexcept nogil:
     """torch.optim.Rprop; w, prev, step_size INOUT, g IN. The numbers are already rounded to the cell's type."""
     cdef Py_ssize_t i
@@ -229,42 +255,42 @@ cdef inline inlined torch_loop(const int masks, cell* w, const cell* g, cell* pr
     if cell is double:
         for i in range(n):
             gradient = with_sign(g[i], way)
-            factor = torch_factor[double](masks, gradient * prev[i], em, ep, 0)
+            factor = torch_factor[double](wide, gradient * prev[i], em, ep, 0)
             step = torch_clamp[double](step_size[i] * factor, low, high)
-            gradient = torch_keep[double](masks, gradient, factor, em)
+            gradient = torch_keep[double](wide, gradient, factor, em)
             step_size[i] = step
             prev[i] = gradient
             w[i] = w[i] - sign[double](gradient) * step
     else:
         for i in range(n):
             gradientf = with_sign(widen(&g[i]), wayf)
-            factorf = torch_factor[float](masks, gradientf * widen(&prev[i]), emf, epf, tiny)
+            factorf = torch_factor[float](wide, gradientf * widen(&prev[i]), emf, epf, tiny)
             stepf = torch_clamp[float](widen(&step_size[i]) * factorf, lowf, highf)
-            gradientf = torch_keep[float](masks, gradientf, factorf, emf)
+            gradientf = torch_keep[float](wide, gradientf, factorf, emf)
             narrow(&step_size[i], stepf)
             stepf = widen(&step_size[i])
             narrow(&prev[i], gradientf)
             narrow(&w[i], widen(&w[i]) - sign[float](gradientf) * stepf)
 
-cdef inline inlined any_rule(const int masks, int rule, cell* w, const char* gradient, char* a, char* b, Py_ssize_t n,
+cdef inline inlined any_rule(const int wide, int rule, cell* w, const char* gradient, char* a, char* b, Py_ssize_t n,
                              const Numbers* k) noexcept nogil:
     """Choose the loop outside it, so that in each one the rule is a constant."""
     cdef const cell* g = <const cell*>gradient
     if rule == MOVE:
-        four_loop(masks, MOVE, w, g, a, n, k)
+        four_loop(wide, MOVE, w, g, a, n, k)
     elif rule == STAY:
-        four_loop(masks, STAY, w, g, a, n, k)
+        four_loop(wide, STAY, w, g, a, n, k)
     elif rule == UNDO:
-        four_loop(masks, UNDO, w, g, a, n, k)
+        four_loop(wide, UNDO, w, g, a, n, k)
     elif rule == RETREAT:
-        four_loop(masks, RETREAT, w, g, a, n, k)
+        four_loop(wide, RETREAT, w, g, a, n, k)
     else:
-        torch_loop(masks, w, g, <cell*>a, <cell*>b, n, k)
+        torch_loop(wide, w, g, <cell*>a, <cell*>b, n, k)
 
 # One function an instruction set: chosen at run time, and each can be forced in tests.
 
 cdef void run_baseline(int rule, cell* w, const char* g, char* a, char* b, Py_ssize_t n, const Numbers* k) noexcept nogil:
-    any_rule(RPROP_BASELINE_MASKS, rule, w, g, a, b, n, k)
+    any_rule(RPROP_BASELINE_WIDE, rule, w, g, a, b, n, k)
 
 cdef for_v3 run_v3(int rule, cell* w, const char* g, char* a, char* b, Py_ssize_t n, const Numbers* k) noexcept nogil:
     any_rule(1, rule, w, g, a, b, n, k)
@@ -299,6 +325,8 @@ cdef enum:
     MAX_DIMS = 16
     CHUNK = 256          # elements gathered at a time from arrays that are not dense
     SPLIT = 64           # threads meet at multiples of this, so that they share few cache lines
+    LINE = 64            # bytes in a cache line
+    LONG = 4096          # elements from which a start off a line pays: NumPy's arrays mostly lie 16 bytes behind one
 
 cdef struct Layout:
     # Common dimensions of w, g, a, b after merging, outermost first; strides in bytes.
@@ -640,7 +668,7 @@ cdef void run_rows(Work* work, Job* job, kernel f, Py_ssize_t low, Py_ssize_t hi
 
 cdef void run_part(Work* work, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
     """Elements low..high of the whole work list."""
-    cdef Py_ssize_t i = 0, top = work.n_jobs, middle, start, stop, size, state
+    cdef Py_ssize_t i = 0, top = work.n_jobs, middle, start, stop, end, lead, size, state
     cdef Job* job
     cdef kernel f
     while i < top:                                    # the job that holds element `low`
@@ -660,8 +688,12 @@ cdef void run_part(Work* work, Py_ssize_t low, Py_ssize_t high) noexcept nogil:
             run_rows(work, job, f, start, stop)
         else:
             size, state = cell_size(job.kind), state_size(job)
-            f(job.rule, job.at[0] + start * size, job.at[1] + start * size, job.at[2] + start * state,
-              job.at[3] + start * state if job.arrays == 4 else NULL, stop - start, &work.numbers[job.numbers])
+            while start < stop:                       # a first piece up to a line's end, then the rest
+                lead = -<uintptr_t>(job.at[0] + start * size) % LINE // size
+                end = start + lead if lead > 0 and stop - start >= LONG else stop
+                f(job.rule, job.at[0] + start * size, job.at[1] + start * size, job.at[2] + start * state,
+                  job.at[3] + start * state if job.arrays == 4 else NULL, end - start, &work.numbers[job.numbers])
+                start = end
         i += 1
 
 cdef void run_share(void* data) noexcept nogil:
