@@ -110,12 +110,17 @@ class Run:
         self._order = torch.Generator().manual_seed(seed)
         self._criterion = criterion(config.criterion)
 
-    def epoch(self) -> bool:
-        """Trains for one epoch and evaluates; True where the evaluation loss is the lowest so far."""
+    def epoch(self, before_batch: Callable[[], None] | None = None) -> bool:
+        """Trains for one epoch and evaluates; True where the evaluation loss is the lowest so far.
+
+        ``before_batch`` is called before each batch; what it raises ends the epoch, which is then not recorded.
+        """
         start = perf_counter()
         count = len(self._train[1])
         loss_sum = correct = 0.0
         for images, labels in batches(self._train, self._batch, self._order):
+            if before_batch is not None:
+                before_batch()
             self.optimizer.zero_grad()
             output = self.network(images)
             loss = self._criterion(output, labels)
@@ -143,6 +148,10 @@ class Run:
         """``(loss, accuracy)`` of the model of lowest evaluation loss on unseen data; NaN without one."""
         if not self.best_epoch:
             return math.nan, math.nan
+        return evaluate(self.kept(), data, self.config.criterion, self._eval_batch)
+
+    def kept(self) -> torch.nn.Sequential:
+        """A network with the weights of lowest evaluation loss; there must be a ``best_epoch``."""
         network = build(self._train[0].shape[1], self.config.hidden_units, CLASSES, self.seed)
         network.load_state_dict(self._best)
-        return evaluate(network, data, self.config.criterion, self._eval_batch)
+        return network

@@ -1,0 +1,370 @@
+"""Trainings that race one another while somebody watches; no page in here.
+
+A :class:`Session` belongs to one page. Its trainings run in a thread and write only to their own
+:class:`Runner`; whoever watches reads it when it likes, so that watching costs the training nothing. Runners that
+start together take turns epoch by epoch.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .config import Config
+from .data import Dataset
+from .errors import LabError
+from .techniques import TECHNIQUES, Technique
+from .training import Epoch, Run, evaluate, hold_out, tensors
+
+Array: TypeAlias = NDArray[Any]
+Weights: TypeAlias = tuple[Array, Array, Array, Array]
+
+MOMENTUM: Final = 0.9
+MOST_EPOCHS: Final = 5000
+MOST_HIDDEN: Final = 1024
+LARGEST_RATE: Final = 50.0
+"""Also the largest step of the Rprop family."""
+KEPT: Final = 6
+"""Runs that a session remembers; the oldest goes first."""
+
+
+def _adam(params: Iterable[torch.Tensor], lr: float, *_: object) -> torch.optim.Optimizer:
+    return torch.optim.Adam(params, lr)
+
+
+def _sgd(params: Iterable[torch.Tensor], lr: float, *_: object) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr, momentum=MOMENTUM)
+
+
+@dataclass(frozen=True, slots=True)
+class Entrant:
+    """A technique, and the learning rate that it is usually given."""
+
+    technique: Technique
+    usual_rate: float
+
+
+ENTRANTS: Final = {
+    entrant.technique.name: entrant
+    for entrant in (
+        *(Entrant(technique, 0.01) for technique in TECHNIQUES),
+        Entrant(Technique("adam", "Adam", False, (), _adam), 0.01),
+        Entrant(Technique("sgd", f"SGD, momentum {MOMENTUM}", False, (), _sgd), 0.1),
+    )
+}
+"""Who may race, by name."""
+RACE: Final = ("irprop+", "adam", "sgd")
+"""Who does, at the press of one button."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of one training.
+
+    Attributes:
+        technique: a key of ``ENTRANTS``.
+        learning_rate: of its optimizer; the first step size in the Rprop family.
+        epochs: how many.
+        batch: images of a batch; None: all of them.
+        hidden: units of the hidden layer.
+    """
+
+    technique: str = RACE[0]
+    learning_rate: float = 0.01
+    epochs: int = 50
+    batch: int | None = None
+    hidden: int = 128
+
+    @property
+    def label(self) -> str:
+        """The technique as people call it."""
+        return ENTRANTS[self.technique].technique.label
+
+
+def read_settings(texts: Mapping[str, str], images: int) -> Settings:
+    """Settings from what stands in the fields of a page.
+
+    Args:
+        texts: technique, learning_rate, epochs, batch, hidden.
+        images: how many there are to train.
+
+    Raises:
+        LabError: naming the field, what stands there and what may.
+    """
+    if texts["technique"] not in ENTRANTS:
+        raise LabError(f"There is no technique {texts['technique']!r}. There is: {', '.join(ENTRANTS)}.")
+    rate = texts["learning_rate"].strip()
+    try:
+        learning_rate = float(rate)
+    except ValueError:
+        learning_rate = math.nan
+    if not 0 < learning_rate <= LARGEST_RATE:
+        raise LabError(
+            f"Learning rate is {rate!r}: give a number above 0 and up to {LARGEST_RATE:g}, such as 0.01."
+        )
+    batch = texts["batch"].strip()
+    return Settings(
+        texts["technique"],
+        learning_rate,
+        _whole("Epochs", texts["epochs"], MOST_EPOCHS),
+        None if batch.lower() == "all" else _whole("Batch size", batch, images, ", or 'all'"),
+        _whole("Hidden units", texts["hidden"], MOST_HIDDEN),
+    )
+
+
+def _whole(name: str, text: str, most: int, more: str = "") -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
+        raise LabError(f"{name} is {text!r}: give a whole number from 1 to {most}{more}.")
+    return int(text)
+
+
+class Track:
+    """A data set, laid out once for all sessions.
+
+    Attributes:
+        side, pixel_max: of an image.
+        images: how many are trained on.
+
+    Raises:
+        LabError: its images are not square, so that nothing can be drawn in their form.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.side = math.isqrt(dataset.pixels)
+        if self.side**2 != dataset.pixels:
+            raise LabError(
+                f"{dataset.origin} has images of {dataset.pixels} pixels, which make no square, so that no "
+                "drawing fits them. Choose other data with --data and --data-dir."
+            )
+        self.dataset, self.pixel_max = dataset, dataset.pixel_max
+        self.config = Config().for_data(dataset)
+        learn, self.test = tensors(dataset)
+        self.train, self.evaluation = hold_out(learn, self.config, self.config.seed)
+        self.images = len(self.train[1])
+
+    def run(self, settings: Settings) -> Run:
+        """A training that has not begun; equal settings start from equal weights."""
+        config = Config(
+            learning_rate=settings.learning_rate,
+            epochs=settings.epochs,
+            train_batch_size=settings.batch or self.images,
+            eval_batch_size=self.config.eval_batch_size,
+            hidden_units=settings.hidden,
+        )
+        return Run(ENTRANTS[settings.technique].technique, self.train, self.evaluation, config, config.seed)
+
+
+@dataclass(slots=True)
+class Runner:
+    """One training, as it can be watched from outside its thread.
+
+    Attributes:
+        number: from 1, in its session.
+        state: waiting, training, and at the end finished, stopped, diverged or failed.
+        history: an entry an epoch; only ever grows.
+        progress: share of all epochs, 0 .. 1, batches of an unfinished one counted.
+        seconds: spent in its own training and evaluation.
+        test_accuracy: on unseen images, of the model of lowest evaluation loss; at the end.
+        trouble: what went wrong, in words.
+        weights: of the network, a copy: the last while it trains, those of lowest evaluation loss at the end.
+    """
+
+    number: int
+    settings: Settings
+    state: str = "waiting"
+    history: list[Epoch] = field(default_factory=list)
+    progress: float = 0.0
+    seconds: float = 0.0
+    test_accuracy: float = math.nan
+    trouble: str = ""
+    weights: Weights | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.state not in ("waiting", "training")
+
+    @property
+    def accuracy(self) -> float:
+        """On the evaluation images, after the last epoch; NaN before the first."""
+        return self.history[-1].eval_accuracy if self.history else math.nan
+
+    def probabilities(self, inputs: Array) -> Array | None:
+        """Of the ten digits, for an image as the network is given it; None while nothing was learned.
+
+        Args:
+            inputs: shape (pixels,), in [-1, 1].
+        """
+        if self.weights is None:
+            return None
+        first, first_bias, second, second_bias = self.weights
+        output = second @ np.maximum(first @ inputs + first_bias, 0) + second_bias
+        likely: Array = np.exp(output - output.max())
+        likely /= likely.sum()
+        return likely
+
+
+class _Stopped(Exception):
+    pass
+
+
+class _Training:
+    """Runners that take turns in one thread."""
+
+    SNAPSHOT: Final = 0.1
+    """Seconds between copies of the weights."""
+
+    def __init__(self, track: Track, runners: Sequence[Runner], before: "_Training | None") -> None:
+        self.stop = threading.Event()
+        self._track, self._runners, self._before = track, runners, before
+        # A daemon: what is left of a training must not keep a server from ending.
+        self.thread = threading.Thread(target=self._main, name="rprop-lab race", daemon=True)
+        self.thread.start()
+
+    def _main(self) -> None:
+        if self._before is not None:
+            self._before.thread.join()  # two at once would spoil the times of both
+            self._before = None
+        entries = [_Entry(self._track, runner, self.stop) for runner in self._runners]
+        for entry in entries:
+            entry.guarded(entry.begin)
+        turn = 0
+        while racing := [entry for entry in entries if not entry.runner.over]:
+            for entry in racing[turn % len(racing) :] + racing[: turn % len(racing)]:
+                entry.guarded(entry.epoch)
+            turn += 1
+
+
+class _Entry:
+    """What a thread holds of a runner."""
+
+    def __init__(self, track: Track, runner: Runner, stop: threading.Event) -> None:
+        self.runner, self._track, self._stop = runner, track, stop
+        self._copied = -math.inf
+        self._batch = 0
+        self._run: Run | None = None
+
+    def guarded(self, act: Callable[[], None]) -> None:
+        """Does it; every end of the training is told to the watchers, none to the thread."""
+        try:
+            try:
+                if self._stop.is_set():
+                    raise _Stopped
+                act()
+            except _Stopped:
+                done = f"{len(self.runner.history)} of {self.runner.settings.epochs}"
+                self._end("stopped", f"stopped after {done} epochs")
+        except Exception as error:  # whatever torch raises, such as for want of memory
+            self.runner.trouble = f"failed: {error or type(error).__name__}"
+            self.runner.state = "failed"
+
+    def begin(self) -> None:
+        self._run = self._track.run(self.runner.settings)
+
+    def epoch(self) -> None:
+        runner, run = self.runner, self._run
+        assert run is not None
+        runner.state = "training"
+        self._batch = 0
+        run.epoch(self._before_batch)
+        now = run.history[-1]
+        runner.history.append(now)
+        runner.seconds = run.seconds
+        runner.progress = len(runner.history) / runner.settings.epochs
+        if not (math.isfinite(now.train_loss) and math.isfinite(now.eval_loss)):
+            self._end("diverged", f"diverged at epoch {len(runner.history)}: the loss is no longer finite")
+        elif len(runner.history) == runner.settings.epochs:
+            self._end("finished", "")
+        elif perf_counter() - self._copied > _Training.SNAPSHOT:
+            runner.weights = _weights(run.network.state_dict())
+            self._copied = perf_counter()
+
+    def _before_batch(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        size = self.runner.settings.batch or self._track.images
+        done = len(self.runner.history) + self._batch * size / self._track.images
+        self.runner.progress = done / self.runner.settings.epochs
+        self._batch += 1
+
+    def _end(self, state: str, trouble: str) -> None:
+        runner, run = self.runner, self._run
+        if run is not None and run.best_epoch:
+            kept = run.kept()
+            runner.weights = _weights(kept.state_dict())
+            runner.test_accuracy = evaluate(
+                kept, self._track.test, run.config.criterion, len(self._track.test[1])
+            )[1]
+        runner.trouble = trouble
+        runner.state = state  # last: whoever sees it finds everything else
+
+
+def _weights(state: Mapping[str, torch.Tensor]) -> Weights:
+    first, first_bias, second, second_bias = (tensor.numpy().copy() for tensor in state.values())
+    return first, first_bias, second, second_bias
+
+
+class Session:
+    """The runs of one page; sessions know nothing of one another.
+
+    Attributes:
+        runners: the last ``KEPT``, oldest first; replaced, never changed.
+    """
+
+    def __init__(self, track: Track) -> None:
+        self.track = track
+        self.runners: tuple[Runner, ...] = ()
+        self._count = 0
+        self._training: _Training | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something trains, or waits to."""
+        return any(not runner.over for runner in self.runners)
+
+    def start(self, *settings: Settings) -> None:
+        """Trains these, taking turns; what trains already is stopped."""
+        self.stop()
+        fresh = [Runner(self._count + index, one) for index, one in enumerate(settings, 1)]
+        self._count += len(fresh)
+        self.runners = (*self.runners, *fresh)[-KEPT:]
+        self._training = _Training(self.track, fresh, self._training)
+
+    def stop(self, wait: float = 0.0) -> None:
+        """Stops what trains before its next batch; ``wait`` up to so many seconds until it has."""
+        if self._training is not None:
+            self._training.stop.set()
+            if wait:
+                self._training.thread.join(wait)
+
+    def clear(self) -> None:
+        """Forgets all runs that are over."""
+        self.runners = tuple(runner for runner in self.runners if not runner.over)
+
+    def model(self, number: int | None = None) -> Runner | None:
+        """The run of that number if it has learned something, else the newest that has, else None."""
+        able = [runner for runner in self.runners if runner.weights is not None]
+        chosen = [runner for runner in able if runner.number == number]
+        return (chosen or able or [None])[-1]
+
+
+def race_settings(like: Settings) -> tuple[Settings, ...]:
+    """Those of ``RACE``, each with its usual learning rate and everything else as given."""
+    return tuple(
+        Settings(name, ENTRANTS[name].usual_rate, like.epochs, like.batch, like.hidden) for name in RACE
+    )
+
+
+def curve(values: Sequence[float], most: int = 200) -> list[list[float | None]]:
+    """``[epoch, value]`` for a plot: no more than about ``most``, the last among them; None is a gap."""
+    count = len(values)
+    stride = max(1, math.ceil(count / most))
+    epochs = sorted({1, *range(stride, count, stride), count}) if count else []
+    return [[epoch, value if math.isfinite(value := values[epoch - 1]) else None] for epoch in epochs]
