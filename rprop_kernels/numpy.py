@@ -500,7 +500,7 @@ class _Rprop:
 
 
 class RpropMinus(_Rprop):
-    """Rprop- [Riedmiller & Braun 1993; Igel & Hüsken 2003, algorithm 2]: a flip moves on, smaller."""
+    """Rprop- [Riedmiller 1994; Igel & Hüsken 2003, algorithm 2]: a flip moves on, smaller."""
 
     _variant = VARIANTS["rprop-"]
 

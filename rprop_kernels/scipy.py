@@ -405,7 +405,7 @@ def _method(name: str, method: str, rule: str) -> Callable[..., OptimizeResult]:
     return minimize
 
 
-rprop_minus = _method("rprop_minus", "rprop-", "Rprop- [Riedmiller & Braun 1993]")
+rprop_minus = _method("rprop_minus", "rprop-", "Rprop- [Riedmiller 1994]")
 rprop_plus = _method("rprop_plus", "rprop+", "Rprop+ [Riedmiller & Braun 1993]")
 irprop_minus = _method("irprop_minus", "irprop-", "iRprop- [Igel & Hüsken 2003]")
 irprop_plus = _method("irprop_plus", "irprop+", "iRprop+ [Igel & Hüsken 2003]")

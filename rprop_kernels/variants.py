@@ -1,8 +1,13 @@
 """THE TABLE: one frozen row for each rule. Everything that must know "all variants" reads it.
 
-Sources. [RB93] M. Riedmiller, H. Braun, "A direct adaptive method for faster backpropagation
-learning: the RPROP algorithm", ICNN 1993. [IH03] C. Igel, M. Hüsken, "Empirical evaluation of the
-improved Rprop learning algorithms", Neurocomputing 50 (2003) 105-123.
+Sources.
+
+- [RB93] M. Riedmiller, H. Braun, "A direct adaptive method for faster backpropagation learning: the RPROP
+  algorithm", ICNN 1993.
+- [R94] M. Riedmiller, "Advanced supervised learning in multi-layer perceptrons: from backpropagation to adaptive
+  learning algorithms", Computer Standards & Interfaces 16 (1994) 265-278.
+- [IH03] C. Igel, M. Hüsken, "Empirical evaluation of the improved Rprop learning algorithms", Neurocomputing 50
+  (2003) 105-123.
 """
 
 from dataclasses import dataclass
@@ -35,7 +40,7 @@ class Variant:
 
 
 _ROWS = (
-    Variant("rprop-", "RpropMinus", "move", False, ("move",), "[RB93]; [IH03] algorithm 2"),
+    Variant("rprop-", "RpropMinus", "move", False, ("move",), "[R94]; [IH03] algorithm 2"),
     Variant("rprop+", "RpropPlus", "undo", False, ("move",), "[RB93]; [IH03] algorithm 1"),
     Variant("irprop-", "IRpropMinus", "stay", False, ("move",), "[IH03] algorithm 4"),
     Variant("irprop+", "IRpropPlus", "undo if worse", True, ("move",), "[IH03] algorithm 3"),

@@ -364,7 +364,7 @@ class FourRules(Backend, Optimizer):
 
 
 class RpropMinus(FourRules):
-    __doc__ = f"""Rprop- [Riedmiller and Braun 1993; Igel and Hüsken 2003, algorithm 2]: a flipped weight moves on.
+    __doc__ = f"""Rprop- [Riedmiller 1994; Igel and Hüsken 2003, algorithm 2]: a flipped weight moves on.
 
     Per weight w, with gradient g (negated if ``maximize``), remembered sign q and step size D::
 
