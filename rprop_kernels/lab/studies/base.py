@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from ..errors import LabError
 from ..techniques import TECHNIQUES
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Options:
         seeds, epochs: how many at most; None is the study's own number.
         data: settings of the image set: ``data``, ``data_dir``, ``crc32``, ``is_mnist``, ``origin``.
         problems: PROBEN1's: name, path and crc32 of each.
+        only: of every setting named, the values of the runs that are wanted.
     """
 
     quick: bool = False
@@ -43,6 +45,7 @@ class Options:
     epochs: int | None = None
     data: Settings = field(default_factory=dict)
     problems: tuple[Settings, ...] = ()
+    only: dict[str, list[str]] = field(default_factory=dict)
 
     def count_epochs(self, full: int, quick: int = 3) -> int:
         """Epochs of a run whose report has ``full``."""
@@ -59,7 +62,7 @@ class Options:
     @property
     def own_data(self) -> bool:
         """Whether this is the study on the report's data, though perhaps with fewer epochs or seeds."""
-        return not self.quick and (not self.data or bool(self.data["is_mnist"]))
+        return not self.quick and not self.only and (not self.data or bool(self.data["is_mnist"]))
 
     def notes(self) -> list[str]:
         """How a run with these differs from the study as it stands."""
@@ -75,7 +78,35 @@ class Options:
         reduced = [f"--{name} {value}" for name, value in limits.items() if value is not None]
         if reduced:
             said.append(f"Run with {' '.join(reduced)}, where the report has other numbers.")
+        if self.only:
+            wanted = "; ".join(f"{key} {', '.join(values)}" for key, values in self.only.items())
+            said.append(f"Only a part of the study was run: {wanted}.")
         return said
+
+    def part(self, plan: list[Settings]) -> list[Settings]:
+        """The runs of a plan that are wanted.
+
+        Raises:
+            LabError: there are none, or there is no such setting; names what there is.
+        """
+        for key, wanted in self.only.items():
+            there = list(dict.fromkeys(value_text(s[key]) for s in plan if key in s))
+            if not there:
+                keys = ", ".join(dict.fromkeys(k for s in plan for k in s))
+                raise LabError(f"--only {key}=...: no run of this study has such a setting. There is: {keys}.")
+            if missing := [value for value in wanted if value not in there]:
+                raise LabError(f"--only {key}={missing[0]}: there is no such run. There is: {', '.join(there)}.")
+            plan = [s for s in plan if key in s and value_text(s[key]) in wanted]
+        if not plan:
+            raise LabError("No run of this study has all the settings that --only asks for.")
+        return plan
+
+
+def value_text(value: Any) -> str:
+    """A setting's value as --only has it: 100-100 for a list, all for a batch of None."""
+    if isinstance(value, list):
+        return "-".join(map(value_text, value))
+    return "all" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +149,7 @@ class Study:
         page: from the finished runs, in the order of the plan.
         needs: "images", "proben1" or "".
         alone: one run at a time, because time is what is measured.
+        parts: whether its page can be made from a part of the runs.
     """
 
     name: str
@@ -128,6 +160,7 @@ class Study:
     page: Callable[[Runs], Page]
     needs: str = ""
     alone: bool = False
+    parts: bool = False
 
 
 def groups(runs: Runs, *keys: str) -> dict[tuple[Any, ...], list[tuple[Settings, Result]]]:

@@ -50,6 +50,10 @@ def study(
         list[str] | None,
         typer.Option("--problem", help="PROBEN1 problem or .dt file; may be given several times."),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="SETTING=VALUE, such as hidden=100-100: those runs only; may be repeated."),
+    ] = None,
 ) -> None:
     """Repeat an experiment of the other reports; what is finished is kept, the same command goes on."""
     from ..cli import _errors_for_people
@@ -60,7 +64,7 @@ def study(
             return
         chosen = _find(name)
         folder = out or Path("runs") / f"study-{chosen.name}{'-quick' if quick else ''}"
-        _study(chosen, quick, data, data_dir, folder, seeds, epochs, jobs, tuple(problem or ()))
+        _study(chosen, quick, data, data_dir, folder, seeds, epochs, jobs, tuple(problem or ()), only or [])
 
 
 def classify(
@@ -141,16 +145,19 @@ def _study(
     epochs: int | None,
     jobs: int,
     problems: tuple[str, ...],
+    only: list[str],
 ) -> None:
     from . import run
+
+    part = _part(only, chosen)
 
     console = Console()
     run.check(folder)
     with console.status("looking at the data"):
         images = _images(data, data_dir, quick) if chosen.needs == "images" else {}
         files = _problems(problems, data_dir, quick) if chosen.needs == "proben1" else ()
-        options = Options(quick, seeds, epochs, images, files)
-        plan = chosen.plan(options)
+        options = Options(quick, seeds, epochs, images, files, part)
+        plan = options.part(chosen.plan(options))
     if images:
         console.print(f"data: {images['origin']}", highlight=False, soft_wrap=True)
     from ..cli import _progress
@@ -166,6 +173,22 @@ def _study(
     show_page(console, page)
     names = ", ".join([run.RESULTS, "table.md", *page.pictures])
     console.print(f"written to {folder}: {names}", highlight=False, soft_wrap=True)
+
+
+def _part(only: list[str], chosen: Study) -> dict[str, list[str]]:
+    """``SETTING=VALUE`` ... as a table."""
+    from .table import STUDIES
+
+    part: dict[str, list[str]] = {}
+    for text in only:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise LabError(f"--only {text}: give a setting and its value, such as --only hidden=100-100.")
+        part.setdefault(key, []).append(value)
+    if part and not chosen.parts:
+        some = ", ".join(study.name for study in STUDIES.values() if study.parts)
+        raise LabError(f"{chosen.name} needs all its runs for its page; --only goes with {some}.")
+    return part
 
 
 def show_page(console: Console, page: Page) -> None:

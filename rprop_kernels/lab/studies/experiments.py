@@ -268,21 +268,11 @@ def _plan_stopping(options: Options) -> list[Settings]:
     plan = []
     for hidden, batch in options.of(tuple(STOPPING), (((100, 100), 8), ((100, 100), 32))):
         for seed in options.each_seed(1):
-            for stop in ("early", "plateau"):
-                base = (
-                    options.data
-                    | BASE
-                    | {
-                        "hidden": list(hidden),
-                        "epochs": epochs,
-                        "seed": seed,
-                        "validation": 0.1,
-                        "stop": stop,
-                    }
-                )
-                plan.append(base | {"batch": batch})
-                if batch == 8:
-                    plan.append(base | {"batch": None, "optimizer": "irprop+"})
+            more = {"hidden": list(hidden), "epochs": epochs, "seed": seed, "validation": 0.1}
+            base = options.data | BASE | more | {"stop": ["early", "plateau"]}
+            plan.append(base | {"batch": batch})
+            if batch == 8:
+                plan.append(base | {"batch": None, "optimizer": "irprop+"})
     return plan
 
 
@@ -291,49 +281,51 @@ def _page_stopping(runs: Runs) -> Page:
 
     rows: list[list[str]] = []
     panels: dict[str, Any] = {}
-    for members in groups(runs, "hidden", "batch", "stop").values():
+    for members in groups(runs, "hidden", "batch").values():
         settings, results = members[0][0], [result for _, result in members]
-        reported, at = (
-            STOPPING.get((tuple(settings["hidden"]), settings["batch"]), (None, None))
-            if settings["stop"] == "early"
-            else (None, None)
-        )
         rule = "iRprop+, full batch" if settings["batch"] is None else f"SGD, batch {settings['batch']}"
-        name = f"{'-'.join(map(str, settings['hidden']))}, {rule}, {settings['stop']}"
-        test = mean(r["test_score"] for r in results)
-        reason = "; ".join(dict.fromkeys(r["stopped"] or "ran to the end" for r in results))
-        rows.append(
-            [
-                name,
-                number(mean(r["epochs"] for r in results), 0),
-                with_spread(r["test_score"] for r in results),
-                "-" if at is None else str(at),
-                number(reported),
-                minus(test, reported),
-                diverged(members) or reason,
-            ]
-        )
+        name = f"{'-'.join(map(str, settings['hidden']))}, {rule}"
+        for criterion in settings["stop"]:
+            known = STOPPING.get((tuple(settings["hidden"]), settings["batch"])) if criterion == "early" else None
+            reported, at = known or (None, None)
+            stops = [r["stops"].get(criterion) or _to_the_end(r) for r in results]
+            test = mean(stop["test_score"] for stop in stops)
+            rows.append(
+                [
+                    f"{name}, {criterion}",
+                    number(mean(stop["epoch"] for stop in stops), 0),
+                    with_spread(stop["test_score"] for stop in stops),
+                    "-" if at is None else str(at),
+                    number(reported),
+                    minus(test, reported),
+                    diverged(members) or "; ".join(dict.fromkeys(stop["reason"] for stop in stops)),
+                ]
+            )
         history = results[0]["history"]
-        if settings["stop"] == "early" and len(panels) < 4:
-            panels[name] = {"training": [history["train_loss"]], "validation": [history["valid_loss"]]}
+        panels[name] = {"training": [history["train_loss"]], "validation": [history["valid_loss"]]}
     heading = ["network", "stopped at", "test accuracy", "report: at", "report: acc.", "diff.", "why"]
     return Page(
         [Table("Stopping", heading, rows)],
         [
             "A tenth of the learning part is held out. early: the mean training loss met during an epoch "
             "was below the validation loss after it, five epochs in a row; plateau: the last five training "
-            "losses spread by less than 0.001 of their mean. At most 200 epochs, the weights of the last "
-            "one.",
+            "losses spread by less than 0.001 of their mean. One training for both, of at most "
+            f"{runs[0][0]['epochs']} epochs (the report: 200), the accuracy of the epoch it stopped at.",
             "The report's early stopping compares two losses that differ from the start by chance: when it "
             "fires depends on which images are held out, so epochs differ from the report's more than "
             "accuracies do.",
         ],
         {
             "curves.png": pictures.curves(
-                panels, "Early stopping: loss of training and validation", logarithmic=list(panels), y="loss"
+                panels, "Stopping: loss of training and validation", logarithmic=list(panels), y="loss"
             )
         },
     )
+
+
+def _to_the_end(result: Result) -> Result:
+    """What stands for a criterion that never stopped the training."""
+    return {"reason": "ran to the end", "epoch": result["epochs"], "test_score": result["test_score"]}
 
 
 # Augmentation
@@ -350,7 +342,7 @@ def _plan_augmentation(options: Options) -> list[Settings]:
             "seed": seed,
             "epochs": options.count_epochs(100, 10),
             "validation": 0.1,
-            "stop": "early",
+            "stop": ["early"],
             "augment": augment,
             "keep": ["samples", "weights"],
         }
@@ -402,7 +394,7 @@ def _page_augmentation(runs: Runs) -> Page:
 
 
 def _study(name: str, line: str, minutes: float, plan: Any, page: Any) -> Study:
-    return Study(name, line, minutes, plan, _work, page, "images")
+    return Study(name, line, minutes, plan, _work, page, "images", parts=True)
 
 
 STUDIES: Final = (

@@ -30,7 +30,7 @@ DEFAULTS: Final = MappingProxyType[str, Any](
         "l2": 0.0,
         "seed": 0,
         "validation": 0.0,
-        "stop": None,
+        "stop": [],
         "augment": False,
         "decay": False,
         "noise": 0.1,
@@ -40,7 +40,8 @@ DEFAULTS: Final = MappingProxyType[str, Any](
     }
 )
 """Settings of :func:`fit`. ``batch`` None is the full batch; ``keep``: "confusion", "samples", "weights",
-"prediction"; ``validation``: share of the learning part; ``decay``: lr / (epoch * batches + 1)."""
+"prediction"; ``validation``: share of the learning part; ``stop``: names of criteria, the training ends when all have
+said so; ``decay``: lr / (epoch * batches + 1)."""
 
 SEEN: Final = 10_000
 """Training samples that are looked at after every epoch, at most."""
@@ -175,15 +176,16 @@ def fit(settings: Settings, path: Path) -> Result:
 
     Returns:
         ``history`` (lists by epoch: train_loss, train_score, valid_loss, ...), final figures, ``diverged_at``
-        (the epoch, or None), ``stopped`` (why before the last epoch), ``epochs``, ``seconds`` of the processor in
-        training without measuring.
+        (the epoch, or None), ``stops`` (of each criterion that stopped it: reason, epoch, test_score),
+        ``epochs``, ``seconds`` of the processor in training without measuring.
     """
     s = DEFAULTS | settings
     data = split(s)
     classes = data.y.ndim == 1
     network = build(s, data.x.shape[1], classes)
     optimizer = make_optimizer(s["optimizer"], network.theta, s["lr"])
-    criterion = CRITERIA[s["stop"]]() if s["stop"] else None
+    criteria = {name: CRITERIA[name]() for name in s["stop"]}
+    stops: dict[str, Result] = {}
     steps = math.ceil(len(data.x) / (s["batch"] or len(data.x)))
 
     def decay(epoch: int) -> None:
@@ -192,7 +194,7 @@ def fit(settings: Settings, path: Path) -> Result:
     history: dict[str, list[float]] = {
         f"{part}_{what}": [] for part in ("train", "valid", "test") for what in ("loss", "score")
     }
-    diverged_at, stopped, seconds = None, "", 0.0
+    diverged_at, seconds = None, 0.0
     start = process_time()
     for epoch, loss in enumerate(
         train(
@@ -216,15 +218,17 @@ def fit(settings: Settings, path: Path) -> Result:
         if not (math.isfinite(loss) and math.isfinite(now["train"][0])):
             diverged_at = epoch
             break
-        if criterion is not None:
-            stopped = criterion.stop(loss, now["valid"][0])
-            if stopped:
-                break
+        for name, criterion in list(criteria.items()):
+            if reason := criterion.stop(loss, now["valid"][0]):
+                stops[name] = {"reason": reason, "epoch": epoch, "test_score": now["test"][1]}
+                del criteria[name]
+        if stops and not criteria:
+            break
         start = process_time()
     result: Result = {
         "history": history,
         "diverged_at": diverged_at,
-        "stopped": stopped,
+        "stops": stops,
         "epochs": len(history["train_loss"]),
         "seconds": seconds,
     }

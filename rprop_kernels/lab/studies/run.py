@@ -149,6 +149,7 @@ def write(study: Study, options: Options, page: Page, runs: Runs, folder: Path) 
                 "epochs": options.epochs,
                 "data": options.data,
                 "problems": [problem["name"] for problem in options.problems],
+                "only": options.only,
             },
             "environment": environment(),
             "tables": [{"title": t.title, "heading": t.heading, "rows": t.rows} for t in page.tables],

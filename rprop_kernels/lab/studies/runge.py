@@ -612,5 +612,6 @@ STUDIES: Final = (
         _work,
         _page_mnist,
         "images",
+        parts=True,
     ),
 )
