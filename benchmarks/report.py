@@ -1,8 +1,9 @@
 """Write the speed sections of README and site, and their plots, from results on file.
 
-    python benchmarks/report.py [benchmarks/results/cpu.json]
+    python benchmarks/report.py [folder, else benchmarks/results]
 
-The README gets the two tables that matter most and one picture, docs/benchmarks.md gets everything.
+The folder holds cpu.json, numpy.json and scipy.json. The README gets the tables that matter most and one picture,
+docs/benchmarks.md gets everything.
 
 Every figure is a median, every ratio is between medians of one run; the machine is named from the file.
 """
@@ -56,14 +57,13 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def machine(data: dict[str, Any], threads: int) -> str:
+def machine(data: dict[str, Any]) -> str:
     cpu = data["machine_info"]["cpu"]
     brand = cpu.get("brand_raw") or data["machine_info"]["processor"]
     versions = data["machine_info"].get("versions", {})
     known = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return (
-        f"{brand}, {threads} threads, Python {data['machine_info']['python_version']}, {known}; {data['datetime'][:10]}"
-    )
+    python = data["machine_info"]["python_version"]
+    return f"{brand}, {cpu['count']} cores, Python {python}, {known}; {data['datetime'][:10]}"
 
 
 def speed(medians: Median, facts: dict[str, dict[str, Any]]) -> str:
@@ -132,6 +132,36 @@ def memory(rows: list[dict[str, Any]]) -> str:
         if row["group"] == "memory":
             info = row["extra_info"]
             lines.append([info["contender"], f"{info['state_a_weight']:.0f}", f"{info['allocated_a_weight']:.1f}"])
+    return table(lines)
+
+
+def arrays(medians: Median) -> str:
+    """NumPy's side: ours beside the same rule in vectorised NumPy, of each rule's own time."""
+    rules = ("rprop-", "rprop+", "irprop-", "irprop+")
+    head = ["NumPy arrays (float32)", "vectorised NumPy", "IRpropMinus", "on Numba"]
+    rows = [head + [f"{rule} is" for rule in rules]]
+    for group in dict.fromkeys(group for group, _ in medians):
+        if (group, "irprop- plain") in medians:
+            times = [medians[group, f"irprop- {kind}"] for kind in ("plain", "cython", "numba")]
+            ratios = [medians[group, f"{rule} plain"] / medians[group, f"{rule} cython"] for rule in rules]
+            work = group.removeprefix("numpy: ").replace("_", " ")
+            rows.append([work, *map(seconds, times), *(f"{ratio:.1f} x" for ratio in ratios)])
+    return table(rows)
+
+
+def searches(rows: list[dict[str, Any]]) -> str:
+    """Time and evaluations to a loss, of every contender; one that is not on file did not get there."""
+    got = {(row["group"], row["extra_info"]["contender"]): row for row in rows if "evaluations" in row["extra_info"]}
+    problems = list(dict.fromkeys(group for group, _ in got))
+    lines = [["until the loss is", *(problem.removeprefix("scipy: ").replace("_", " ") for problem in problems)]]
+    for contender in dict.fromkeys(name for _, name in got):
+        cells = []
+        for problem in problems:
+            row = got.get((problem, contender))
+            cells.append(
+                f"{seconds(row['stats']['median'])}, {row['extra_info']['evaluations']:,}" if row else "not reached"
+            )
+        lines.append([contender, *cells])
     return table(lines)
 
 
@@ -216,22 +246,25 @@ def plots(
         fontsize=7,
     )
     axes.set(yscale="log", ylabel="microseconds a step", title="One step of many tensors")
+    axes.set_ylim(top=axes.get_ylim()[1] * 30)  # room for the legend
     axes.grid(alpha=0.3, axis="y")
     axes.legend(frameon=False, fontsize=8, ncols=3)
     figure.savefig(folder / f"{name}-tensors.png", dpi=150)
 
 
-def pages(path: Path) -> dict[Path, str]:
+def pages(results: Path) -> dict[Path, str]:
     """What stands between the marks of each page, the marks included."""
+    path = results / "cpu.json"
     data, medians, facts, rows = load(path)
-    threads = next(info["threads"] for info in facts.values() if "threads" in info)
+    numpy_data, numpy_medians, _, _ = load(results / "numpy.json")
+    scipy_data, _, _, scipy_rows = load(results / "scipy.json")
 
     def pictures(folder: str, *names: tuple[str, str]) -> list[str]:
         return [f"![{title}]({folder}/{path.stem}-{name}.png)" for title, name in names]
 
     first = [
         START,
-        f"Measured on {machine(data, threads)}. Medians, side by side in one run, a fresh gradient at every step.",
+        f"Measured on {machine(data)}. Medians, side by side in one run, a fresh gradient at every step.",
         speed(medians, facts),
         'torch.optim.Rprop is its faster mode (for-loop or foreach) in each row; "compiled" is torch.compile of its '
         "step, after compilation.",
@@ -251,9 +284,23 @@ def pages(path: Path) -> dict[Path, str]:
         memory(rows),
         "## Backends",
         backends(medians),
+        "## NumPy arrays",
+        f"Measured on {machine(numpy_data)}. Vectorised NumPy is the rule as one writes it with NumPy's functions, in "
+        "place where there is one; it is checked to take the same steps.",
+        arrays(numpy_medians),
+        "## Searches",
+        f"Measured on {machine(scipy_data)}. Time and evaluations of the function with its gradient until the loss is "
+        "reached, at most 30,000. Badly scaled problems (`bowl`, `logistic`) suit Rprop; valleys askew to the axes do "
+        "not.",
+        searches(scipy_rows),
         END,
     ]
-    short = [training(medians), *pictures("docs/images", ("Speed-up by size", "speedup")), END]
+    short = [
+        training(medians),
+        *pictures("docs/images", ("Speed-up by size", "speedup")),
+        arrays(numpy_medians),
+        END,
+    ]
     return {
         ROOT / "README.md": "\n\n".join([*first, *short]),
         ROOT / "docs" / "benchmarks.md": "\n\n".join([*first, *whole]),
@@ -261,10 +308,10 @@ def pages(path: Path) -> dict[Path, str]:
 
 
 def main() -> None:
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks/results/cpu.json"
-    _, medians, facts, rows = load(path)
-    plots(medians, facts, rows, ROOT / "docs" / "images", path.stem)
-    for page, text in pages(path).items():
+    results = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks" / "results"
+    _, medians, facts, rows = load(results / "cpu.json")
+    plots(medians, facts, rows, ROOT / "docs" / "images", "cpu")
+    for page, text in pages(results).items():
         old = page.read_text()
         before, _, rest = old.partition(START)
         _, _, after = rest.partition(END)
