@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-THRESHOLD: Final = 1 << 18
-"""Weights from which a step is shared among threads: at least 100 us of one thread's work. Waking a thread
-that sleeps costs milliseconds (torch's own, too), so a smaller step would risk more than it could save."""
+THRESHOLD: Final = 1 << 19
+"""Weights from which a step is shared among threads: some 100 us of one thread's work with AVX-512, 160 with
+AVX2. Waking a thread that sleeps costs milliseconds (torch's own, too), so a smaller step would risk more than it
+could save."""
 
 _HOME: Final = os.getpid()
 
