@@ -5,11 +5,9 @@ from pathlib import Path
 import make_traces
 import numpy as np
 import pytest
-import torch
 from oracle import RULES
 
 import rprop_kernels.numpy
-import rprop_kernels.torch
 from rprop_kernels import VARIANTS
 from rprop_kernels.kernels import BACKENDS, why_missing
 from rprop_kernels.testing import Report, check_rprop, load_traces
@@ -18,11 +16,12 @@ ON_FILE = {make_traces.filename(entries): entries for entries in make_traces.sce
 
 
 def torch_stepper(class_name, backend):
+    torch, rprop_torch = pytest.importorskip("torch"), pytest.importorskip("rprop_kernels.torch")
     device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"  # interpreted
 
     def make(w0, **settings):
         w = torch.nn.Parameter(torch.from_numpy(w0).to(device))
-        optimizer = getattr(rprop_kernels.torch, class_name)([w], backend=backend, **settings)
+        optimizer = getattr(rprop_torch, class_name)([w], backend=backend, **settings)
 
         def step(gradients, loss):
             w.grad = torch.from_numpy(gradients).to(device)
@@ -81,6 +80,8 @@ def test_ours_are_clean(name, make, backend, variant):
 
 
 def test_torchs_own_is_what_we_say_it_is():
+    torch = pytest.importorskip("torch")
+
     def make(w0, **settings):
         w = torch.from_numpy(w0)
         optimizer = torch.optim.Rprop([w], **settings)

@@ -6,22 +6,23 @@ import random
 
 import numpy as np
 import pytest
-import torch
 from nasty import assert_same_bits, gradients, nasty_values
 from oracle import TorchOracle
+from ways import LEVEL_VARIABLE, LEVELS, compiled
 
-from rprop_kernels.kernels import cython_
-from rprop_kernels.torch import Rprop
+torch = pytest.importorskip("torch")
+
+from rprop_kernels.torch import Rprop  # noqa: E402
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-WAYS = [("numpy", None), ("numba", None), ("torch", None), *(("cython", level) for level in cython_.instruction_sets())]
+WAYS = [("numpy", None), ("numba", None), ("torch", None), *(("cython", level) for level in LEVELS)]
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: "-".join(filter(None, way)))
 def backend(request, monkeypatch):
     name, level = request.param
     if level:
-        monkeypatch.setenv(cython_.LEVEL_VARIABLE, level)
+        monkeypatch.setenv(LEVEL_VARIABLE, level)
     return name
 
 
@@ -169,6 +170,7 @@ def test_the_oracle_agrees_with_torch(dtype, maximize):
         assert_same_bits(shown(ours.state[p]["step_size"]), np.array(oracle.step_size, real), "step_size")
 
 
+@compiled
 def test_the_step_is_native():
     """The trials would prove nothing of the kernels if every step fell back to torch."""
     for dtype in DTYPES:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("sklearn")
+
 from scipy.optimize import OptimizeResult
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -7,15 +7,18 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
 from nasty import assert_same_bits, gradients, nasty_values
 from oracle import Oracle
+from ways import LEVEL_VARIABLE, LEVELS
 
-import rprop_kernels.torch as rt
-from rprop_kernels.kernels import cython_, state
+from rprop_kernels.kernels import state
+
+torch = pytest.importorskip("torch")
+
+import rprop_kernels.torch as rt  # noqa: E402
 
 CLASSES = {cls._variant.name: cls for cls in (rt.RpropMinus, rt.RpropPlus, rt.IRpropMinus, rt.IRpropPlus)}
-WAYS = [("numpy", None), ("numba", None), ("torch", None), *(("cython", level) for level in cython_.instruction_sets())]
+WAYS = [("numpy", None), ("numba", None), ("torch", None), *(("cython", level) for level in LEVELS)]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
 
@@ -23,7 +26,7 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 def backend(request, monkeypatch):
     name, level = request.param
     if level:
-        monkeypatch.setenv(cython_.LEVEL_VARIABLE, level)
+        monkeypatch.setenv(LEVEL_VARIABLE, level)
     return name
 
 

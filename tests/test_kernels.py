@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nasty import assert_same_bits, gradients, layouts, nasty_values
 from oracle import Oracle, TorchOracle
+from ways import LEVEL_VARIABLE, LEVELS, compiled, cython_
 
 from rprop_kernels import VARIANTS
 from rprop_kernels.hyperparameters import Hyperparameters
-from rprop_kernels.kernels import cython_, load, openmp, state
+from rprop_kernels.kernels import load, openmp, state
 
-LEVELS = cython_.instruction_sets()
 WAYS = [("numpy", None), ("numba", None), *(("cython", level) for level in LEVELS)]
 FOUR = [name for name in VARIANTS if name != "torch"]
 DEFAULT = Hyperparameters(0.5, 1.2, 1e-6, 50.0)
@@ -30,7 +30,7 @@ LOSSES = [3.0, 2.0, 2.0, 4.0, float("nan"), 3.0, float("inf"), 5.0, 1.0, 2.0, 3.
 def backend(request, monkeypatch):
     name, level = request.param
     if level:
-        monkeypatch.setenv(cython_.LEVEL_VARIABLE, level)
+        monkeypatch.setenv(LEVEL_VARIABLE, level)
     return load(name)
 
 
@@ -178,6 +178,7 @@ def test_hundreds_of_arrays_of_two_types_in_one_call(backend):
         assert_same_bits(x, y)
 
 
+@compiled
 class TestRefusals:
     """What the extension must not touch it refuses, before a byte is written."""
 
@@ -274,10 +275,11 @@ def test_a_state_holds_sign_and_step_exactly(rule, q, exponent, mantissa):
         assert q2[0] == q
 
 
+@compiled
 @pytest.mark.parametrize("level", LEVELS)
 def test_half_precision_cells(level, monkeypatch):
     """float16 weights with a float32 state, against the oracle; every float16 there is goes through as a weight."""
-    monkeypatch.setenv(cython_.LEVEL_VARIABLE, level)
+    monkeypatch.setenv(LEVEL_VARIABLE, level)
     w = np.arange(65536, dtype=np.uint16).view(np.float16)
     s = start("rprop-", np.empty(w.shape, np.float32), 0.01)
     g = np.where(np.arange(65536) % 3 == 0, -1, 1).astype(np.float16)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("sklearn")
+
 from rprop_kernels.lab import data
 from rprop_kernels.lab.errors import LabError
 

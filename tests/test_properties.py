@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nasty import assert_same_bits
 
 import rprop_kernels.numpy
-import rprop_kernels.torch
 from rprop_kernels import VARIANTS
 from rprop_kernels.hyperparameters import Hyperparameters
 from rprop_kernels.kernels import load, openmp, state
@@ -178,9 +176,10 @@ def test_one_array_or_any_split_of_it(variant, backend, drawn, cuts):
 @given(runs(), st.lists(st.floats(0, 1), max_size=4))
 def test_one_tensor_or_any_split_of_it(variant, backend, drawn, cuts):
     """And one is seen as a matrix, the other not: shapes do not matter either."""
+    torch, rprop_torch = pytest.importorskip("torch"), pytest.importorskip("rprop_kernels.torch")
     _, hyper, lr, w, gradients, losses = many(drawn, 14)
     cuts = sorted(int(cut * w.size) for cut in cuts)
-    make = getattr(rprop_kernels.torch, VARIANTS[variant].class_name)
+    make = getattr(rprop_torch, VARIANTS[variant].class_name)
     whole = torch.nn.Parameter(torch.from_numpy(w.reshape(14, -1).copy()))
     parts = [torch.nn.Parameter(torch.from_numpy(part.copy())) for part in np.split(w, cuts)]
     optimizers = [

@@ -11,16 +11,16 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from nasty import gradients, nasty_values
 from oracle import STORE, Oracle
 
-from rprop_kernels.hyperparameters import Hyperparameters
-from rprop_kernels.kernels import load, state, torch_, verdict, why_missing
-from rprop_kernels.torch import IRpropMinus, IRpropPlus, Rprop, RpropMinus, RpropPlus
-from rprop_kernels.variants import VARIANTS
-
+torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="triton is not installed")
+
+from rprop_kernels.hyperparameters import Hyperparameters  # noqa: E402
+from rprop_kernels.kernels import load, state, torch_, verdict, why_missing  # noqa: E402
+from rprop_kernels.torch import IRpropMinus, IRpropPlus, Rprop, RpropMinus, RpropPlus  # noqa: E402
+from rprop_kernels.variants import VARIANTS  # noqa: E402
 
 with pytest.MonkeyPatch.context() as patch:  # whether to interpret is decided when the kernels are defined
     if why_missing("triton"):

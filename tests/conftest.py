@@ -1,0 +1,14 @@
+"""What is not installed is skipped, with the reason; tests/test_table.py fails where that is the extension."""
+
+import pytest
+
+from rprop_kernels.kernels import why_missing
+
+
+def pytest_collection_modifyitems(items):
+    reasons = {name: why_missing(name) for name in ("cython", "numba", "torch")}
+    for item in items:
+        backend = item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+        name = backend[0] if isinstance(backend, tuple) else backend
+        if isinstance(name, str) and reasons.get(name):
+            item.add_marker(pytest.mark.skip(reason=reasons[name]))
