@@ -106,11 +106,22 @@ def environment() -> dict[str, Any]:
 
     facts: dict[str, Any] = dict(show_config(display=False))
     facts["machine"] = facts["machine"] | {
+        "processor name": _processor_name(),
         "cores": os.cpu_count(),
         "torch threads": torch.get_num_threads(),
         "system": platform.system(),
     }
     return facts
+
+
+def _processor_name() -> str:
+    """What Linux calls the processor; elsewhere what Python does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def _finite(value: Any) -> Any:

@@ -1,13 +1,14 @@
-"""All finished studies as one HTML page that needs nothing else: tables, pictures, settings, machine."""
+"""All finished studies on one page: as HTML that needs nothing else, or as Markdown with pictures beside it."""
 
 import base64
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from .errors import LabError
-from .output import check_writable, write_text
+from .output import check_writable, markdown_table, write_atomic, write_json, write_text
 
 PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -38,11 +39,21 @@ pre { overflow-x: auto; font-size: 0.8rem; }
 {% endfor %}</tbody></table></div>
 {% endfor %}<ul>{% for line in s.statements %}<li>{{ line }}</li>
 {% endfor %}</ul>
-{% for name, data in s.pictures %}<p><img alt="{{ s.name }}: {{ name }}"
+{% for name, data in s.shown %}<p><img alt="{{ s.name }}: {{ name }}"
  src="data:image/png;base64,{{ data }}"></p>
 {% endfor %}<details><summary>Settings, machine and versions</summary>
 <pre>{{ s.settings }}</pre><pre>{{ s.environment }}</pre></details></section>
 {% endfor %}</body></html>
+"""
+
+
+INTRODUCTION: Final = """# The studies, and what they gave
+
+Written by `rprop-lab report --markdown` from the results beside this page. Every study is one command; where it was not
+run in full, the table and the study say how much of it was. "report" is what the report printed, "diff." is ours minus
+that. "± x" is the standard deviation over seeds. Seconds are of the processor, on one core, unless the study says
+otherwise.
+
 """
 
 
@@ -54,23 +65,86 @@ def write_report(folder: Path, path: Path) -> int:
     """
     from jinja2 import Environment, StrictUndefined
 
-    if not folder.is_dir():
-        raise LabError(f"{folder} is not a folder. Name the one that holds your studies' folders.")
     check_writable(path.parent, (path.name,))
-    studies = [found for file in sorted(folder.rglob("results.json")) if (found := _study(file)) is not None]
-    if not studies:
-        raise LabError(
-            f"{folder} holds no finished study. Run one first, such as: rprop-lab study d-activations."
-        )
+    studies = collect(folder)
     for index, study in enumerate(studies):
         study["id"] = f"study-{index + 1}"
+        study["shown"] = [(f.name, base64.b64encode(f.read_bytes()).decode()) for f in study["pictures"]]
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE)
     write_text(path, template.render(studies=studies))
     return len(studies)
 
 
+def write_markdown(folder: Path, path: Path) -> int:
+    """Writes a Markdown page of the studies below ``folder``, and what it shows into a folder of its name beside it.
+
+    That folder then holds of each study ``results.json`` (without places on this machine) and small pictures;
+    given as ``folder``, the same page is written again from it.
+
+    Raises:
+        LabError: there are none, or the page cannot be written.
+    """
+    beside = path.with_suffix("")
+    check_writable(path.parent, (path.name,))
+    studies = collect(folder)
+    for study in studies:
+        own = beside / study["title"]
+        if study["folder"].resolve() == own.resolve():
+            continue
+        write_json(own / "results.json", _without_places(study["found"]) | {"tables": study["tables"]})
+        for picture in study["pictures"]:
+            write_atomic(own / picture.name, partial(_small, picture))
+    write_text(path, markdown_page(collect(beside), beside.name))
+    return len(studies)
+
+
+def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
+    """The text of :func:`write_markdown`'s page; ``beside`` is the name of the folder with the pictures."""
+    from .studies.table import REPORTS, STUDIES
+
+    order = list(STUDIES)
+    studies = sorted(studies, key=lambda s: (order.index(s["name"]) if s["name"] in order else -1, s["title"]))
+    machines = " and ".join(dict.fromkeys(study["machine"] for study in studies))
+    text = f"{INTRODUCTION}Run on: {machines}.\n\n"
+    rows = [[f"[{study['title']}](#{study['title']})", study["line"], study["form"]] for study in studies]
+    text += markdown_table(["study", "what it repeats", "how much of it"], rows)
+    letter = ""
+    for study in studies:
+        name, title = study["name"], study["title"]
+        if name[0] != letter and name in order:
+            letter = name[0]
+            text += f"\n## {letter.upper()}. {REPORTS[letter]}\n"
+        text += f"\n### {title}\n\n{_capital(study['line'])}; {study['form']}.\n\n"
+        text += f"```sh\n{study['command']}\n```\n"
+        for table in study["tables"]:
+            rows = [[_escaped(cell) for cell in row] for row in table["rows"]]
+            text += f"\n**{table['title']}**\n\n" + markdown_table(list(map(_escaped, table["heading"])), rows)
+        text += "\n" + "".join(f"- {_escaped(line)}\n" for line in study["statements"]) + "\n"
+        for picture in study["pictures"]:
+            what = picture.stem.replace("-", " ").replace("_", " ")
+            text += f"![{title}: {what}]({beside}/{title}/{picture.name})\n\n"
+        text += f"[Settings, versions and tables]({beside}/{title}/results.json)\n"
+    return text
+
+
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """What the pages need of all finished studies and comparisons below a folder.
+
+    Raises:
+        LabError: there are none.
+    """
+    if not folder.is_dir():
+        raise LabError(f"{folder} is not a folder. Name the one that holds your studies' folders.")
+    studies = [found for file in sorted(folder.rglob("results.json")) if (found := _study(file)) is not None]
+    if not studies:
+        raise LabError(
+            f"{folder} holds no finished study. Run one first, such as: rprop-lab study d-activations."
+        )
+    return studies
+
+
 def _study(file: Path) -> dict[str, Any] | None:
-    """What the page needs of a study or a comparison; None where the file is neither."""
+    """What the pages need of a study or a comparison; None where the file is neither."""
     try:
         found = json.loads(file.read_text())
         environment, settings = found["environment"], found["settings"]
@@ -80,19 +154,68 @@ def _study(file: Path) -> dict[str, Any] | None:
             tables = [_markdown(file.with_name("table.md").read_text())]
         tables = [{"title": t["title"], "heading": t["heading"], "rows": t["rows"]} for t in tables]
         name, line = found["study"], found.get("line", f"in {file.parent.name}")
+        machine, versions = environment["machine"], environment["versions"]
+        processor = machine.get("processor name") or machine.get("processor", "")
+        command = _command(name, found.get("options", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     pictures = found.get("pictures") or sorted(path.name for path in file.parent.glob("*.png"))
-    there = [file.with_name(picture) for picture in pictures if file.with_name(picture).is_file()]
     return {
         "name": name,
         "line": line,
+        "form": found.get("form", "in full"),
+        "command": command,
+        "machine": f"{processor}, {machine.get('cores', '?')} cores, Python {versions.get('python', '?')}, "
+        f"NumPy {versions.get('numpy', '?')}",
         "tables": tables,
         "statements": statements,
         "settings": json.dumps(settings, indent=1),
         "environment": json.dumps(environment, indent=1),
-        "pictures": [(picture.name, base64.b64encode(picture.read_bytes()).decode()) for picture in there],
+        "pictures": [file.with_name(picture) for picture in pictures if file.with_name(picture).is_file()],
+        "folder": file.parent,
+        "title": file.parent.name.removeprefix("study-"),
+        "found": found,
     }
+
+
+def _command(name: str, options: dict[str, Any]) -> str:
+    """The command line that repeats it; where the data lies is the reader's."""
+    words = ["rprop-lab", "study" if name[1:2] == "-" else name]
+    words += [name] if name[1:2] == "-" else []
+    words += ["--quick"] if options.get("quick") else []
+    words += [f"--{key} {options[key]}" for key in ("seeds", "epochs") if options.get(key)]
+    words += [f"--only {key}={value}" for key, values in (options.get("only") or {}).items() for value in values]
+    if options.get("problems"):
+        words.append("--data-dir proben1")
+    elif options.get("data"):
+        data = options["data"]["data"]
+        words.append(f"--data {data}" + (" --data-dir mnist" if data == "mnist" else ""))
+    return " ".join(words)
+
+
+def _without_places(value: Any) -> Any:
+    """Results without the paths of the machine they were made on."""
+    if isinstance(value, dict):
+        return {k: _without_places(v) for k, v in value.items() if k not in ("data_dir", "path")}
+    return [_without_places(one) for one in value] if isinstance(value, list) else value
+
+
+def _small(picture: Path, file: Any) -> None:
+    """A picture with few colours and pixels: a third of the bytes."""
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        small = image.convert("RGB")
+    small.thumbnail((1100, 1600), Image.Resampling.LANCZOS)
+    small.quantize(64, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+
+
+def _capital(line: str) -> str:
+    return line[:1].upper() + line[1:]
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([*|<])", r"\\\1", text)
 
 
 def _markdown(text: str) -> dict[str, Any]:

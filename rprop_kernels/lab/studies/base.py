@@ -62,10 +62,10 @@ class Options:
     @property
     def own_data(self) -> bool:
         """Whether this is the study on the report's data, though perhaps with fewer epochs or seeds."""
-        return not self.quick and not self.only and (not self.data or bool(self.data["is_mnist"]))
+        return not self.quick and (not self.data or bool(self.data["is_mnist"]))
 
-    def notes(self) -> list[str]:
-        """How a run with these differs from the study as it stands."""
+    def notes(self, form: str) -> list[str]:
+        """How a run with these differs from the study as it stands; ``form`` is :func:`form`'s."""
         said = []
         if self.quick:
             said.append(
@@ -74,13 +74,8 @@ class Options:
             )
         if self.data and not self.data["is_mnist"]:
             said.append(f"The data is {self.data['origin']}; the report used MNIST.")
-        limits = {"epochs": self.epochs, "seeds": self.seeds}
-        reduced = [f"--{name} {value}" for name, value in limits.items() if value is not None]
-        if reduced:
-            said.append(f"Run with {' '.join(reduced)}, where the report has other numbers.")
-        if self.only:
-            wanted = "; ".join(f"{key} {', '.join(values)}" for key, values in self.only.items())
-            said.append(f"Only a part of the study was run: {wanted}.")
+        if form != FULL:
+            said.append(f"A reduced form of the study: {form}.")
         return said
 
     def part(self, plan: list[Settings]) -> list[Settings]:
@@ -100,6 +95,26 @@ class Options:
         if not plan:
             raise LabError("No run of this study has all the settings that --only asks for.")
         return plan
+
+
+FULL: Final = "in full"
+
+
+def form(plan: list[Settings], full: list[Settings]) -> str:
+    """How much of the ``full`` plan a plan is, in words: ``"1 seed of 5, 10 epochs of 100"``, or ``FULL``."""
+    said = []
+    mine, whole = (len({s.get("seed") for s in part}) for part in (plan, full))
+    if mine != whole:
+        said.append(f"{mine} seed{'s' * (mine != 1)} of {whole}")
+    for key in ("epochs", "evaluations"):
+        ours, theirs = (sorted({s[key] for s in part if key in s}) for part in (plan, full))
+        if ours and ours[-1] != theirs[-1]:
+            said.append(f"{ours[-1]} {key} of {'-'.join(map(str, dict.fromkeys((theirs[0], theirs[-1]))))}")
+    seeds = {s.get("seed") for s in plan}
+    kinds = sum(s.get("seed") in seeds for s in full)
+    if len(plan) != kinds:
+        said.append(f"{len(plan)} of {kinds} kinds of runs" if mine != whole else f"{len(plan)} of {kinds} runs")
+    return ", ".join(said) or FULL
 
 
 def value_text(value: Any) -> str:

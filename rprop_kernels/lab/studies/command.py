@@ -85,15 +85,21 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", help="The file.  [default: FOLDER/report.html]")
     ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", help="Write this .md file instead, and its pictures into a folder beside it."),
+    ] = None,
 ) -> None:
-    """All finished studies as one HTML page."""
+    """All finished studies as one HTML page, or a Markdown page."""
     from ..cli import _errors_for_people
 
     with _errors_for_people():
-        from ..report import write_report
+        from ..report import write_markdown, write_report
 
-        path = out or folder / "report.html"
-        count = write_report(folder, path)
+        if markdown is not None and (out is not None or markdown.suffix != ".md"):
+            raise LabError("--markdown FILE.md is instead of --out; give one of them, with the ending .md.")
+        path = markdown or out or folder / "report.html"
+        count = write_report(folder, path) if markdown is None else write_markdown(folder, path)
         Console().print(f"{path}: {count} studies", highlight=False, soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from ... import __version__
 from ..errors import Interrupted
 from ..output import check_writable, csv_table, environment, markdown_table, write_json, write_text
-from .base import Options, Page, Result, Runs, Settings, Study
+from .base import Options, Page, Result, Runs, Settings, Study, form
 
 RESULTS: Final = "results.json"
 _NOT_IDENTITY: Final = ("data_dir", "path")
@@ -117,14 +117,15 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
         result = stored(run_file(study, settings, folder))
         assert result is not None
         runs.append((settings, result))
+    whole = form(plan, study.plan(Options(data=options.data, problems=options.problems)))
     page = study.page(runs)
-    findings = [f"Seen in the whole study: {line}" for line in page.findings if options.own_data]
-    page = replace(page, statements=[*page.statements, *findings, *options.notes()])
-    write(study, options, page, runs, folder)
+    findings = [f"Seen: {line}" for line in page.findings if options.own_data]
+    page = replace(page, statements=[*page.statements, *findings, *options.notes(whole)])
+    write(study, options, whole, page, runs, folder)
     return page
 
 
-def write(study: Study, options: Options, page: Page, runs: Runs, folder: Path) -> None:
+def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, folder: Path) -> None:
     """Tables (CSV, Markdown), pictures, and results.json with settings, machine and versions."""
     from .. import plots
 
@@ -143,6 +144,7 @@ def write(study: Study, options: Options, page: Page, runs: Runs, folder: Path) 
         {
             "study": study.name,
             "line": study.line,
+            "form": whole,
             "options": {
                 "quick": options.quick,
                 "seeds": options.seeds,

@@ -13,3 +13,14 @@ STUDIES: Final = MappingProxyType[str, Study](
         for study in module.STUDIES
     }
 )
+
+REPORTS: Final = MappingProxyType(
+    {
+        "b": "Back-propagation tutorial",
+        "c": "Backpropagation experiments on MNIST",
+        "d": "Building a neural network code",
+        "e": "FYS-STK4155, project 2",
+        "f": "PROBEN1, beyond the reports",
+    }
+)
+"""What the first letter of a study's name stands for."""
