@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -112,6 +112,18 @@ def compare(
             else configurations.read(config, **overrides)
         )
         _compare(settings, seeds, out or Path("runs") / f"compare-{_data_name(settings)}", resume)
+
+
+@app.command()
+def serve(
+    data: DataOption = None,
+    data_dir: FolderOption = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8137,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """A page to draw digits and to race Rprop, Adam and SGD, for this machine's own browser; Ctrl-C ends it."""
+    with _errors_for_people():
+        _serve(data, data_dir, port, show)
 
 
 studies.register(app)
@@ -305,6 +317,28 @@ def _compare(config: Config, seeds: int, folder: Path, resume: bool) -> None:
             f"{len(comparison.seeds)} finished seeds are kept in {folder}; the same command with --resume "
             "goes on from there"
         )
+
+
+def _serve(data: str | None, data_dir: Path | None, port: int, show: bool) -> None:
+    console = Console()
+    with console.status("loading torch, the page and the data"):
+        try:
+            from . import serve as page
+        except ModuleNotFoundError as missing:
+            raise LabError(f"{missing.name} is not installed: pip install 'rprop_kernels[serve]'") from missing
+        from .race import Track
+
+        listener = page.listen(port)
+        track = Track(datasets.load(data or "digits", data_dir))
+    address = f"http://{page.HOST}:{listener.getsockname()[1]}"
+    console.print(f"{track.dataset.origin}: {address}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+    if show:
+        import webbrowser
+
+        webbrowser.open(address)
+    with suppress(KeyboardInterrupt):  # the way to end it, not an interruption of something
+        page.serve(track, listener)
+    console.print("ended")
 
 
 def _progress(console: Console) -> Progress:

@@ -52,7 +52,8 @@ def rasterise(strokes: Sequence[Stroke]) -> Array:
         dots = np.linspace(0, along[-1], int(2 * along[-1]) + 2)  # half a pixel apart: no gaps
         x, y = (np.interp(dots, along, placed[:, axis]).astype(int) for axis in (0, 1))
         empty[y, x] = False
-    return np.clip(PEN / 2 + 0.5 - ndimage.distance_transform_edt(empty), 0, 1)
+    ink: Array = np.clip(PEN / 2 + 0.5 - ndimage.distance_transform_edt(empty), 0, 1)
+    return ink
 
 
 def to_form(ink: Array, side: int, pixel_max: int) -> Array:
@@ -134,14 +135,15 @@ def _cut(ink: Array) -> Array:
 
 
 def _smallest(ink: Array) -> float:
-    return max(ink.shape) * SMALLEST
+    return float(max(ink.shape) * SMALLEST)
 
 
 def _resample(count: int, side: int, scale: float, start: float) -> Array:
-    """Matrix of shape (side, count) that takes pixels of width ``scale``, from ``start`` on, to ``side`` unit pixels."""
+    """Matrix of shape (side, count): pixels of width ``scale``, from ``start`` on, are spread over unit pixels."""
     edges = start + scale * np.arange(count + 1)
     pixel = np.arange(side)[:, None]
-    return np.clip(np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel), 0, None)
+    shares: Array = np.clip(np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel), 0, None)
+    return shares
 
 
 def _moved(image: Array, by: int, axis: int) -> Array:

@@ -28,8 +28,6 @@ Weights: TypeAlias = tuple[Array, Array, Array, Array]
 MOMENTUM: Final = 0.9
 MOST_EPOCHS: Final = 5000
 MOST_HIDDEN: Final = 1024
-LARGEST_RATE: Final = 50.0
-"""Also the largest step of the Rprop family."""
 KEPT: Final = 6
 """Runs that a session remembers; the oldest goes first."""
 
@@ -44,18 +42,19 @@ def _sgd(params: Iterable[torch.Tensor], lr: float, *_: object) -> torch.optim.O
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A technique, and the learning rate that it is usually given."""
+    """A technique, the learning rate that it is usually given, and the largest that it can be given."""
 
     technique: Technique
     usual_rate: float
+    largest_rate: float
 
 
 ENTRANTS: Final = {
     entrant.technique.name: entrant
     for entrant in (
-        *(Entrant(technique, 0.01) for technique in TECHNIQUES),
-        Entrant(Technique("adam", "Adam", False, (), _adam), 0.01),
-        Entrant(Technique("sgd", f"SGD, momentum {MOMENTUM}", False, (), _sgd), 0.1),
+        *(Entrant(technique, 0.01, Config().step_sizes[1]) for technique in TECHNIQUES),
+        Entrant(Technique("adam", "Adam", False, (), _adam), 0.01, 1e9),
+        Entrant(Technique("sgd", f"SGD, momentum {MOMENTUM}", False, (), _sgd), 0.1, 1e9),
     )
 }
 """Who may race, by name."""
@@ -104,10 +103,9 @@ def read_settings(texts: Mapping[str, str], images: int) -> Settings:
         learning_rate = float(rate)
     except ValueError:
         learning_rate = math.nan
-    if not 0 < learning_rate <= LARGEST_RATE:
-        raise LabError(
-            f"Learning rate is {rate!r}: give a number above 0 and up to {LARGEST_RATE:g}, such as 0.01."
-        )
+    largest = ENTRANTS[texts["technique"]].largest_rate
+    if not 0 < learning_rate <= largest:
+        raise LabError(f"Learning rate is {rate!r}: give a number above 0 and up to {largest:g}, such as 0.01.")
     batch = texts["batch"].strip()
     return Settings(
         texts["technique"],
@@ -352,7 +350,8 @@ class Session:
         """The run of that number if it has learned something, else the newest that has, else None."""
         able = [runner for runner in self.runners if runner.weights is not None]
         chosen = [runner for runner in able if runner.number == number]
-        return (chosen or able or [None])[-1]
+        found = chosen or able
+        return found[-1] if found else None
 
 
 def race_settings(like: Settings) -> tuple[Settings, ...]:

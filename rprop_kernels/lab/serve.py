@@ -1,0 +1,604 @@
+"""The page of ``rprop-lab serve``: draw a digit, see what a network makes of it, race the techniques.
+
+Built with NiceGUI: everything that the browser needs is inside the package, so that the page works offline; the
+server pushes what changes; each tab has Python objects of its own; ECharts and an element of our own (``pad.js``,
+the drawing area) fit in. Looked at besides: Streamlit (runs the script again for each change, which suits no live
+drawing), Gradio (asks other hosts for fonts and figures by default, and its sketch pad reports whole images), Dash
+(asks the server again and again for live curves, no drawing by keyboard) and Panel (Bokeh from other hosts by
+default).
+
+The page is served on 127.0.0.1 only, and to requests that were meant for it: a page of another site that is open
+in the same browser cannot reach it.
+"""
+
+import errno
+import html
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+from weakref import WeakSet
+
+import uvicorn
+from fastapi import FastAPI
+from nicegui import events, ui
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .drawing import rasterise, to_form
+from .errors import LabError
+from .race import ENTRANTS, Runner, Session, Settings, Track, curve, race_settings, read_settings
+
+HOST: Final = "127.0.0.1"
+COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3A9BD9", "#1B1B1B")
+"""Okabe and Ito's, the two light ones darkened to stand on white."""
+DRAWING_SECONDS: Final = 0.05
+RACE_SECONDS: Final = 0.25
+"""How often the page is brought up to date; trainings never wait for it."""
+SETTLED_SECONDS: Final = 0.7
+"""After the last change of a slider, a new training begins."""
+MOST_POINTS: Final = 20_000
+"""Of one drawing; what comes after is not drawn."""
+
+RATES: Final = (*(f"{digit * 10.0**power:g}" for power in range(-4, 0) for digit in (1, 2, 5)), "1")
+EPOCHS: Final = ("5", "10", "20", "50", "100", "200", "500", "1000", "2000", "5000")
+HIDDEN: Final = tuple(str(2**power) for power in range(2, 11))
+
+CSS: Final = """
+:root { --ink: #1b1b1b; --line: #d5d8dc; --accent: #005a9c; --nicegui-default-padding: 0; }
+body { font: 16px/1.45 system-ui, sans-serif; color: var(--ink); background: #f4f5f7; }
+.nicegui-content { display: block; max-width: 80rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.35rem; font-weight: 700; line-height: 1.3; margin: 0; }
+h2 { font-size: 1.05rem; font-weight: 650; line-height: 1.3; margin: 0 0 .7rem; }
+p { margin: 0; }
+header.lab { margin: 0 .2rem 1rem; } header.lab p { color: #4a4f55; font-size: .92rem; }
+.cards { display: grid; gap: 1rem; grid-template-columns: repeat(2, minmax(0, 1fr)); }
+.card { background: white; border: 1px solid var(--line); border-radius: .6rem; padding: 1rem; min-width: 0; }
+.wide { grid-column: 1 / -1; }
+.draw { display: grid; gap: 1.2rem; grid-template-columns: minmax(0, 17.5rem) minmax(0, 1fr); align-items: start; }
+.pad-board { display: block; width: 100%; aspect-ratio: 1; border: 2px solid #6b7178; border-radius: .4rem;
+  background: white; touch-action: none; cursor: crosshair; }
+.pad-help { font-size: .82rem; color: #4a4f55; margin-top: .5rem; }
+.pad-pen { font-size: .82rem; font-weight: 600; color: #a34700; min-height: 1.3em; }
+kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; font: inherit; background: #f4f5f7; }
+.verdict { display: flex; align-items: center; gap: .9rem; min-height: 4.2rem; margin-bottom: .5rem; }
+.verdict .digit { font-size: 3.4rem; font-weight: 700; line-height: 1; min-width: 2.2rem; text-align: center; }
+.verdict .seen { width: 4rem; height: 4rem; image-rendering: pixelated; border: 1px solid var(--line); }
+.verdict .words { font-size: .85rem; color: #4a4f55; min-width: 0; }
+.bars { margin: 0; padding: 0; list-style: none; font-variant-numeric: tabular-nums; }
+.bars li { display: grid; grid-template-columns: 1.1rem minmax(0, 1fr) 3.4rem; gap: .5rem; align-items: center;
+  line-height: 1.5rem; }
+.bars .bar { height: .85rem; background: #e9ebee; border-radius: .2rem; overflow: hidden; }
+.bars .fill { height: 100%; width: 0; background: #7d8894; }
+.bars .first .fill { background: var(--accent); } .bars .first { font-weight: 700; }
+.bars .share { text-align: right; font-size: .88rem; }
+.setting { display: grid; grid-template-columns: 7.2rem minmax(0, 1fr) 5.4rem; gap: .9rem; align-items: center;
+  min-height: 2.9rem; }
+.setting .q-field__native { padding: 0; }
+.buttons { display: flex; flex-wrap: wrap; gap: .6rem; margin: .8rem 0 .6rem; align-items: center; }
+.q-btn { text-transform: none; }
+.trouble { color: #a3000b; font-weight: 600; } .trouble:empty { display: none; }
+.state { font-size: .92rem; min-height: 1.4em; }
+.chart { height: 19rem; width: 100%; }
+.scroll { overflow-x: auto; }
+.runs { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
+.runs th, .runs td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
+  white-space: nowrap; }
+.runs th { font-weight: 600; color: #4a4f55; } .runs .words { text-align: left; }
+.runs i { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem; margin-right: .4rem; }
+.heading { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; justify-content: space-between;
+  margin-bottom: .5rem; } .heading h2 { margin: 0; }
+:focus-visible, .q-field--focused .q-field__control, .q-slider:focus, .q-toggle:focus-visible {
+  outline: 3px solid #f08a00; outline-offset: 2px; border-radius: .25rem; }
+.q-field__native:focus-visible, .q-field__input:focus-visible, .q-select__focus-target:focus-visible { outline: none; }
+@media (max-width: 60rem) { .cards { grid-template-columns: minmax(0, 1fr); } }
+@media (max-width: 34rem) {
+  .nicegui-content { padding: .5rem; } .card { padding: .75rem; }
+  .draw { grid-template-columns: minmax(0, 1fr); }
+  .setting { grid-template-columns: 6.2rem minmax(0, 1fr) 4.8rem; gap: .7rem; }
+  .chart { height: 16rem; }
+}
+"""
+
+
+class Pad(ui.element, component="pad.js"):
+    """The drawing area; see there."""
+
+
+class Drawing:
+    """The strokes that a page has sent, whatever it sends."""
+
+    def __init__(self) -> None:
+        self.strokes: dict[int, list[tuple[float, float]]] = {}
+        self._points = 0
+
+    def add(self, message: Any) -> bool:
+        """Takes a message of ``pad.js`` in; False where it is none, or one too many."""
+        try:
+            number, points = int(message["stroke"]), [(float(x), float(y)) for x, y in message["points"]]
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return False
+        if self._points + len(points) > MOST_POINTS or not all(0 <= x <= 1 and 0 <= y <= 1 for x, y in points):
+            return False
+        self._points += len(points)
+        self.strokes.setdefault(number, []).extend(points)
+        return True
+
+    def clear(self) -> None:
+        """Takes all away."""
+        self.strokes.clear()
+        self._points = 0
+
+
+class Setting:
+    """A slider over usual values, and a field for any: a change of one is seen in the other."""
+
+    def __init__(self, name: str, choices: Sequence[str], value: str, changed: Callable[[], None]) -> None:
+        self._choices, self._changed, self._told = choices, changed, value
+        with ui.element("div").classes("setting"):
+            ui.label(name).props("aria-hidden=true")
+            self._slider = ui.slider(min=0, max=len(choices) - 1, step=1, value=self._nearest(value))
+            self._slider.props(f'aria-label="{name}" markers snap').on_value_change(self._slid)
+            self._field = ui.input(value=value).props(f'dense outlined aria-label="{name}, exact value"')
+            self._field.on("blur", self._typed).on("keydown.enter", self._typed)
+        self._name_value()
+
+    @property
+    def text(self) -> str:
+        """What stands in the field."""
+        return str(self._field.value)
+
+    @text.setter
+    def text(self, text: str) -> None:
+        self._told = text  # before the slider moves: its handler must see that nothing is left to tell
+        self._field.value = text
+        self._slider.value = self._nearest(text)
+        self._name_value()
+
+    def _slid(self, event: events.ValueChangeEventArguments[Any]) -> None:
+        if int(event.value) != self._nearest(self._told):
+            self._told = self._choices[int(event.value)]
+            self._field.value = self._told
+            self._name_value()
+            self._changed()
+
+    def _typed(self) -> None:
+        if self.text != self._told:
+            self.text = self.text
+            self._changed()
+
+    def _name_value(self) -> None:
+        self._slider.props(f'aria-valuetext="{html.escape(self._told)}"')
+
+    def _nearest(self, text: str) -> int:
+        """Index of the choice that is nearest by ratio; of a text that is no number, the last."""
+        try:
+            value = math.log(float(text))
+        except (ValueError, OverflowError):
+            return len(self._choices) - 1
+        numbers = [math.log(float(choice)) for choice in self._choices if choice != "all"]
+        return min(range(len(numbers)), key=lambda index: abs(numbers[index] - value))
+
+
+class DrawHere:
+    """The half of the page on which one draws and reads the prediction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._drawing = session, Drawing()
+        self._inputs: Any = None
+        self._drawn = False
+        self._shown: object = None
+        with ui.element("section").classes("card").props("aria-labelledby=draw-title"):
+            _heading("Draw a digit", "draw-title")
+            with ui.element("div").classes("draw"):
+                with ui.element("div"):
+                    self._pad = Pad().on("ink", self._ink).on("wipe", self._wiped)
+                    ui.button("Clear the drawing", on_click=self._clear).props("outline no-caps")
+                with ui.element("div"):
+                    self._verdict()
+                    self._bars = _Bars()
+                    self._choice = ui.select({0: "the newest run"}, value=0, label="Predicted by")
+                    self._choice.props("dense outlined").style("margin-top: .7rem").on_value_change(self.refresh)
+        ui.timer(DRAWING_SECONDS, self.refresh)
+
+    def _verdict(self) -> None:
+        with ui.element("div").classes("verdict"):
+            self._digit = ui.label("?").classes("digit").props("role=status aria-label=Prediction")
+            self._image = ui.element("img").classes("seen")
+            self._image.props('alt="The drawing as the network is given it"').props(f'src="{_png(None)}"')
+            self._words = ui.label("").classes("words")
+
+    def _ink(self, event: events.GenericEventArguments) -> None:
+        self._drawn |= self._drawing.add(event.args)
+
+    def _wiped(self) -> None:
+        self._drawing.clear()
+        self._drawn = True
+
+    def _clear(self) -> None:
+        self._pad.run_method("wipe")
+
+    def choices(self) -> None:
+        """Offers the runs there are."""
+        able = [runner for runner in self._session.runners if runner.weights is not None]
+        options = {0: "the newest run"} | {runner.number: f"run {runner.number}, {_name(runner)}" for runner in able}
+        if options != self._choice.options:
+            self._choice.set_options(options, value=self._choice.value if self._choice.value in options else 0)
+
+    def refresh(self) -> None:
+        """Predicts again, if there is more ink or the network has learned."""
+        track = self._session.track
+        if self._drawn:
+            self._drawn = False
+            ink = rasterise(list(self._drawing.strokes.values()))
+            image = to_form(ink, track.side, track.pixel_max)
+            self._inputs = track.dataset.scaled(image) if self._drawing.strokes else None
+            grey = image / track.pixel_max if self._drawing.strokes else None
+            self._image.props(f'src="{_png(grey, track.side)}"')
+            self._shown = None
+        runner = self._session.model(self._choice.value or None)
+        weights = None if runner is None else runner.weights
+        if self._shown is not None and self._shown is weights:
+            return
+        self._shown = weights
+        shares = None if runner is None or self._inputs is None else runner.probabilities(self._inputs)
+        self._bars.show(shares)
+        if runner is None:
+            self._say("?", "nothing has been learned yet")
+        elif shares is None:
+            self._say("?", f"run {runner.number}, {_name(runner)}, waits for a drawing")
+        else:
+            best = int(shares.argmax())
+            self._say(str(best), f"{_percent(shares[best])} sure, says run {runner.number}, {_name(runner)}")
+
+    def _say(self, digit: str, words: str) -> None:
+        self._digit.set_text(digit)
+        self._words.set_text(words)
+
+
+class _Bars:
+    """The ten probabilities."""
+
+    def __init__(self) -> None:
+        self._rows = []
+        with ui.element("ul").classes("bars").props('aria-label="Probability of each digit"'):
+            for digit in range(10):
+                with ui.element("li") as row:
+                    ui.label(str(digit))
+                    with ui.element("div").classes("bar").props("aria-hidden=true"):
+                        fill = ui.element("div").classes("fill")
+                    self._rows.append((row, fill, ui.label("").classes("share")))
+
+    def show(self, shares: Any) -> None:
+        for digit, (row, fill, text) in enumerate(self._rows):
+            share = 0.0 if shares is None else float(shares[digit])
+            fill.style(f"width: {100 * share:.1f}%")
+            text.set_text("" if shares is None else _percent(share))
+            row.classes(**{"add" if shares is not None and digit == shares.argmax() else "remove": "first"})
+
+
+class RaceHere:
+    """The half of the page on which techniques race: settings, curves, table."""
+
+    def __init__(self, session: Session, changed: Callable[[], None]) -> None:
+        self._session, self._models_changed = session, changed
+        self._due = math.inf
+        self._seen: object = None
+        self._was_busy = False
+        self._raced: list[int] = []
+        with ui.element("section").classes("card").props("aria-labelledby=race-title"):
+            _heading("Train and race", "race-title")
+            self._settings()
+        with ui.element("section").classes("card").props("aria-labelledby=loss-title"):
+            _heading("Loss", "loss-title")
+            self._loss = _chart("loss", "log")
+        with ui.element("section").classes("card").props("aria-labelledby=accuracy-title"):
+            _heading("Accuracy", "accuracy-title")
+            self._accuracy = _chart("accuracy", "value")
+        with ui.element("section").classes("card wide").props("aria-labelledby=runs-title"):
+            with ui.element("div").classes("heading"):
+                _heading("The last runs", "runs-title")
+                ui.button("Clear the runs", on_click=self._clear).props("outline no-caps")
+            self._table = ui.html("", sanitize=False).classes("scroll")
+            self._table.props('tabindex=0 role=region aria-labelledby="runs-title"')
+        ui.timer(RACE_SECONDS, self.refresh)
+        self.train()
+
+    def _settings(self) -> None:
+        images, usual = self._session.track.images, Settings()
+        batches = (*(str(2**power) for power in range(3, 20) if 2**power < images), "all")
+        with ui.element("div").classes("setting").style("grid-template-columns: 7.2rem minmax(0, 1fr)"):
+            ui.label("Technique").props("aria-hidden=true")
+            self._technique = ui.select(
+                {name: entrant.technique.label for name, entrant in ENTRANTS.items()}, value=usual.technique
+            )
+            self._technique.props("dense outlined aria-label=Technique").on_value_change(self._other_technique)
+        rate = f"{usual.learning_rate:g}"
+        self._rate = Setting("Learning rate", RATES, rate, self._later)
+        self._epochs = Setting("Epochs", EPOCHS, str(usual.epochs), self._later)
+        self._batch = Setting("Batch size", batches, "all", self._later)
+        self._hidden = Setting("Hidden units", HIDDEN, str(usual.hidden), self._later)
+        self._usual = rate
+        with ui.element("div").classes("buttons"):
+            self._train = ui.button("Train", on_click=self.train).props("unelevated no-caps")
+            ui.button("Race Rprop, Adam and SGD", on_click=self.race).props("outline no-caps")
+            self._stop = ui.button("Stop", on_click=self._session.stop).props("outline no-caps color=negative")
+            self._automatic = ui.switch("Retrain on every change", value=True)
+        self._trouble = ui.label("").classes("trouble").props("role=alert")
+        self._progress = ui.linear_progress(0, show_value=False).props("instant-feedback aria-label=Progress")
+        self._state = ui.label("").classes("state")
+        self._news = ui.label("").classes("state").props("role=status")
+
+    def _other_technique(self) -> None:
+        usual = f"{ENTRANTS[self._technique.value].usual_rate:g}"
+        if self._rate.text == self._usual:  # a rate of one's own choice stays
+            self._rate.text = usual
+        self._usual = usual
+        self._later()
+
+    def _later(self) -> None:
+        if self._automatic.value:
+            self._due = time.monotonic() + SETTLED_SECONDS
+
+    def _read(self) -> Settings | None:
+        fields = {
+            "technique": self._technique.value, "learning_rate": self._rate.text, "epochs": self._epochs.text,
+            "batch": self._batch.text, "hidden": self._hidden.text,
+        }  # fmt: skip
+        self._due = math.inf
+        try:
+            settings = read_settings(fields, self._session.track.images)
+        except LabError as error:
+            self._trouble.set_text(str(error))
+            return None
+        self._trouble.set_text("")
+        return settings
+
+    def train(self) -> None:
+        """Trains with what the fields say."""
+        if (settings := self._read()) is not None:
+            self._session.start(settings)
+            self.refresh()
+
+    def race(self) -> None:
+        """Trains Rprop, Adam and SGD at the same time."""
+        if (settings := self._read()) is not None:
+            self._session.start(*race_settings(settings))
+            self.refresh()
+
+    def _clear(self) -> None:
+        self._session.clear()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Shows what has changed since the last time."""
+        if time.monotonic() > self._due:
+            self.train()
+        runners, busy = self._session.runners, self._session.busy
+        seen = tuple((runner.number, runner.state, runner.progress) for runner in runners)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        self._stop.set_enabled(busy)
+        racing = [runner for runner in runners if not runner.over]
+        self._progress.set_value(min((runner.progress for runner in racing), default=0.0))
+        self._state.set_text("; ".join(map(_where, racing)))
+        if self._was_busy and not busy:  # said once, for those who listen rather than look
+            self._news.set_text("; ".join(_outcome(runner) for runner in runners if runner.number in self._raced))
+        elif busy:
+            self._news.set_text("")
+        self._was_busy = busy
+        self._raced = [runner.number for runner in racing]
+        self._table.set_content(_table(runners))
+        _draw(self._loss, runners, "loss")
+        _draw(self._accuracy, runners, "accuracy")
+        self._models_changed()
+
+
+def _heading(text: str, name: str) -> None:
+    ui.html(text, sanitize=False, tag="h2").props(f"id={name}")
+
+
+def _name(runner: Runner) -> str:
+    return runner.settings.label
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _where(runner: Runner) -> str:
+    return f"run {runner.number}, {_name(runner)}: epoch {len(runner.history)} of {runner.settings.epochs}"
+
+
+def _outcome(runner: Runner) -> str:
+    what = runner.trouble or f"accuracy {runner.accuracy:.3f} in {runner.seconds:.1f} s"
+    return f"run {runner.number}, {_name(runner)}: {what}"
+
+
+def _colour(runner: Runner) -> str:
+    return COLOURS[(runner.number - 1) % len(COLOURS)]
+
+
+def _table(runners: Sequence[Runner]) -> str:
+    words = ("run", "technique")
+    heading = (*words, "learning rate", "batch", "hidden", "epochs", "seconds", "accuracy", "unseen", "")
+    cells = "".join(f'<th scope="col"{_left(name in (*words, ""))}>{name}</th>' for name in heading)
+    rows = "".join(map(_row, reversed(runners))) or f'<tr><td class="words" colspan="{len(heading)}">none</td></tr>'
+    return (
+        f'<table class="runs"><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>'
+        '<p class="pad-help">accuracy: on the evaluation images after the last epoch; unseen: on the test images, '
+        "of the model of lowest evaluation loss</p>"
+    )
+
+
+def _row(runner: Runner) -> str:
+    settings = runner.settings
+    texts = (
+        runner.number, _name(runner), f"{settings.learning_rate:g}", settings.batch or "all", settings.hidden,
+        f"{len(runner.history)} / {settings.epochs}", f"{runner.seconds:.2f}", _share(runner.accuracy),
+        _share(runner.test_accuracy), runner.trouble or runner.state,
+    )  # fmt: skip
+    swatch = f'<i style="background: {_colour(runner)}"></i>'
+    cells = "".join(
+        f"<td{_left(column in (0, 1, 9))}>{'' if column else swatch}{html.escape(str(text))}</td>"
+        for column, text in enumerate(texts)
+    )
+    return f"<tr>{cells}</tr>"
+
+
+def _left(words: bool) -> str:
+    return ' class="words"' if words else ""
+
+
+def _share(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "–"
+
+
+def _chart(what: str, scale: str) -> ui.echart:
+    font = {"fontSize": 13, "color": "#1b1b1b"}
+    chart = ui.echart(
+        {
+            "animation": False,
+            "aria": {"enabled": True},
+            "textStyle": {"fontFamily": "system-ui, sans-serif"},
+            "grid": {"left": 52, "right": 30, "top": 14, "bottom": 78},
+            "tooltip": {"trigger": "axis", "confine": True, "order": "valueAsc" if what == "loss" else "valueDesc"},
+            "legend": {"type": "scroll", "bottom": 0, "textStyle": font, "data": []},
+            "xAxis": {"type": "value", "name": "epoch", "nameLocation": "middle", "nameGap": 26, "min": 1,
+                      "max": "dataMax", "minInterval": 1, "axisLabel": font, "nameTextStyle": font,
+                      "splitLine": {"show": False}},
+            "yAxis": {"type": scale, "axisLabel": font, "minorSplitLine": {"show": scale == "log"}},
+            "series": [],
+        }
+    )  # fmt: skip
+    chart.classes("chart").props(f'role=img aria-label="{what} by epoch, of the runs in the table below"')
+    return chart
+
+
+def _draw(chart: ui.echart, runners: Sequence[Runner], what: str) -> None:
+    """Two lines a run, of evaluation and, thin, of training, under one name in the legend."""
+    series: list[dict[str, Any]] = []
+    lowest = 1.0
+    for runner in runners:
+        history = runner.history[:]  # grows meanwhile
+        for part, width, dashes in (("eval", 2.4, "solid"), ("train", 1.2, "dashed")):
+            values = [getattr(epoch, f"{part}_{what}") for epoch in history]
+            if what == "loss":  # a logarithm wants no 0
+                values = [value if value > 0 else math.nan for value in values]
+            lowest = min([lowest, *values[len(values) // 5 :]])
+            line = {"width": width, "type": dashes, "color": _colour(runner)}
+            label = {"show": part == "eval", "formatter": str(runner.number), "color": _colour(runner)}
+            series.append(
+                {"type": "line", "name": f"{runner.number} {_name(runner)}", "data": curve(values), "endLabel": label,
+                 "showSymbol": len(values) == 1, "lineStyle": line, "itemStyle": {"color": _colour(runner)}}
+            )  # fmt: skip
+    chart.options["series"] = series
+    chart.options["legend"]["data"] = [one["name"] for one in series[::2]]
+    if what == "accuracy":  # the steep start runs out at the bottom, or it would hide everything after it
+        chart.options["yAxis"] |= {"min": max(0.0, math.floor(lowest * 20 - 0.5) / 20), "max": 1}
+    chart.update()
+
+
+def _png(grey: Any, side: int = 1) -> str:
+    """A data URL of an image 0 .. 1, ink black on white; an empty one of None."""
+    import base64
+    import struct
+    import zlib
+
+    import numpy as np
+
+    levels = np.full((side, side), 255) if grey is None else np.round(255 * (1 - grey)).reshape(side, side)
+    rows = np.pad(levels, ((0, 0), (1, 0))).astype(np.uint8).tobytes()  # each row begins with its filter: none
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    image = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 1)) + chunk(b"IEND", b"")
+    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + image).decode()
+
+
+class OwnAddressOnly:
+    """Refuses requests that were meant for another name, or come from another site's page.
+
+    Without it any page that is open in the same browser could talk to this one, by a name that it lets resolve to
+    127.0.0.1 or by a WebSocket, which browsers do not restrict.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or self._ours(dict(scope["headers"])):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+            await send({"type": "http.response.body", "body": b"This page is served to its own address only.\n"})
+
+    @staticmethod
+    def _ours(headers: dict[bytes, bytes]) -> bool:
+        host = headers.get(b"host", b"").decode("latin-1")
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        # The port is free: an SSH tunnel may have another at its other end.
+        return urlsplit(f"//{host}").hostname in (HOST, "localhost") and origin in ("", f"http://{host}")
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on this machine's own address; port 0: any that is free.
+
+    Raises:
+        LabError: the port is taken, or may not be used.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror or error})"
+        raise LabError(f"Port {port} {why}. Choose another with --port, or --port 0 for any that is free.") from error
+    return listener
+
+
+def serve(track: Track, listener: socket.socket) -> None:
+    """Serves the page of a data set until Ctrl-C, which ends it as a KeyboardInterrupt."""
+    sessions: WeakSet[Session] = WeakSet()
+
+    @ui.page("/", title="rprop-lab")
+    def page() -> None:
+        session = Session(track)
+        sessions.add(session)
+        ui.context.client.on_delete(session.stop)
+        ui.add_css(CSS)
+        with ui.element("header").classes("lab"):
+            ui.html("rprop-lab: draw a digit, race the techniques", sanitize=False, tag="h1")
+            held = len(track.evaluation[1]), len(track.test[1])
+            ui.label(f"{track.dataset.origin}: {track.images} images to train, {held[0]} to evaluate, {held[1]} unseen")
+        with ui.element("main").classes("cards"):
+            draw = DrawHere(session)
+            RaceHere(session, draw.choices)
+
+    app = FastAPI(openapi_url=None)
+    ui.run_with(
+        app, title="rprop-lab", favicon="✏️", language="en-US", binding_refresh_interval=None,
+        reconnect_timeout=30, tailwind=False, show_welcome_message=False,
+    )  # fmt: skip
+    app.add_middleware(OwnAddressOnly)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
+    )
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for session in list(sessions):
+            session.stop()
+        for session in list(sessions):
+            session.stop(wait=5)
