@@ -136,9 +136,10 @@ def _page_table(runs: Runs) -> Page:
         cells.append(minus(mean(r.get("test") for r in results), theirs.test if theirs else None, 2))
         cells.append(number(mean(r["epochs"] for r in results), 0))
         rows.append(cells)
-        panels.setdefault(f"test E of {problem}", {})[LABELS[name]] = [r.get("test") for r in results]
+        panel = f"{problem}: E of the test part (%)"
+        panels.setdefault(panel, {})[LABELS[name]] = [r.get("test") for r in results]
         if theirs:
-            reported.setdefault(f"test E of {problem}", {})[LABELS[name]] = theirs.test
+            reported.setdefault(panel, {})[LABELS[name]] = theirs.test
     heading = [
         "problem, network, rule",
         "train E",
@@ -165,12 +166,7 @@ def _page_table(runs: Runs) -> Page:
             "The report's RPROP is that of 1993, here Rprop+; the text does not say which rule its program "
             "had. Its figures stand beside all four.",
         ],
-        {
-            f"{title.split()[-1]}.png": pictures.bars(
-                {title: panel}, title, reported={title: reported.get(title, {})}
-            )
-            for title, panel in panels.items()
-        },
+        {"test.png": pictures.bars(panels, "RPROP on PROBEN1", reported=reported)},
     )
 
 
@@ -426,7 +422,7 @@ def _page_compare(runs: Runs) -> Page:
                 "Lowest training error E, median over starts\ntorch.optim.Rprop lies on iRprop-, being the "
                 "same rule; scikit-learn's MLP on Adam",
                 "gradient evaluations",
-                "E",
+                "E (%)",
             ),
         },
     )

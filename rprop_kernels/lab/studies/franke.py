@@ -520,7 +520,7 @@ def _page_mnist(runs: Runs) -> Page:
             "60,000."
         ],
         {
-            "curves.png": pictures.curves(lines, "784-128-10"),
+            "curves.png": pictures.curves(lines, "784-128-10", logarithmic=["Cross-entropy (test)"]),
             "confusion.png": pictures.confusion(
                 result["confusion"], "SGD: confusion matrix of the test part"
             ),

@@ -1,6 +1,7 @@
 """The reports' kinds of pictures: curves, heat maps, confusion matrix, images, bars."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -8,13 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from ..plots import OKABE_ITO, style
+from ..plots import OKABE_ITO, STYLES, Style, style
+from .base import LABELS, RPROPS
 
 Array: TypeAlias = NDArray[Any]
 _MARKS: Final = "osD^vP*X"
+_OTHERS: Final = ("#CC79A7", "#000000", "#8C510A", "#7F7F7F")
+"""Colours that the Rprop rules do not have."""
 
 
 def figure(width: float, height: float, title: str, caption: str = "") -> Figure:
@@ -44,6 +48,28 @@ def _logarithmic(axis: Axes, which: str) -> None:
     one.set_minor_formatter(NullFormatter())
 
 
+def _looks(labels: Sequence[str]) -> dict[str, Style]:
+    """How each line looks: the Rprop rules the same in every picture where each is there once, the others in turn."""
+    firsts = [label.split(",")[0] for label in labels]
+    own = {LABELS[name]: STYLES[name] for name in (*RPROPS, "torch.optim.Rprop")}
+    own = {first: look for first, look in own.items() if firsts.count(first) == 1}
+    others = [label for label, first in zip(labels, firsts, strict=True) if first not in own]
+    looks = {label: own[first] for label, first in zip(labels, firsts, strict=True) if first in own}
+    for index, label in enumerate(others):
+        look = style("", index)
+        looks[label] = replace(look, colour=_OTHERS[index % len(_OTHERS)]) if own else look
+    return looks
+
+
+def _without_the_start(axis: Axes, tables: Sequence[Array]) -> None:
+    """Leaves out the steep first fifth of long curves, which would hide what comes after."""
+    rest = np.concatenate([table[:, table.shape[1] // 5 :].ravel() for table in tables])
+    rest = rest[np.isfinite(rest)]
+    if max(table.shape[1] for table in tables) > 10 and rest.size:
+        margin = 0.05 * max(float(np.ptp(rest)), 0.01)
+        axis.set_ylim(rest.min() - margin, rest.max() + margin)
+
+
 def padded(rows: Sequence[Sequence[float | None]]) -> Array:
     """Rows of different lengths as an array, NaN where they have ended."""
     longest = max((len(row) for row in rows), default=0)
@@ -61,7 +87,6 @@ def curves(
     y: str = "",
     logarithmic: Sequence[str] = (),
     from_zero: bool = False,
-    styles: Mapping[str, Any] | None = None,
 ) -> Figure:
     """Panels of curves: ``panels[title][label]`` holds the repetitions; line their mean, band their range."""
     columns = min(2, len(panels))
@@ -69,10 +94,10 @@ def curves(
     made = figure(5.7 * columns, 4.1 * rows + 0.5, title, caption)
     axes = made.subplots(rows, columns, squeeze=False).ravel()
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
+    looks = _looks(labels)
     for axis, (name, lines) in zip(axes, panels.items(), strict=False):
         for label, repetitions in lines.items():
-            index = labels.index(label)
-            look = (styles or {}).get(label) or style(label, index)
+            look = looks[label]
             stack = np.ma.masked_invalid(padded(repetitions))
             at = np.arange(stack.shape[1]) + (0 if from_zero else 1)
             axis.plot(
@@ -81,14 +106,17 @@ def curves(
                 label=label,
                 color=look.colour,
                 linestyle=look.dashes,
-                linewidth=1.8,
+                linewidth=min(look.width, 3.2),
                 marker="o" if stack.shape[1] == 1 else None,
             )
             if len(stack) > 1:
                 axis.fill_between(at, stack.min(0), stack.max(0), color=look.colour, alpha=0.15, linewidth=0)
         rest(axis, name, unit, y or name.lower())
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if name in logarithmic:
             _logarithmic(axis, "y")
+        elif "accuracy" in name.lower():
+            _without_the_start(axis, [padded(repetitions) for repetitions in lines.values()])
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     handles: dict[str, Any] = {}
@@ -134,7 +162,7 @@ def heat_maps(
     image: Any = None
     for axis, (name, table) in zip(axes, tables.items(), strict=False):
         image = axis.imshow(table, cmap="viridis_r" if low_is_good else "viridis", aspect="auto", **norm)
-        axis.set_title(name, fontsize=12)
+        axis.set_title(name if len(tables) > 1 else "", fontsize=12)
         axis.set_xticks(
             range(len(columns)), columns, fontsize=10, rotation=30 if max(map(len, columns)) > 6 else 0
         )
@@ -186,10 +214,14 @@ def bars(
 ) -> Figure:
     """Each repetition as a dot, their mean as a line (a bar where 0 means something)."""
     labels = list(dict.fromkeys(label for rows in panels.values() for label in rows))
-    made = figure(5.2 * len(panels) + 1.5, 0.42 * len(labels) + 1.9, title, caption)
-    axes = made.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    across = len(panels) if len(panels) < 4 else 2
+    down = -(-len(panels) // across)
+    made = figure(5.2 * across + 1.5, (0.42 * len(labels) + 0.9) * down + 1, title, caption)
+    axes = made.subplots(down, across, sharey=True, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
     marks: dict[str, Any] = {}
-    for axis, (name, rows) in zip(axes, panels.items(), strict=True):
+    for axis, (name, rows) in zip(axes, panels.items(), strict=False):
         for label, values in rows.items():
             place, colour = -labels.index(label), OKABE_ITO[labels.index(label) % len(OKABE_ITO)]
             known = np.array([v for v in values if v is not None and np.isfinite(v)])
@@ -227,7 +259,8 @@ def bars(
 def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
     """Counts; coloured by their share of the row on a logarithmic scale, so that errors are seen."""
     table = np.asarray(matrix, float)
-    made = figure(6.6, 6.4, title, caption)
+    side = max(6.0, 0.24 * len(table))
+    made = figure(side + 0.6, side, title, caption)
     axis = made.subplots()
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
     image = axis.imshow(np.maximum(share, 1e-4), cmap="viridis", norm=LogNorm(1e-4, 1))
@@ -239,11 +272,12 @@ def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
                 f"{table[row, column]:.0f}",
                 ha="center",
                 va="center",
-                fontsize=9,
+                fontsize=9 if len(table) < 20 else 5,
                 color=_ink(image, float(share[row, column])),
             )
     axis.set_xticks(range(len(table)))
     axis.set_yticks(range(len(table)))
+    axis.tick_params(labelsize=10 if len(table) < 20 else 7)
     axis.set_xlabel("predicted", fontsize=11)
     axis.set_ylabel("true", fontsize=11)
     made.colorbar(image, label="share of the true class (logarithmic)", shrink=0.85)
@@ -281,10 +315,11 @@ def lines(
     """Functions of x, and measured points."""
     made = figure(7.6, 4.8, title, caption)
     axis = made.subplots()
+    looks = _looks(list(series))
     for label, (x, y) in (dots or {}).items():
         axis.plot(x, y, ".", color="0.6", markersize=4, label=label, zorder=1)
-    for index, (label, (x, y)) in enumerate(series.items()):
-        look = style(label, index)
+    for label, (x, y) in series.items():
+        look = looks[label]
         axis.plot(x, y, label=label, color=look.colour, linestyle=look.dashes, linewidth=2)
     rest(axis, "", *names)
     if logarithmic:
@@ -302,19 +337,21 @@ def medians(
     made = figure(max(3.9 * across, 11), 3.5 * down + 0.9, title)
     axes = made.subplots(down, across, squeeze=False).ravel()
     for axis, (name, methods) in zip(axes, panels.items(), strict=False):
+        looks = _looks(list(methods))
         for index, (label, repetitions) in enumerate(methods.items()):
             table = padded(repetitions)
             filled = np.where(np.isnan(table), table[:, :1], np.where(table < 0, np.inf, table))
             middle = np.median(np.minimum.accumulate(filled, 1), 0)
-            look = style(label, index)
-            marker = _MARKS[index // len(OKABE_ITO)] if index >= len(OKABE_ITO) else None
+            look = looks[label]
+            marker = None if look in STYLES.values() else _MARKS[index % len(_MARKS)]
             axis.plot(
                 np.arange(1, len(middle) + 1),
                 np.where(np.isfinite(middle), middle, np.nan),
                 label=label,
                 color=look.colour,
                 linestyle=look.dashes,
-                linewidth=1.7,
+                linewidth=min(look.width, 3.2),
+                alpha=look.alpha,
                 marker=marker,
                 markevery=0.15,
                 markersize=5,
