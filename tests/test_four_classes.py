@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nasty import assert_same_bits, gradients, nasty_values
 from oracle import Oracle
-from ways import LEVEL_VARIABLE, LEVELS
+from ways import LEVEL_VARIABLE, LEVELS, compiled
 
 from rprop_kernels.kernels import state
 
@@ -445,6 +445,7 @@ def test_complex_parameters_are_two_real_ones():
     assert torch.equal(torch.view_as_real(a.signs_and_steps(z)[1]), b.signs_and_steps(w)[1])
 
 
+@compiled
 def test_nobody_is_warned_for_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

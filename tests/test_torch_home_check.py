@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ways import compiled
 
 torch = pytest.importorskip("torch")
 
 import rprop_kernels.torch as ours  # noqa: E402
 from rprop_kernels.kernels import torch_check  # noqa: E402
 from rprop_kernels.torch import ways  # noqa: E402
+
+pytestmark = compiled
 
 
 @pytest.fixture(autouse=True)

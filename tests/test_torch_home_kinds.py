@@ -1,6 +1,7 @@
 """Tensors that are more than memory: never touched natively, always torch's result or torch's error."""
 
 import copy
+import os
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,7 @@ from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.testing._internal.two_tensor import TwoTensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch_bits import bits, same, state_of, trial  # noqa: E402
+from ways import compiled  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
 
@@ -246,7 +248,8 @@ def test_gradient_in_the_parameters_memory(make: Any) -> None:
     assert same(once(make), once(torch.optim.Rprop))
 
 
-def test_freed_memory_is_an_error() -> None:
+@pytest.mark.parametrize("backend", ["cython", "numpy"])
+def test_freed_memory_is_an_error(backend: str) -> None:
     """torch.optim.Rprop reads through a NULL pointer there and dies, hence a process of its own."""
     code = """
 import torch, rprop_kernels.torch as ours
@@ -262,7 +265,8 @@ for make in ours.Rprop, ours.RpropMinus, ours.IRpropPlus:
         else: raise AssertionError(make, what)
 print("all refused")
 """
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=300,
+                          env=os.environ | {"RPROP_KERNELS_BACKEND": backend})
     assert "all refused" in done.stdout, done
 
 
@@ -423,7 +427,10 @@ def test_default_device() -> None:
         assert torch.equal(p, q)
 
 
-def test_inference_mode() -> None:
+@pytest.mark.parametrize("backend", ["cython", "numpy"])
+def test_inference_mode(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RPROP_KERNELS_BACKEND", backend)
+
     def life(make: Any) -> Any:
         p = leaf(values(5))
         p.grad = values(5, seed=1)
@@ -455,6 +462,7 @@ def without_dlpack(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delattr(Tensor, "__dlpack_c_exchange_api__")
 
 
+@compiled
 @pytest.mark.usefixtures("without_dlpack")
 def test_random_steps_without_dlpack() -> None:
     native = 0
@@ -480,6 +488,7 @@ def test_copy_on_write_without_dlpack() -> None:
     test_copy_on_write_leaves_the_other_owner_alone()
 
 
+@compiled
 def test_both_ways_of_reading_are_native(monkeypatch: pytest.MonkeyPatch, without_dlpack: None) -> None:
     for make in (ours.Rprop, *FOUR):
         p = torch.nn.Parameter(values(5))

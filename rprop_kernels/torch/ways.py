@@ -4,10 +4,14 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..kernels import choose, load, openmp, torch_check, why_missing
+
+Array = NDArray[Any]
 
 BACKENDS: Final = ("cython", "numba", "torch", "numpy", "triton")
 PLAIN_STEP: Final = "RPROP_KERNELS_PLAIN_STEP"
@@ -91,6 +95,29 @@ def refuse_freed(tensors: Iterable[Tensor]) -> None:
             )
 
 
+class _Memory:
+    """What NumPy asks of an object to see its memory as an array."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor  # which must not go while the array is used
+        itemsize = tensor.element_size()
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": np.dtype(f"f{itemsize}").str,
+            "data": (tensor.data_ptr(), False),
+            "shape": tuple(tensor.shape),
+            "strides": tuple(stride * itemsize for stride in tensor.stride()),
+        }
+
+
+def _array(tensor: Tensor) -> Array:
+    """The memory of a tensor of float32 or float64. Not by ``tensor.numpy()``, after which torch never resizes the
+    storage again, as FSDP does."""
+    if tensor.numel() == 0:
+        return np.empty(tensor.shape, f"f{tensor.element_size()}")
+    return np.asarray(_Memory(tensor))
+
+
 def as_arrays(params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[Sequence[Tensor]]) -> Any:
     """The same memory as NumPy arrays, or None where a tensor is more than memory or touches another."""
     if in_a_mode():
@@ -98,12 +125,14 @@ def as_arrays(params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequenc
     for p, g, state in zip(params, grads, states, strict=True):
         if p.dtype not in (torch.float32, torch.float64) or not all(plain(t, p.dtype) for t in (p, g, *state)):
             return None
+        if any(t.is_inference() for t in (p, *state)):  # torch's operations know where they may be written
+            return None
     from ..kernels import arrays
 
     views = (
-        [t.detach().numpy() for t in params],
-        [t.detach().numpy() for t in grads],
-        [tuple(t.detach().numpy() for t in state) for state in states],
+        [_array(t) for t in params],
+        [_array(t) for t in grads],
+        [tuple(_array(t) for t in state) for state in states],
     )
     try:
         arrays.check([*views[0], *(array for state in views[2] for array in state)])
