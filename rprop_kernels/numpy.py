@@ -15,7 +15,8 @@ class              where the gradient changed its sign (c < 0)                 e
 `IRpropPlus`       the same where the loss rose, else w stays; q = 0           the same
 =================  ==========================================================  ==========================
 
-Sources: M. Riedmiller, H. Braun, ICNN 1993; C. Igel, M. Hüsken, Neurocomputing 50 (2003) 105-123.
+Sources: M. Riedmiller, H. Braun, ICNN 1993 (Rprop+); M. Riedmiller, Computer Standards & Interfaces 16 (1994)
+265-278 (Rprop-); C. Igel, M. Hüsken, Neurocomputing 50 (2003) 105-123.
 
 The user may hold the loop with :class:`AskTell`; :mod:`rprop_kernels.scipy` holds it instead.
 """
@@ -193,8 +194,10 @@ class _Rprop:
 
     Attributes:
         params: the arrays, as a tuple.
-        etas, step_sizes, maximize: may be set between two steps; checked when set.
         lr: the first step size; setting it later changes nothing and warns.
+        etas: ``(eta_minus, eta_plus)``; may be set between two steps, and is checked then.
+        step_sizes: ``(D_min, D_max)``; likewise.
+        maximize: whether it goes uphill; may be set between two steps.
         backend: name of the backend in use.
 
     Raises:

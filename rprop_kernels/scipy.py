@@ -394,9 +394,9 @@ def _method(name: str, method: str, rule: str) -> Callable[..., OptimizeResult]:
         disp: print how it ended.
 
     Returns:
-        An OptimizeResult. ``x``, ``fun``, ``jac``: the best point that was evaluated, its loss and gradient;
-        ``nit``, ``nfev``, ``njev``; ``success``, ``message`` and ``status``: 0 converged, 1 maxiter, 2 maxfev,
-        3 the loss was NaN or infinite {PATIENCE} times in a row, 99 callback.
+        A :class:`scipy.optimize.OptimizeResult` with ``x``, ``fun`` and ``jac``, the best point that was
+        evaluated, its loss and gradient; ``nit``, ``nfev``, ``njev``; ``success``, ``message`` and ``status``:
+        0 converged, 1 maxiter, 2 maxfev, 3 the loss was NaN or infinite {PATIENCE} times in a row, 99 callback.
 
     Raises:
         TypeError, ValueError: fun, its gradient, x0, the bounds or an option are not as above. A loss that is
@@ -433,8 +433,8 @@ def minimize_many(
             after it has stopped; its status and message say why it stopped.
 
     Returns:
-        An OptimizeResult. ``x``, ``fun``, ``jac``, ``success``, ``status``, ``message`` of the best row;
-        ``row``, its number; the same of all rows as ``all_x`` (B, n), ``all_fun`` (B,), ``all_jac`` (B, n),
+        A :class:`scipy.optimize.OptimizeResult` with ``x``, ``fun``, ``jac``, ``success``, ``status`` and
+        ``message`` of the best row; ``row``, its number; the same of all rows as ``all_x`` (B, n), ``all_fun`` (B,), ``all_jac`` (B, n),
         ``all_success``, ``all_status`` and ``all_message``; ``nit``; ``nfev`` = ``njev``: the calls of fun,
         one for all rows.
 

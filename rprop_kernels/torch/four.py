@@ -292,7 +292,7 @@ class FourRules(Backend, Optimizer):
             parameter: one that this optimizer has stepped.
 
         Returns:
-            ``(q, D)``: the remembered sign of its gradient (-1, 0, +1) and the step size, both new tensors of the
+            ``(q, D)``, the remembered sign of its gradient (-1, 0, +1) and the step size, both new tensors of the
             parameter's shape and the state's dtype (complex: real and imaginary part each).
 
         Raises:

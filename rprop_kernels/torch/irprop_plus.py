@@ -47,11 +47,10 @@ class IRpropPlus(FourRules):
     The loss at the current weights comes from ``step(loss=...)``, else :meth:`set_loss`, else the closure: a number,
     a tensor of shape (), or one of shape (B,) that decides each row of parameters whose first dimension is B by its
     own loss. Losses of different mini-batches are not comparable: use the rule where the loss is the same
-    function at every step. A loss that is NaN or infinite takes back every remembered move.
-    {ARGUMENTS}
-    ``process_group``: average the loss over this ``torch.distributed`` group (True: the default one), so that
+    function at every step. A loss that is NaN or infinite takes back every remembered move. ``process_group``, a
+    ``torch.distributed`` group or True for the default one, averages the loss over its processes, so that
     replicas decide alike.
-    """
+    {ARGUMENTS}"""
 
     _variant = VARIANTS["irprop+"]
 
