@@ -434,8 +434,9 @@ def minimize_many(
 
     Returns:
         A :class:`scipy.optimize.OptimizeResult` with ``x``, ``fun``, ``jac``, ``success``, ``status`` and
-        ``message`` of the best row; ``row``, its number; the same of all rows as ``all_x`` (B, n), ``all_fun`` (B,), ``all_jac`` (B, n),
-        ``all_success``, ``all_status`` and ``all_message``; ``nit``; ``nfev`` = ``njev``: the calls of fun,
+        ``message`` of the best row; ``row``, its number; the same of all rows as ``all_x`` (B, n), ``all_fun``
+        (B,), ``all_jac`` (B, n), ``all_success``, ``all_status`` and ``all_message``; ``nit``; ``nfev`` =
+        ``njev``, the calls of fun,
         one for all rows.
 
     Raises:
