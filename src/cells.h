@@ -58,8 +58,8 @@ static RPROP_INLINE double bits_double(uint64_t u) { double x; memcpy(&x, &u, 8)
  * with_sign(x, like)      x, negated where like has its sign bit set
  * pick(mask, a, b)        a where mask (or any number below +0), else b
  * scaled(x, e, mask)      x * 2^e where mask, else x; ordinary numbers all */
-static RPROP_INLINE float above_float(float a, float b) { return bits_float(-(uint32_t)(a > b)); }
-static RPROP_INLINE float differs_float(float a, float b) { return bits_float(-(uint32_t)(a != b)); }
+static RPROP_INLINE float above_float(float a, float b) { return bits_float(0u - (uint32_t)(a > b)); }
+static RPROP_INLINE float differs_float(float a, float b) { return bits_float(0u - (uint32_t)(a != b)); }
 static RPROP_INLINE float negative_float(float x) { return bits_float((uint32_t)((int32_t)float_bits(x) >> 31)); }
 static RPROP_INLINE float both_float(float a, float b) { return bits_float(float_bits(a) & float_bits(b)); }
 static RPROP_INLINE float but_not_float(float a, float b) { return bits_float(float_bits(a) & ~float_bits(b)); }
@@ -72,8 +72,8 @@ static RPROP_INLINE float scaled_float(float x, int exponent, float mask) {
     return bits_float(float_bits(x) + ((uint32_t)exponent << 23 & float_bits(mask)));
 }
 
-static RPROP_INLINE double above_double(double a, double b) { return bits_double(-(uint64_t)(a > b)); }
-static RPROP_INLINE double differs_double(double a, double b) { return bits_double(-(uint64_t)(a != b)); }
+static RPROP_INLINE double above_double(double a, double b) { return bits_double(0u - (uint64_t)(a > b)); }
+static RPROP_INLINE double differs_double(double a, double b) { return bits_double(0u - (uint64_t)(a != b)); }
 static RPROP_INLINE double negative_double(double x) { return bits_double((uint64_t)((int64_t)double_bits(x) >> 63)); }
 static RPROP_INLINE double both_double(double a, double b) { return bits_double(double_bits(a) & double_bits(b)); }
 static RPROP_INLINE double but_not_double(double a, double b) { return bits_double(double_bits(a) & ~double_bits(b)); }
@@ -99,7 +99,7 @@ static RPROP_INLINE float half_to_float(uint16_t h) {
     uint32_t magnitude = h & 0x7fffu;
     uint32_t rebias = magnitude < 0x7c00u ? 112u << 23 : 224u << 23; /* inf and NaN keep all exponent bits */
     uint32_t normal = (magnitude << 13) + rebias;
-    uint32_t denormal = float_bits((float)(int32_t)magnitude * 0x1p-24f); /* exact, also where denormals are flushed */
+    uint32_t denormal = float_bits((float)(int32_t)magnitude * 5.9604644775390625e-8f); /* 2^-24: exact, also where denormals are flushed */
     return bits_float((magnitude < 0x0400u ? denormal : normal) | sign);
 }
 
