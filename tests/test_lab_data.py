@@ -84,7 +84,6 @@ def good(file: str) -> bytes:
         (IMAGES, gzip.compress(good(IMAGES))[:-20], "damaged or cut short"),
         (IMAGES, gzip.compress(good(IMAGES))[:300] + b"\0" * 99, "damaged or cut short"),
         (IMAGES, gzip.compress(good(IMAGES))[:-8] + b"\0" * 8, "cannot be read: CRC"),
-        (LABELS, idx(np.arange(60, dtype=np.uint8) % 11), "row 11: the label is 10"),
         (LABELS, idx(np.zeros(59, np.uint8)), "59 labels"),
         ("t10k-images-idx3-ubyte.gz", idx(images_and_labels(20, side=6)[0]), "do not belong together"),
     ],
@@ -167,7 +166,7 @@ def test_csv_folder_with_its_own_test_file(tmp_path: Path) -> None:
         (b"1,2,3\n1,,3\n", "could not convert"),
         (b"1,2,3\n1,nan,3\n", "empty or infinite values: row 2"),
         (b"1\n2\n", "one column"),
-        (b"10,2,3\n", "row 1: the label is 10"),
+        (b"256,2,3\n", "row 1: the label is 256"),
         (b"1,2,3\n0.5,2,3\n", "row 2: the label is 0.5"),
         (b"-1,2,3\n", "the label is -1"),
         (b"1,2,256\n", "outside 0..255"),
@@ -219,3 +218,29 @@ def test_real_mnist_is_known_as_such() -> None:
     dataset = data.load("mnist", DATA / "mnist")
     assert dataset.learn_images.shape == (60_000, 784) and dataset.test_images.shape == (10_000, 784)
     assert dataset.is_mnist
+
+
+@pytest.mark.parametrize(("side", "classes"), [(16, 26), (32, 47), (7, 2)])
+def test_other_sets_of_any_size_and_number_of_classes(tmp_path: Path, side: int, classes: int) -> None:
+    random = np.random.default_rng(0)
+    for part, count in (("train", 200), ("test", 100)):
+        images = random.integers(0, 256, (count, side, side), dtype=np.uint8)
+        (tmp_path / f"emnist-{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        labels = (np.arange(count) % classes).astype(np.uint8)
+        (tmp_path / f"emnist-{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+    dataset = data.load("mnist", tmp_path)
+    assert dataset.pixels == side * side and dataset.classes == max(10, classes) and not dataset.is_mnist
+    assert len(dataset.learn_labels) == 200 and len(dataset.test_labels) == 100
+    rows = np.column_stack([dataset.learn_labels, dataset.learn_images])
+    np.savetxt(tmp_path / "some.csv", rows, "%d", delimiter=",")
+    from_csv = data.load(str(tmp_path / "some.csv"))
+    assert from_csv.pixels == side * side and from_csv.classes == max(10, classes)
+    (tmp_path / "other-train-images-idx3-ubyte").write_bytes(b"")
+    with pytest.raises(LabError, match=r"several: .*one set into a folder of their own"):
+        data.load("mnist", tmp_path)
+
+
+def test_one_label_is_nothing_to_learn(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "last.csv", np.column_stack([np.zeros((30, 5)), np.arange(30) % 10 + 2]), "%d", delimiter=",")
+    with pytest.raises(LabError, match="every label to learn is 0"):
+        data.load(str(tmp_path / "last.csv"))

@@ -73,18 +73,50 @@ def test_small_file(tmp_path: Path) -> None:
     assert not problem.classification
 
 
+def test_header_in_any_order_and_odd_blanks(tmp_path: Path) -> None:
+    path = tmp_path / "small1.dt"
+    path.write_text(SMALL)
+    expected = proben1.read(path)
+    header, rows = SMALL.splitlines()[:7], SMALL.splitlines()[7:]
+    header = [line.replace("=", " = ") + "\t" for line in reversed(header)]
+    rows = ["  " + row.replace(" ", " \t  ") for row in rows]
+    path.write_bytes("\r\n".join(["", *header, "", *rows, "  ", ""]).encode())
+    problem = proben1.read(path)
+    for part in ("train", "valid", "test"):
+        mine, theirs = getattr(problem, part), getattr(expected, part)
+        assert np.array_equal(mine[0], theirs[0]) and np.array_equal(mine[1], theirs[1])
+    assert problem.sizes == (2, 1)
+
+
+def test_kind_of_problem(tmp_path: Path) -> None:
+    path = tmp_path / "kind1.dt"
+    parts = "training_examples=1\nvalidation_examples=1\ntest_examples=1\n"
+    header = "bool_in=0\nreal_in=1\nbool_out={}\nreal_out=0\n" + parts
+    for outputs, rows, classes in (
+        (2, "0.1 1 0\n0.2 0 1\n0.3 1 0\n", True),
+        (2, "0.1 1 1\n0.2 0 1\n0.3 1 0\n", False),
+        (1, "0.1 1\n0.2 1\n0.3 1\n", False),
+    ):
+        path.write_text(header.format(outputs) + rows)
+        assert proben1.read(path).classification == classes
+    assert proben1.pivot("heartac3").hidden == (16, 8) and proben1.pivot("card2").hidden == (32,)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("bool_in=1", "bool_in=one", "line 1: 'bool_in=' and a number expected"),
-        ("real_in=1\n", "", "line 2: 'real_in='"),
+        ("bool_in=1", "bool_in=one", "line 1: one of bool_in=, .* and a number expected"),
+        ("real_in=1\n", "", "does not announce real_in"),
+        ("real_in=1", "reel_in=1", "line 2: one of"),
+        ("real_in=1", "bool_in=1", "line 2: bool_in stands twice"),
         ("test_examples=1", "test_examples=0", "a part without examples"),
         ("training_examples=2", "training_examples=3", r"announces 3 \+ 1 \+ 1 examples but holds 4"),
         ("0 0.5 0.75", "0 0.5", r"line 9: 2 numbers, 2 \+ 1"),
         ("0 0.5 0.75", "0 x 0.75", "line 9: could not convert"),
         ("0 0.5 0.75", "0 nan 0.75", "line 9"),
         ("1 2 3\n", "", "but holds 3"),
-        (SMALL, "", "line 1"),
+        (SMALL, "", "does not announce bool_in, real_in"),
+        (SMALL, "1 2 3\n", "does not announce bool_in"),
         (SMALL, "\u00e4", "not plain text"),
     ],
 )

@@ -23,6 +23,8 @@ from .errors import LabError
 Array = NDArray[Any]
 
 CLASSES: Final = 10
+"""Of digits; other sets may have up to ``MOST_CLASSES``."""
+MOST_CLASSES: Final = 256
 TEST_SHARE: Final = 0.2
 """Share of a data set without a test part of its own that is set aside as unseen."""
 
@@ -38,7 +40,7 @@ class Dataset:
         name: for file names and titles, such as ``"mnist"``.
         origin: where it came from, in words.
         learn_images, test_images: shape (count, pixels), values 0 .. ``pixel_max``.
-        learn_labels, test_labels: shape (count,), int64, 0 .. 9.
+        learn_labels, test_labels: shape (count,), int64, 0 .. ``classes`` - 1.
         pixel_max: the value of a full pixel.
     """
 
@@ -54,6 +56,11 @@ class Dataset:
     def pixels(self) -> int:
         """Inputs of a network for it."""
         return int(self.learn_images.shape[1])
+
+    @property
+    def classes(self) -> int:
+        """Outputs of a network for it: ten, or more where a label is above 9."""
+        return max(CLASSES, 1 + int(max(self.learn_labels.max(), self.test_labels.max())))
 
     @property
     def is_mnist(self) -> bool:
@@ -80,10 +87,14 @@ def load(name: str = "digits", folder: Path | None = None) -> Dataset:
     Raises:
         LabError: naming the file, what is wrong with it and the remedy.
     """
-    if name in LOADERS:
-        return LOADERS[name](folder)
-    if name.lower().endswith((".csv", ".csv.gz")):
-        return csv(Path(name))
+    if name in LOADERS or name.lower().endswith((".csv", ".csv.gz")):
+        dataset = LOADERS[name](folder) if name in LOADERS else csv(Path(name))
+        if (dataset.learn_labels == dataset.learn_labels[0]).all():
+            raise LabError(
+                f"{dataset.origin}: every label to learn is {dataset.learn_labels[0]}, so there is nothing to tell "
+                "apart. In a CSV the label is the first column."
+            )
+        return dataset
     raise LabError(
         f"There is no data set {name!r}. There is: {', '.join(LOADERS)}, or the path of a .csv file."
     )
@@ -327,9 +338,22 @@ def _idx_path(folder: Path, part: str, kind: str) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
+    parts = {"train": ("train",), "t10k": ("t10k", "test")}[part]
+    others = sorted(
+        path
+        for path in folder.glob(f"*{kind}*idx{dimensions}*")
+        if path.is_file() and any(word in path.name.lower() for word in parts)
+    )
+    if len(others) == 1:  # another set, such as emnist-letters-train-images-idx3-ubyte.gz
+        return others[0]
+    if others:
+        raise LabError(
+            f"{folder} has several: {', '.join(path.name for path in others)}. Put the four files of one set into a "
+            "folder of their own, and name that with --data-dir."
+        )
     raise LabError(
         f"{folder} has no {names[0]} (nor {', '.join(names[1:])}). --data-dir must name the folder with "
-        "MNIST's four IDX files."
+        "MNIST's four IDX files, or those of another set with 'train' and 'test' in their names."
     )
 
 
@@ -348,12 +372,12 @@ def _csv_in(folder: Path, part: str) -> Path:
 
 
 def _check_labels(labels: Array, path: Path) -> None:
-    wrong = (labels < 0) | (labels >= CLASSES) | (labels != np.floor(labels))
+    wrong = (labels < 0) | (labels >= MOST_CLASSES) | (labels != np.floor(labels))
     if wrong.any():
         row = _first_row(wrong)
         raise LabError(
             f"{path}, row {row}: the label is {labels[row - 1]:g}; labels are whole numbers from 0 to "
-            f"{CLASSES - 1}."
+            f"{MOST_CLASSES - 1}."
         )
 
 

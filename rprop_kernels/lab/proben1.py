@@ -49,34 +49,48 @@ class Problem:
 
 
 def read(path: Path) -> Problem:
-    """A .dt file: seven lines ``name=number``, then an example a line, inputs first.
+    """A .dt file: seven lines ``name=number`` in any order, then an example a line, inputs first.
+
+    Empty lines, blanks around words and numbers and the line ends of any system are read over.
 
     Raises:
         LabError: the file is missing or is not what its header says; names the line.
     """
     try:
         raw = path.read_bytes()
-        lines = raw.decode("ascii").split("\n")
+        lines = raw.decode("ascii").splitlines()
     except OSError as error:
         raise LabError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise LabError(f"{path} is no PROBEN1 file: it is not plain text ({error}).") from error
-    header = {}
-    for index, key in enumerate(HEADER):
-        name, _, value = (lines[index] if index < len(lines) else "").partition("=")
-        if name.strip() != key or not value.strip().isdigit():
+    header: dict[str, int] = {}
+    first = 0
+    for first, line in enumerate(lines):
+        name, equals, value = (word.strip() for word in line.partition("="))
+        if not line.strip():
+            continue
+        if not equals:
+            break
+        if name not in HEADER or not value.isdigit():
             raise LabError(
-                f"{path}, line {index + 1}: '{key}=' and a number expected, got {lines[index : index + 1]}. "
+                f"{path}, line {first + 1}: one of {'=, '.join(HEADER)}= and a number expected, got {line!r}. "
                 "PROBEN1's files begin with seven such lines."
             )
-        header[key] = int(value)
+        if name in header:
+            raise LabError(f"{path}, line {first + 1}: {name} stands twice. Each must be there once.")
+        header[name] = int(value)
+    if missing := [key for key in HEADER if key not in header]:
+        raise LabError(
+            f"{path} does not announce {', '.join(missing)}. PROBEN1's files begin with seven lines such as "
+            "bool_in=0; is it another kind of file, or damaged?"
+        )
     inputs = header["bool_in"] + header["real_in"]
     outputs = header["bool_out"] + header["real_out"]
     parts = [header[f"{part}_examples"] for part in ("training", "validation", "test")]
     if not inputs or not outputs or not all(parts):
         raise LabError(f"{path} announces no inputs, no outputs, or a part without examples.")
     rows = []
-    for index, line in enumerate(lines[len(HEADER) :], len(HEADER) + 1):
+    for index, line in enumerate(lines[first:], first + 1):
         if not line.strip():
             continue
         try:
@@ -98,7 +112,7 @@ def read(path: Path) -> Problem:
     x, y = table[:, :inputs], table[:, inputs:]
     ends = np.cumsum(parts)[:2]
     train, valid, test = zip(np.split(x, ends), np.split(y, ends), strict=True)
-    one_of_c = bool(np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all())
+    one_of_c = bool(outputs > 1 and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all())
     return Problem(path.stem, train, valid, test, one_of_c, f"{zlib.crc32(raw):08x}")
 
 

@@ -83,6 +83,7 @@ class Run:
 
     Attributes:
         history: one :class:`Epoch` each.
+        classes: outputs of the network.
         best_epoch: the epoch (from 1) of the lowest evaluation loss so far, 0 where it was never finite.
         step_seconds: time in the optimizer's ``step``, one entry a step.
         seconds: time in all of training and evaluation.
@@ -97,7 +98,9 @@ class Run:
         self.technique, self.config, self.seed = technique, config, seed
         self._train, self._eval = train, evaluation
         self._batch, self._eval_batch = config.train_batch_size, config.eval_batch_size
-        self.network = build(train[0].shape[1], config.hidden_units, CLASSES, seed)
+        seen = int(max(train[1].max(), evaluation[1].max()))
+        self.classes = max(CLASSES, 1 + seen)
+        self.network = build(train[0].shape[1], config.hidden_units, self.classes, seed)
         self.optimizer = technique.make(
             self.network.parameters(), config.learning_rate, config.etas, config.step_sizes
         )
@@ -152,6 +155,6 @@ class Run:
 
     def kept(self) -> torch.nn.Sequential:
         """A network with the weights of lowest evaluation loss; there must be a ``best_epoch``."""
-        network = build(self._train[0].shape[1], self.config.hidden_units, CLASSES, self.seed)
+        network = build(self._train[0].shape[1], self.config.hidden_units, self.classes, self.seed)
         network.load_state_dict(self._best)
         return network

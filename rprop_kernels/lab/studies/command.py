@@ -164,6 +164,7 @@ def _study(
         files = _problems(problems, data_dir, quick) if chosen.needs == "proben1" else ()
         options = Options(quick, seeds, epochs, images, files, part)
         plan = options.part(chosen.plan(options))
+    _check_square(plan)
     if images:
         console.print(f"data: {images['origin']}", highlight=False, soft_wrap=True)
     from ..cli import _progress
@@ -179,6 +180,21 @@ def _study(
     show_page(console, page)
     names = ", ".join([run.RESULTS, "table.md", *page.pictures])
     console.print(f"written to {folder}: {names}", highlight=False, soft_wrap=True)
+
+
+def _check_square(plan: list[Settings]) -> None:
+    """Images that are turned and zoomed must be square; found out before anything is trained."""
+    from .fitting import image_set
+
+    for settings in plan:
+        if settings.get("augment"):
+            pixels = image_set(settings["data"], settings.get("data_dir")).pixels
+            if round(pixels**0.5) ** 2 != pixels:
+                raise LabError(
+                    f"This study turns and zooms images, so they must be square; {settings['origin']} has {pixels} "
+                    "pixels an image. Choose other data with --data, or bring the images to 28 x 28."
+                )
+            return
 
 
 def _part(only: list[str], chosen: Study) -> dict[str, list[str]]:
@@ -286,6 +302,10 @@ def _classify(weights: Path, data: str, data_dir: Path | None, out: Path | None)
         raise LabError(
             f"{weights} was trained on images of {network.sizes[0]} pixels, but {origin} has "
             f"{images.shape[1]}."
+        )
+    if labels.max() >= network.sizes[-1]:
+        raise LabError(
+            f"{weights} was trained for labels 0 to {network.sizes[-1] - 1}, but {origin} has {labels.max()}."
         )
     guess = network.predict(images.astype(np.float32) / np.float32(top)).argmax(1)
     classes = network.sizes[-1]

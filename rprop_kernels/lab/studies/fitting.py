@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import data as datasets
 from ..augment import augmented
-from ..data import CLASSES, Dataset
+from ..data import Dataset
 from ..network import Array, Network, make_optimizer, train
 from ..stopping import CRITERIA
 from .base import Result, Settings
@@ -157,10 +157,10 @@ def measure(network: Network, x: Array, y: Array) -> tuple[float, float]:
         return network.loss(x, y), score(outputs, y)
 
 
-def build(settings: Settings, inputs: int, classes: bool) -> Network:
-    """The network of a run: a classifier for labels, else one linear output."""
+def build(settings: Settings, inputs: int, classes: int) -> Network:
+    """The network of a run: a classifier, or one linear output for 0 classes."""
     return Network(
-        (inputs, *settings["hidden"], CLASSES if classes else 1),
+        (inputs, *settings["hidden"], classes or 1),
         settings["activation"],
         *(("softmax", "cross_entropy") if classes else ("linear", "mse")),
         initial=settings["initial"],
@@ -181,7 +181,7 @@ def fit(settings: Settings, path: Path) -> Result:
     """
     s = DEFAULTS | settings
     data = split(s)
-    classes = data.y.ndim == 1
+    classes = image_set(s["data"], s.get("data_dir")).classes if data.y.ndim == 1 else 0
     network = build(s, data.x.shape[1], classes)
     optimizer = make_optimizer(s["optimizer"], network.theta, s["lr"])
     criteria = {name: CRITERIA[name]() for name in s["stop"]}
@@ -245,7 +245,8 @@ def _kept(s: Settings, network: Network, data: Split, path: Path) -> Result:
     if {"confusion", "samples"} & set(s["keep"]):
         outputs = network.predict(x)
         guess = outputs.argmax(1)
-        matrix = np.zeros((CLASSES, CLASSES), int)
+        classes = network.sizes[-1]
+        matrix = np.zeros((classes, classes), int)
         np.add.at(matrix, (y, guess), 1)
         wrong = np.flatnonzero(guess != y)
         shown = [*range(8), *wrong[wrong >= 8][:8].tolist()]

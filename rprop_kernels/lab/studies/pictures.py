@@ -296,8 +296,8 @@ def images(
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
     for axis, (image, text, right) in zip(axes, pictures, strict=False):
-        side = round(image.size**0.5)
-        axis.imshow(np.asarray(image, float).reshape(side, side), cmap="gray_r")
+        height = next(h for h in range(round(image.size**0.5), 0, -1) if not image.size % h)  # of a square, its side
+        axis.imshow(np.asarray(image, float).reshape(height, -1), cmap="gray_r")
         axis.set_xlabel(text, fontsize=9, fontweight="normal" if right else "bold")
         if not right:
             axis.spines[:].set(visible=True, color="#D55E00", linewidth=2.5)

@@ -303,7 +303,7 @@ def _work_sklearn(settings: Settings, path: Path) -> Result:
     wanted = score(model.predict(x)[:, None], y)
     if s["model"] == "scikit-learn":
         return {"test_score": wanted, "seconds": seconds, "epochs": model.n_iter_, "to_theirs": seconds}
-    network = build(s, 1, classes=False)
+    network = build(s, 1, classes=0)
     optimizer = make_optimizer(s["model"], network.theta, s["lr"])
     batch = 200 if s["model"] == "adam" else None
     spent, to_theirs, best = 0.0, None, -math.inf
