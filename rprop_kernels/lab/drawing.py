@@ -86,11 +86,7 @@ def _digits_form(ink: Array) -> Array:
     tall, wide = _NIST_SIDE * _FINE, _NIST_WIDTH * _FINE
     scale = tall / max(height, _smallest(ink))
     across = min(scale, wide / width)
-    bits = (
-        _resample(height, tall, scale, (tall - height * scale) / 2)
-        @ digit
-        @ _resample(width, tall, across, (tall - width * across) / 2).T
-    )
+    bits = _spread(_spread(digit, tall, scale, 0), tall, across, 1)
     inside = bits > bits.max() / 2
     distance = ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)
     thin, thick = -float(tall), float(tall)
@@ -107,8 +103,7 @@ def _mnist_form(ink: Array, side: int) -> Array:
     digit = _cut(ink)
     height, width = digit.shape
     scale = side * 20 / 28 / max(height, width, _smallest(ink))
-    across = _resample(width, side, scale, (side - width * scale) / 2)
-    image: Array = _resample(height, side, scale, (side - height * scale) / 2) @ digit @ across.T
+    image = _spread(_spread(digit, side, scale, 0), side, scale, 1)
     for axis in (0, 1):
         centre = np.average(np.arange(side), weights=image.sum(1 - axis))
         image = _moved(image, round(side // 2 - centre), axis)
@@ -138,12 +133,22 @@ def _smallest(ink: Array) -> float:
     return float(max(ink.shape) * SMALLEST)
 
 
-def _resample(count: int, side: int, scale: float, start: float) -> Array:
-    """Matrix of shape (side, count): pixels of width ``scale``, from ``start`` on, are spread over unit pixels."""
-    edges = start + scale * np.arange(count + 1)
-    pixel = np.arange(side)[:, None]
-    shares: Array = np.clip(np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel), 0, None)
-    return shares
+def _spread(image: Array, side: int, scale: float, axis: int) -> Array:
+    """``image`` made ``scale`` times as long along an axis and laid into the middle of ``side`` pixels.
+
+    Each of these holds what lies over it: differences of the running sum, between pixels too. (As a product of
+    matrices it would wait for BLAS's threads while a training keeps them busy.)
+    """
+    lines = np.moveaxis(image, axis, 0)
+    count = len(lines)
+    sums = np.zeros((count + 2, *lines.shape[1:]))
+    np.cumsum(lines, 0, out=sums[1:-1])
+    sums[-1] = sums[-2]
+    edges = np.clip((np.arange(side + 1) - (side - count * scale) / 2) / scale, 0, count)
+    whole = edges.astype(int)
+    part = (edges - whole)[:, None]
+    spread: Array = np.moveaxis(np.diff(sums[whole] * (1 - part) + sums[whole + 1] * part, axis=0) * scale, 0, axis)
+    return spread
 
 
 def _moved(image: Array, by: int, axis: int) -> Array:

@@ -5,6 +5,7 @@ A :class:`Session` belongs to one page. Its trainings run in a thread and write 
 start together take turns epoch by epoch.
 """
 
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from .config import Config
-from .data import Dataset
+from .data import CLASSES, Dataset
 from .errors import LabError
 from .techniques import TECHNIQUES, Technique
 from .training import Epoch, Run, evaluate, hold_out, tensors
@@ -28,6 +29,8 @@ Weights: TypeAlias = tuple[Array, Array, Array, Array]
 MOMENTUM: Final = 0.9
 MOST_EPOCHS: Final = 5000
 MOST_HIDDEN: Final = 1024
+LOST: Final = 10 * math.log(CLASSES)
+"""A training loss that is this high at the end, ten times that of guessing, is told as divergence."""
 KEPT: Final = 6
 """Runs that a session remembers; the oldest goes first."""
 
@@ -146,6 +149,7 @@ class Track:
         learn, self.test = tensors(dataset)
         self.train, self.evaluation = hold_out(learn, self.config, self.config.seed)
         self.images = len(self.train[1])
+        self.run(Settings())  # imports the optimizers, for which nobody should wait on a page
 
     def run(self, settings: Settings) -> Run:
         """A training that has not begun; equal settings start from equal weights."""
@@ -260,7 +264,7 @@ class _Entry:
                 done = f"{len(self.runner.history)} of {self.runner.settings.epochs}"
                 self._end("stopped", f"stopped after {done} epochs")
         except Exception as error:  # whatever torch raises, such as for want of memory
-            self.runner.trouble = f"failed: {error or type(error).__name__}"
+            self.runner.trouble = f"failed: {str(error) or type(error).__name__}"
             self.runner.state = "failed"
 
     def begin(self) -> None:
@@ -279,7 +283,9 @@ class _Entry:
         if not (math.isfinite(now.train_loss) and math.isfinite(now.eval_loss)):
             self._end("diverged", f"diverged at epoch {len(runner.history)}: the loss is no longer finite")
         elif len(runner.history) == runner.settings.epochs:
-            self._end("finished", "")
+            lost = list(itertools.takewhile(lambda epoch: epoch.train_loss > LOST, reversed(runner.history)))
+            since = f"diverged at epoch {runner.settings.epochs - len(lost) + 1}: the loss ends at {now.train_loss:.3g}"
+            self._end(*(("diverged", since) if lost else ("finished", "")))
         elif perf_counter() - self._copied > _Training.SNAPSHOT:
             runner.weights = _weights(run.network.state_dict())
             self._copied = perf_counter()
@@ -313,14 +319,19 @@ class Session:
     """The runs of one page; sessions know nothing of one another.
 
     Attributes:
-        runners: the last ``KEPT``, oldest first; replaced, never changed.
+        track: what all of them are trained on.
     """
 
     def __init__(self, track: Track) -> None:
         self.track = track
-        self.runners: tuple[Runner, ...] = ()
+        self._runners: tuple[Runner, ...] = ()  # replaced, never changed
         self._count = 0
         self._training: _Training | None = None
+
+    @property
+    def runners(self) -> tuple[Runner, ...]:
+        """The last ``KEPT``, oldest first, without those that were stopped before they had made one epoch."""
+        return tuple(one for one in self._runners if one.history or one.state != "stopped")
 
     @property
     def busy(self) -> bool:
@@ -332,7 +343,7 @@ class Session:
         self.stop()
         fresh = [Runner(self._count + index, one) for index, one in enumerate(settings, 1)]
         self._count += len(fresh)
-        self.runners = (*self.runners, *fresh)[-KEPT:]
+        self._runners = (*self.runners, *fresh)[-KEPT:]
         self._training = _Training(self.track, fresh, self._training)
 
     def stop(self, wait: float = 0.0) -> None:
@@ -344,7 +355,7 @@ class Session:
 
     def clear(self) -> None:
         """Forgets all runs that are over."""
-        self.runners = tuple(runner for runner in self.runners if not runner.over)
+        self._runners = tuple(runner for runner in self.runners if not runner.over)
 
     def model(self, number: int | None = None) -> Runner | None:
         """The run of that number if it has learned something, else the newest that has, else None."""

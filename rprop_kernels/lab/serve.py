@@ -46,12 +46,14 @@ RATES: Final = (*(f"{digit * 10.0**power:g}" for power in range(-4, 0) for digit
 EPOCHS: Final = ("5", "10", "20", "50", "100", "200", "500", "1000", "2000", "5000")
 HIDDEN: Final = tuple(str(2**power) for power in range(2, 11))
 
+LINES: Final = "full line: evaluation images; broken line: training images"
 CSS: Final = """
 :root { --ink: #1b1b1b; --line: #d5d8dc; --accent: #005a9c; --nicegui-default-padding: 0; }
 body { font: 16px/1.45 system-ui, sans-serif; color: var(--ink); background: #f4f5f7; }
 .nicegui-content { display: block; max-width: 80rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.35rem; font-weight: 700; line-height: 1.3; margin: 0; }
-h2 { font-size: 1.05rem; font-weight: 650; line-height: 1.3; margin: 0 0 .7rem; }
+h2 { font-size: 1.05rem; font-weight: 650; line-height: 1.3; margin: 0 0 .6rem; }
+.small { margin: -.4rem 0 .5rem; }
 p { margin: 0; }
 header.lab { margin: 0 .2rem 1rem; } header.lab p { color: #4a4f55; font-size: .92rem; }
 .cards { display: grid; gap: 1rem; grid-template-columns: repeat(2, minmax(0, 1fr)); }
@@ -60,7 +62,7 @@ header.lab { margin: 0 .2rem 1rem; } header.lab p { color: #4a4f55; font-size: .
 .draw { display: grid; gap: 1.2rem; grid-template-columns: minmax(0, 17.5rem) minmax(0, 1fr); align-items: start; }
 .pad-board { display: block; width: 100%; aspect-ratio: 1; border: 2px solid #6b7178; border-radius: .4rem;
   background: white; touch-action: none; cursor: crosshair; }
-.pad-help { font-size: .82rem; color: #4a4f55; margin-top: .5rem; }
+.small, .pad-help { font-size: .82rem; color: #4a4f55; } .pad-help { margin-top: .5rem; }
 .pad-pen { font-size: .82rem; font-weight: 600; color: #a34700; min-height: 1.3em; }
 kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; font: inherit; background: #f4f5f7; }
 .verdict { display: flex; align-items: center; gap: .9rem; min-height: 4.2rem; margin-bottom: .5rem; }
@@ -78,7 +80,7 @@ kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; fo
   min-height: 2.9rem; }
 .setting .q-field__native { padding: 0; }
 .buttons { display: flex; flex-wrap: wrap; gap: .6rem; margin: .8rem 0 .6rem; align-items: center; }
-.q-btn { text-transform: none; }
+.q-btn.disabled { opacity: .4 !important; }
 .trouble { color: #a3000b; font-weight: 600; } .trouble:empty { display: none; }
 .state { font-size: .92rem; min-height: 1.4em; }
 .chart { height: 19rem; width: 100%; }
@@ -96,7 +98,7 @@ kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; fo
 @media (max-width: 60rem) { .cards { grid-template-columns: minmax(0, 1fr); } }
 @media (max-width: 34rem) {
   .nicegui-content { padding: .5rem; } .card { padding: .75rem; }
-  .draw { grid-template-columns: minmax(0, 1fr); }
+  .draw { grid-template-columns: minmax(0, 1fr); gap: .6rem; } .pad-board { max-width: 18rem; margin: 0 auto; }
   .setting { grid-template-columns: 6.2rem minmax(0, 1fr) 4.8rem; gap: .7rem; }
   .chart { height: 16rem; }
 }
@@ -293,9 +295,11 @@ class RaceHere:
             self._settings()
         with ui.element("section").classes("card").props("aria-labelledby=loss-title"):
             _heading("Loss", "loss-title")
+            _small(LINES)
             self._loss = _chart("loss", "log")
         with ui.element("section").classes("card").props("aria-labelledby=accuracy-title"):
             _heading("Accuracy", "accuracy-title")
+            _small(LINES)
             self._accuracy = _chart("accuracy", "value")
         with ui.element("section").classes("card wide").props("aria-labelledby=runs-title"):
             with ui.element("div").classes("heading"):
@@ -401,6 +405,10 @@ def _heading(text: str, name: str) -> None:
     ui.html(text, sanitize=False, tag="h2").props(f"id={name}")
 
 
+def _small(text: str) -> None:
+    ui.label(text).classes("small")
+
+
 def _name(runner: Runner) -> str:
     return runner.settings.label
 
@@ -464,9 +472,9 @@ def _chart(what: str, scale: str) -> ui.echart:
             "animation": False,
             "aria": {"enabled": True},
             "textStyle": {"fontFamily": "system-ui, sans-serif"},
-            "grid": {"left": 52, "right": 30, "top": 14, "bottom": 78},
+            "grid": {"left": 56, "right": 30, "top": 14, "bottom": 78},
             "tooltip": {"trigger": "axis", "confine": True, "order": "valueAsc" if what == "loss" else "valueDesc"},
-            "legend": {"type": "scroll", "bottom": 0, "textStyle": font, "data": []},
+            "legend": {"type": "scroll", "bottom": 0, "icon": "roundRect", "textStyle": font, "data": []},
             "xAxis": {"type": "value", "name": "epoch", "nameLocation": "middle", "nameGap": 26, "min": 1,
                       "max": "dataMax", "minInterval": 1, "axisLabel": font, "nameTextStyle": font,
                       "splitLine": {"show": False}},
@@ -481,25 +489,47 @@ def _chart(what: str, scale: str) -> ui.echart:
 def _draw(chart: ui.echart, runners: Sequence[Runner], what: str) -> None:
     """Two lines a run, of evaluation and, thin, of training, under one name in the legend."""
     series: list[dict[str, Any]] = []
-    lowest = 1.0
+    met: list[float] = []
     for runner in runners:
         history = runner.history[:]  # grows meanwhile
         for part, width, dashes in (("eval", 2.4, "solid"), ("train", 1.2, "dashed")):
             values = [getattr(epoch, f"{part}_{what}") for epoch in history]
             if what == "loss":  # a logarithm wants no 0
                 values = [value if value > 0 else math.nan for value in values]
-            lowest = min([lowest, *values[len(values) // 5 :]])
-            line = {"width": width, "type": dashes, "color": _colour(runner)}
-            label = {"show": part == "eval", "formatter": str(runner.number), "color": _colour(runner)}
+            start = 0 if what == "loss" else len(values) // 5
+            met += [value for value in values[start:] if math.isfinite(value)]
+            colour = _colour(runner)
             series.append(
-                {"type": "line", "name": f"{runner.number} {_name(runner)}", "data": curve(values), "endLabel": label,
-                 "showSymbol": len(values) == 1, "lineStyle": line, "itemStyle": {"color": _colour(runner)}}
-            )  # fmt: skip
+                {
+                    "type": "line",
+                    "name": f"{runner.number} {_name(runner)}",
+                    "data": curve(values),
+                    "showSymbol": len(values) == 1,
+                    "lineStyle": {"width": width, "type": dashes, "color": colour},
+                    "itemStyle": {"color": colour},
+                    "endLabel": {"show": part == "eval", "formatter": str(runner.number), "color": colour},
+                    "labelLayout": {"moveOverlap": "shiftY"},
+                }
+            )
     chart.options["series"] = series
     chart.options["legend"]["data"] = [one["name"] for one in series[::2]]
-    if what == "accuracy":  # the steep start runs out at the bottom, or it would hide everything after it
-        chart.options["yAxis"] |= {"min": max(0.0, math.floor(lowest * 20 - 0.5) / 20), "max": 1}
+    chart.options["yAxis"] |= _decades(met) if what == "loss" else _near_one(met)
     chart.update()
+
+
+def _decades(losses: Sequence[float]) -> dict[str, float]:
+    """Limits that hold the losses, unless they are those of a network that has learned by heart, or diverges."""
+    low, high = (math.log10(edge(losses, default=1.0)) for edge in (min, max))
+    bottom = max(-4, min(-1, math.floor(low)))
+    return {"min": 10.0**bottom, "max": 10.0 ** min(2, max(1 + bottom, math.ceil(high)))}
+
+
+def _near_one(accuracies: Sequence[float]) -> dict[str, float]:
+    """Limits and ticks; the steep start runs out at the bottom, or it would hide everything after it."""
+    twentieths = max(1, math.ceil((1 - min(accuracies, default=0.0)) * 20))
+    tick = next((tick for most, tick in ((1, 1), (2, 2), (8, 5), (12, 10)) if twentieths <= most), 20)
+    bottom = 100 - math.ceil(5 * twentieths / tick) * tick
+    return {"min": bottom / 100, "max": 1, "interval": tick / 100}
 
 
 def _png(grey: Any, side: int = 1) -> str:
@@ -578,6 +608,7 @@ def serve(track: Track, listener: socket.socket) -> None:
         sessions.add(session)
         ui.context.client.on_delete(session.stop)
         ui.add_css(CSS)
+        ui.colors(primary="#005a9c", negative="#a3000b")
         with ui.element("header").classes("lab"):
             ui.html("rprop-lab: draw a digit, race the techniques", sanitize=False, tag="h1")
             held = len(track.evaluation[1]), len(track.test[1])
