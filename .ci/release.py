@@ -121,7 +121,7 @@ def audit(source: Path, sdist: Path, wheel: Path) -> None:
     made = {x for x in inside if x in ("PKG-INFO", "setup.cfg") or ".egg-info/" in x}
     assert inside - made == tracked, sorted((inside - made) ^ tracked)
     with zipfile.ZipFile(wheel) as archive:
-        inside = {x for x in archive.namelist() if ".dist-info/" not in x}
+        inside = {x for x in archive.namelist() if ".dist-info/" not in x and not x.endswith("/")}
     native = {x for x in inside if x.startswith("rprop_kernels/kernels/_native.") and x.endswith((".so", ".pyd"))}
     expected = {x for x in tracked if x.startswith("rprop_kernels/")}
     assert len(native) == 1 and inside - native == expected, sorted((inside - native) ^ expected)
