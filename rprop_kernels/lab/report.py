@@ -180,13 +180,16 @@ def _study(file: Path) -> dict[str, Any] | None:
 
 def _command(name: str, options: dict[str, Any]) -> str:
     """The command line that repeats it; where the data lies is the reader's."""
+    from .studies.command import PROBLEMS
+
     words = ["rprop-lab", "study" if name[1:2] == "-" else name]
     words += [name] if name[1:2] == "-" else []
     words += ["--quick"] if options.get("quick") else []
     words += [f"--{key} {options[key]}" for key in ("seeds", "epochs") if options.get(key)]
     words += [f"--only {key}={value}" for key, values in (options.get("only") or {}).items() for value in values]
-    if options.get("problems"):
-        words.append("--data-dir proben1")
+    if problems := options.get("problems"):
+        words += ["--data-dir proben1"]
+        words += [f"--problem {problem}" for problem in problems if set(problems) != set(PROBLEMS)]
     elif options.get("data"):
         data = options["data"]["data"]
         words.append(f"--data {data}" + (" --data-dir mnist" if data == "mnist" else ""))
