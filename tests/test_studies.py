@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 pytest.importorskip("jinja2")
 
-from rprop_kernels.lab import augment  # noqa: E402
+from rprop_kernels.lab import augment, report  # noqa: E402
 from rprop_kernels.lab.cli import app  # noqa: E402
 from rprop_kernels.lab.studies import base, fitting, run  # noqa: E402
 from rprop_kernels.lab.studies.table import STUDIES  # noqa: E402
@@ -260,3 +261,121 @@ def test_augmentation() -> None:
     assert np.array_equal(images, again)
     with pytest.raises(ValueError, match="no square"):
         augment.augmented(np.zeros((2, 10)), np.zeros(2), 0)
+
+
+def test_form_says_how_much_of_a_study_was_run() -> None:
+    full = [{"seed": seed, "epochs": epochs, "lr": lr} for seed in range(5) for epochs in (100, 200) for lr in (1, 2)]
+    assert base.form(full, full) == base.FULL
+    one = [s for s in full if s["seed"] == 0]
+    assert base.form(one, full) == "1 seed of 5"
+    short = [s | {"epochs": 10} for s in one]
+    assert base.form(short, full) == "1 seed of 5, 10 epochs of 100-200"
+    assert base.form([s for s in full if s["lr"] == 1], full) == "10 of 20 runs"
+    assert base.form([s for s in one if s["lr"] == 1], full) == "1 seed of 5, 2 of 4 kinds of runs"
+    done = quick("e-grid", "--epochs", 2)
+    assert "A reduced form of the study: 1 seed of 5, 2 epochs of 100" in plain(done.output)
+
+
+def test_a_part_of_a_study() -> None:
+    done = quick("c-architecture", "--epochs", 2, "--seeds", 1, "--only", "hidden=100-100", "--only", "batch=8")
+    assert done.exit_code == 0, done.output
+    folder = Path("runs/study-c-architecture-quick")
+    results = json.loads((folder / "results.json").read_text())
+    assert [row[0] for row in results["tables"][0]["rows"]] == ["100-100, SGD, batch 8"]
+    assert results["options"]["only"] == {"hidden": ["100-100"], "batch": ["8"]} and "kinds of runs" in results["form"]
+    both = quick("c-batch", "--epochs", 1, "--seeds", 1, "--only", "batch=8", "--only", "batch=all")
+    assert both.exit_code == 0 and "SGD, batch 8" in both.output and "iRprop+, full batch" in both.output
+    assert "SGD, batch 32" not in both.output
+    for wrong, words in (
+        ("hidden=7", "no such run. There is: 100, 100-100"), ("colour=7", "no run of this study has such a setting"),
+        ("hidden", "give a setting and its value"),
+    ):  # fmt: skip
+        failed = quick("c-architecture", "--only", wrong)
+        assert failed.exit_code == 2 and words in plain(failed.output), failed.output
+    failed = quick("c-architecture", "--only", "hidden=100", "--only", "batch=64")
+    assert failed.exit_code == 2 and "There is: 8, all" in plain(failed.output)
+    failed = quick("e-grid", "--only", "lr=0.1")
+    assert failed.exit_code == 2 and "needs all its runs" in plain(failed.output)
+
+
+def test_one_training_serves_all_criteria() -> None:
+    settings: base.Settings = {"data": "digits", "hidden": [8], "validation": 0.2, "lr": 0.1, "epochs": 60, "seed": 2}
+    settings |= {"optimizer": "sgd", "batch": 16, "stop": ["early", "patience"]}
+    both = fitting.fit(settings, Path("x.json"))
+    assert set(both["stops"]) == {"early", "patience"} and both["epochs"] < 60
+    assert both["epochs"] == max(stop["epoch"] for stop in both["stops"].values())
+    for name, stop in both["stops"].items():
+        alone = fitting.fit(settings | {"stop": [name]}, Path("x.json"))
+        assert alone["epochs"] == stop["epoch"] and alone["stops"] == {name: stop}
+        assert alone["test_score"] == stop["test_score"]
+    from rprop_kernels.lab.studies import experiments
+
+    assert experiments._replayed("patience", both) == both["stops"]["patience"]
+
+
+def write_idx(path: Path, array: Any) -> None:
+    path.write_bytes(struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes())
+
+
+def test_images_of_other_sizes_and_classes() -> None:
+    rng = np.random.default_rng(0)
+    middles = rng.integers(0, 256, (27, 12, 12))
+    for part, count in (("train", 400), ("test", 120)):
+        labels = (1 + np.arange(count) % 26).astype(np.uint8)
+        images = np.clip(middles[labels] + rng.normal(0, 40, (count, 12, 12)), 0, 255).astype(np.uint8)
+        write_idx(Path(f"letters-{part}-images-idx3-ubyte"), images)
+        write_idx(Path(f"letters-{part}-labels-idx1-ubyte"), labels)
+    for name in ("b-optimizers", "c-augmentation"):
+        done = quick(name, "--epochs", 2, "--seeds", 1, "--data-dir", ".")
+        assert done.exit_code == 0, done.output
+        assert "data: IDX files" in plain(done.output) and "the report used MNIST" in plain(done.output)
+    record = next(
+        found for path in Path("runs/study-b-optimizers-quick/runs").glob("*.json")
+        if (found := json.loads(path.read_text()))["settings"]["optimizer"] == "adam"
+    )
+    assert np.sum(record["result"]["confusion"]) == 120 and len(record["result"]["confusion"]) == 27
+    assert record["result"]["train_score"] > 3 / 26
+    weights = Path("runs/study-b-optimizers-quick/runs") / record["result"]["weights"]
+    tested = lab("classify", weights, "--data", "mnist", "--data-dir", ".")
+    assert tested.exit_code == 0 and "of 120)" in plain(tested.output)
+    rows = np.column_stack([np.arange(40) % 30, rng.integers(0, 256, (40, 144))])
+    np.savetxt("more.csv", rows, "%d", delimiter=",")
+    failed = lab("classify", weights, "--data", "more.csv")
+    assert failed.exit_code == 2 and "for labels 0 to 26, but more.csv has 29" in plain(failed.output)
+    np.savetxt("oblong.csv", np.column_stack([np.arange(40) % 3, rng.integers(0, 256, (40, 63))]), "%d", delimiter=",")
+    assert quick("b-optimizers", "--epochs", 1, "--seeds", 1, "--data", "oblong.csv").exit_code == 0  # 7 x 9
+    failed = quick("c-augmentation", "--data", "oblong.csv")
+    assert failed.exit_code == 2 and "must be square" in plain(failed.output)
+
+
+def test_markdown_page() -> None:
+    for name in ("e-grid", "d-activations"):
+        assert quick(name, "--epochs", 1, "--seeds", 1).exit_code == 0
+    wrong = lab("report", "--markdown", "page.html")
+    assert wrong.exit_code == 2 and "--markdown FILE.md" in plain(wrong.output)
+    done = lab("report", "--markdown", "site/page.md")
+    assert done.exit_code == 0 and "2 studies" in done.output
+    page = Path("site/page.md").read_text()
+    assert page.index("### d-activations") < page.index("### e-grid") and "rprop-lab study e-grid --quick" in page
+    assert "[e-grid-quick](#e-grid-quick)" in page and "1 seed of 5, 1 epoch of 100" in page
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", page):
+        assert 1000 < Path("site", picture).stat().st_size < 150_000
+    assert str(Path.cwd()) not in Path("site/page/e-grid-quick/results.json").read_text() + page
+    Path("site/page.md").unlink()
+    assert lab("report", "site/page", "--markdown", "site/page.md").exit_code == 0  # again, from what lies beside it
+    assert Path("site/page.md").read_text() == page
+
+
+def test_the_page_of_the_site_is_of_the_results_on_file() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    if not docs.is_dir():
+        pytest.skip("no documentation here")
+    studies = report.collect(docs / "studies")
+    page = (docs / "studies.md").read_text()
+    assert report.markdown_page(studies, "studies") == page
+    assert {study["name"] for study in studies} >= set(STUDIES) - {"d-time", "d-sklearn"}
+    for study in studies:
+        assert study["pictures"] and len(study["found"]["pictures"]) == len(study["pictures"]), study["title"]
+        text = (study["folder"] / "results.json").read_text()
+        assert not re.search(r'"/(work|tmp|home|root)|data_dir', text), study["title"]
+    assert sum(path.stat().st_size for path in (docs / "studies").rglob("*.png")) < 3e6
