@@ -94,7 +94,10 @@ def run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = 
 def build(work: Path) -> tuple[Path, Path, Path]:
     """A clean clone, the sdist, and the wheel that a user would get."""
     source, dist = work / "source", work / "dist"
-    run("git", "clone", "--quiet", ROOT, source)
+    if (ROOT / ".git").exists():
+        run("git", "clone", "--quiet", ROOT, source)
+    else:  # an unpacked sdist
+        shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".venv*", "build", "dist", "*.egg-info"))
     required = os.environ | {"RPROP_KERNELS_REQUIRE_EXTENSION": "1"}
     run(sys.executable, "-m", "build", "--outdir", work / "built", source, env=required)  # the wheel from the sdist
     (sdist,), (built,) = (work / "built").glob("*.tar.gz"), (work / "built").glob("*.whl")
@@ -115,6 +118,11 @@ def audit(source: Path, sdist: Path, wheel: Path) -> None:
     name, _version, python, abi, platform = wheel.stem.split("-")
     assert (name, python, abi) == ("rprop_kernels", "cp311", "abi3"), wheel.name
     assert "manylinux" in platform or sys.platform != "linux", wheel.name
+    run(sys.executable, "-m", "abi3audit", "--strict", "--assume-minimum-abi3", "3.11", wheel)
+    for path in (sdist, wheel):
+        print(f"{path.stat().st_size:>10,} bytes  {path.name}", flush=True)
+    if not (source / ".git").exists():
+        return
     tracked = set(run("git", "ls-files", cwd=source).split())
     with tarfile.open(sdist) as archive:
         inside = {member.name.partition("/")[2] for member in archive if member.isfile()}
@@ -125,9 +133,6 @@ def audit(source: Path, sdist: Path, wheel: Path) -> None:
     native = {x for x in inside if x.startswith("rprop_kernels/kernels/_native.") and x.endswith((".so", ".pyd"))}
     expected = {x for x in tracked if x.startswith("rprop_kernels/")}
     assert len(native) == 1 and inside - native == expected, sorted((inside - native) ^ expected)
-    run(sys.executable, "-m", "abi3audit", "--strict", "--assume-minimum-abi3", "3.11", wheel)
-    for path in (sdist, wheel):
-        print(f"{path.stat().st_size:>10,} bytes  {path.name}", flush=True)
 
 
 def check_first_use(environment: Environment, python: Path, folder: Path, env: dict[str, str]) -> None:
