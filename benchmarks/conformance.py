@@ -628,7 +628,7 @@ print(check_rprop(make_stepper, "irprop-", dtypes=["float64"]))
 ```
 
 ```text
-not irprop-: trace flips-loss-rises (float64), step 2, weight 2: w is 2.95, not 2.9
+not irprop-: trace flips-loss-rises (float64), step 2, weight 2: w is 2.9499999999999997, not 2.9
 follows: rprop-
 ```
 

@@ -5,6 +5,7 @@ the comment ``<!-- needs the extra clients -->`` run with the tests of that name
 what they name must exist: scripts, extras, commands and options.
 """
 
+import json
 import re
 import runpy
 import shlex
@@ -187,6 +188,12 @@ def test_measured_figures_are_what_the_programs_write():
     report = program("benchmarks/report.py")
     for page, text in report["pages"](ROOT / "benchmarks" / "results").items():
         assert text in page.read_text(), f"run benchmarks/report.py: {name(page)} is not what it writes"
+
+
+def test_the_conformance_table_is_what_its_program_writes():
+    conformance = program("benchmarks/conformance.py")
+    result = json.loads(conformance["RESULT"].read_text())
+    assert conformance["PAGE"].read_text() == conformance["page"](result), "run benchmarks/conformance.py --page"
 
 
 def test_without_network():
