@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any, Final
 
 import numpy as np
@@ -96,7 +96,7 @@ def _work_table(settings: Settings, path: Path) -> Result:
     progress = GeneralizationLoss(math.inf, strip=STRIP)
     best: Result = {"train": math.inf, "valid": math.inf}
     stopped, epoch = "", 0
-    start = perf_counter()
+    start = process_time()
     for epoch in range(1, settings["epochs"] + 1):
         loss, gradient = network.loss_and_gradient(*problem.train)
         best["train"] = min(best["train"], squared_error_percentage(loss))
@@ -115,7 +115,7 @@ def _work_table(settings: Settings, path: Path) -> Result:
             stopped = stopped or criterion.stop(loss, valid)
         if stopped or not math.isfinite(loss):
             break
-    return best | {"epochs": epoch, "stopped": stopped, "seconds": perf_counter() - start}
+    return best | {"epochs": epoch, "stopped": stopped, "seconds": process_time() - start}
 
 
 def _page_table(runs: Runs) -> Page:
@@ -199,9 +199,9 @@ def _work_compare(settings: Settings, path: Path) -> Result:
     )
     method = settings["method"]
     train = {"mlp": _by_mlp, "lbfgs": _by_lbfgs}.get(method, _by_steps)
-    start = perf_counter()
+    start = process_time()
     errors = train(network, problem, method, count, seed)
-    seconds = perf_counter() - start
+    seconds = process_time() - start
     best = np.minimum.accumulate(np.where(np.isfinite(errors), errors, np.inf))
     best = np.round(np.where(np.isfinite(best), squared_error_percentage(1.0) * best, -1.0), 6)
     return {
@@ -391,8 +391,8 @@ def _page_compare(runs: Runs) -> Page:
         "(Wilcoxon's signed-rank test with Holm's correction, 5 %). Friedman's test of 'all methods are "
         f"alike': p at most {largest:.0e} in {len(tests)} comparisons.",
         "L-BFGS's line searches count as evaluations. scikit-learn's MLP is its Adam on the full batch "
-        "from the same weights. Seconds hold everything of the method, one core; small networks measure "
-        "overheads.",
+        "from the same weights. Seconds are of the processor and hold everything of the method, one core; "
+        "small networks measure overheads.",
     ]
     if diverging:
         said.append(
