@@ -85,6 +85,15 @@ def _fit(name: str, value: Any, weight: Array, dtype: Any) -> Array:
                          "an array of the parameter's shape") from None
 
 
+def _laid(array: Array, weight: Array) -> Array:
+    """The array in the weights' order of memory, but one number stays one."""
+    if not any(array.strides):
+        return array
+    laid = np.empty_like(weight, subok=False)
+    laid[...] = array
+    return laid
+
+
 def _forget(state: Array, where: Array) -> None:
     """Forget the sign of weights, keep their step."""
     code = CODES[state.dtype.name]
@@ -110,17 +119,24 @@ class _Box:
                              "np.clip(x, lower, upper)")
         code, real = CODES[weight.dtype.name], weight.dtype.type
         self.shift, self.threshold = real(code.shift), real(code.threshold)
+        one = slice(None if any(self.lower.strides + self.upper.strides) else 1)  # one number each: one width
         with np.errstate(over="ignore"):
-            self.most = np.maximum((self.upper - self.lower) / real(2), real(code.least)) * self.shift
+            width = (self.upper - self.lower)[(one,) * weight.ndim]
+            most = np.maximum(width / real(2), real(code.least)) * self.shift
+        self.most = np.broadcast_to(most, weight.shape)
         if frozen is not None:
             self.lower = np.where(frozen, real(-np.inf), self.lower)
             self.upper = np.where(frozen, real(np.inf), self.upper)
-        self.low, self.high = np.zeros(weight.shape, bool), np.zeros(weight.shape, bool)
-        self.size = np.zeros_like(weight, subok=False)
+        self.lower, self.upper, self.most = (_laid(end, weight) for end in (self.lower, self.upper, self.most))
+        self.native = self.lower, self.upper, self.most
+        self.scratch: tuple[Array, Array, Array] | None = None
 
     def keep(self, weight: Array, state: Array) -> None:
         """Stop weights at their bounds; there they forget their sign and step by half the width at most."""
-        low, high, size = self.low, self.high, self.size
+        if self.scratch is None:
+            low, high = np.zeros(weight.shape, bool), np.zeros(weight.shape, bool)
+            self.scratch = low, high, np.zeros_like(weight, subok=False)
+        low, high, size = self.scratch
         np.less_equal(weight, self.lower, out=low)
         np.greater_equal(weight, self.upper, out=high)
         if not (low.any() or high.any()):
@@ -242,6 +258,7 @@ class _Rprop:
         self.backend = choose(backend, BACKENDS)
         kernels = load(self.backend)
         self._kernel = kernels.Stepper() if self.backend == "cython" else kernels.step
+        self._stop = getattr(self._kernel, "stop_at_bounds", None)
 
     params = property(lambda self: tuple(self._weights))
 
@@ -326,7 +343,7 @@ class _Rprop:
                         maximize=self.maximize, verdict=verdict)
         if self._boxes is not None:
             for box, weight, (state,) in zip(self._boxes, weights, self._states, strict=True):
-                if box is not None:
+                if box is not None and not (self._stop and self._stop(weight, state, *box.native)):
                     box.keep(weight, state)
 
     def _checked(self, gradients: Sequence[Any]) -> Sequence[Array]:

@@ -176,6 +176,18 @@ cdef inline real one_state(const int wide, const int rule, const real direction,
         move = joined(move, both(-s, flipped))
     return w - move
 
+cdef inline real stopped(const int wide, const real w, real* state, const real lower, const real upper, const real most,
+                         const int shift, const real threshold) noexcept nogil:
+    """A weight within its bounds; at one it forgets its sign, and its step is ``most`` / 2^shift at the most."""
+    cdef real always = negative(<real>-1)
+    cdef real low = joined(above(lower, w), but_not(always, differs(w, lower)))
+    cdef real high = joined(above(w, upper), but_not(always, differs(w, upper)))
+    cdef real size = magnitude(state[0])
+    size = scaled(size, shift, but_not(always, above(size, threshold)))
+    size = most if size > most else size
+    state[0] = pick(wide, joined(low, high), size, state[0])
+    return pick(wide, high, upper, pick(wide, low, lower, w))
+
 cdef inline real torch_factor(const int wide, const real product, const real eta_minus, const real eta_plus,
                               const real tiny) noexcept nogil:
     """What the step size is multiplied by; ``tiny`` is the largest product that the dtype rounds to 0."""
@@ -315,6 +327,28 @@ cdef kernel choose(int level, int kind) noexcept nogil:
                 else <kernel>run_v3[half_cell] if kind == HALF else <kernel>run_v3[brain_cell])
     return (<kernel>run_baseline[float] if kind == FLOAT else <kernel>run_baseline[double] if kind == DOUBLE
             else <kernel>run_baseline[half_cell] if kind == HALF else <kernel>run_baseline[brain_cell])
+
+
+cdef inline inlined stop_loop(const int wide, real* w, real* state, const real* lower, const real* upper, const real* most,
+                              Py_ssize_t n) noexcept nogil:
+    """Weights within their bounds; w and state INOUT, the rest IN."""
+    cdef Py_ssize_t i
+    cdef double limit = 2.0 ** 256
+    cdef float limitf = <float>2.0 ** 32
+    for i in range(n):
+        if real is double:
+            w[i] = stopped[double](wide, w[i], &state[i], lower[i], upper[i], most[i], 768, limit)
+        else:
+            w[i] = stopped[float](wide, w[i], &state[i], lower[i], upper[i], most[i], 96, limitf)
+
+cdef void stop_baseline(real* w, real* state, const real* lower, const real* upper, const real* most, Py_ssize_t n) noexcept nogil:
+    stop_loop(RPROP_BASELINE_WIDE, w, state, lower, upper, most, n)
+
+cdef for_v3 stop_v3(real* w, real* state, const real* lower, const real* upper, const real* most, Py_ssize_t n) noexcept nogil:
+    stop_loop(1, w, state, lower, upper, most, n)
+
+cdef for_v4 stop_v4(real* w, real* state, const real* lower, const real* upper, const real* most, Py_ssize_t n) noexcept nogil:
+    stop_loop(1, w, state, lower, upper, most, n)
 
 
 # ------------------------------------------------------------------------------------------ work list
@@ -836,6 +870,93 @@ cdef class ArrayStep:
             if not empty and not add_job(work, kind, rule, k, v[0].ndim, v[0].shape, strides, at, rows):
                 return False
         return apart(work)
+
+
+cdef bint constant(Py_buffer* x) noexcept:
+    """Whether it is one number, seen many times."""
+    cdef int d
+    for d in range(x.ndim):
+        if x.shape[d] != 1 and x.strides[d] != 0:
+            return False
+    return True
+
+cdef bint alike(Py_buffer* x, Py_buffer* y) noexcept:
+    """Whether both lie in memory in one order."""
+    cdef int d
+    for d in range(x.ndim):
+        if x.shape[d] != 1 and x.strides[d] != y.strides[d]:
+            return False
+    return True
+
+cdef void stop_all(int level, real** at, Py_ssize_t* ahead, Py_ssize_t n) noexcept nogil:
+    """In pieces, since a bound that is one number stands in a piece's length of memory (ahead: 0)."""
+    cdef Py_ssize_t start = 0, length
+    while start < n:
+        length = CHUNK if n - start > CHUNK else n - start
+        if level == 2:
+            stop_v4(at[0] + start, at[1] + start, at[2] + ahead[2] * start, at[3] + ahead[3] * start,
+                    at[4] + ahead[4] * start, length)
+        elif level == 1:
+            stop_v3(at[0] + start, at[1] + start, at[2] + ahead[2] * start, at[3] + ahead[3] * start,
+                    at[4] + ahead[4] * start, length)
+        else:
+            stop_baseline(at[0] + start, at[1] + start, at[2] + ahead[2] * start, at[3] + ahead[3] * start,
+                          at[4] + ahead[4] * start, length)
+        start += length
+
+def stop_at_bounds(int level, weight, state, lower, upper, most):
+    """True when weights beyond a bound were set on it and have forgotten their sign; False, and nothing touched, when
+    the arrays are not dense in one order. All of one dtype and shape; the last three may be one number broadcast."""
+    if not 0 <= level < RPROP_LEVELS:
+        raise ValueError(f"level must be 0..{RPROP_LEVELS - 1}, got {level}")
+    cdef Views views = Views()
+    cdef Py_buffer* v[5]
+    cdef double room[3][CHUNK]
+    cdef void* at[5]
+    cdef Py_ssize_t ahead[5]
+    cdef Py_ssize_t i, j, n, itemsize
+    cdef int kind, d
+    cdef bint rows = True, columns = True
+    cdef Py_ssize_t expected
+    grow(<void**>&views.views, &views.room, 5, sizeof(Py_buffer))                              # pointers stay valid
+    try:
+        for i, array in enumerate((weight, state, lower, upper, most)):
+            v[i] = views.add(array, PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if i < 2 else 0))
+    except (BufferError, TypeError, ValueError):
+        return False
+    kind = kind_of(v[0].format)
+    if kind != FLOAT and kind != DOUBLE:
+        return False
+    itemsize = cell_size(kind)
+    n = v[0].len // itemsize
+    expected = itemsize
+    for d in range(v[0].ndim - 1, -1, -1):
+        rows = rows and (v[0].shape[d] == 1 or v[0].strides[d] == expected)
+        expected *= v[0].shape[d]
+    expected = itemsize
+    for d in range(v[0].ndim):
+        columns = columns and (v[0].shape[d] == 1 or v[0].strides[d] == expected)
+        expected *= v[0].shape[d]
+    if n > 0 and not rows and not columns:
+        return False
+    for i in range(5):
+        at[i], ahead[i] = v[i].buf, 1
+        if kind_of(v[i].format) != kind or not same_shape(v[0], v[i]):
+            return False
+        if i > 1 and n > 1 and constant(v[i]):
+            for j in range(CHUNK):
+                if kind == FLOAT:
+                    (<float*>room[i - 2])[j] = (<float*>v[i].buf)[0]
+                else:
+                    room[i - 2][j] = (<double*>v[i].buf)[0]
+            at[i], ahead[i] = <void*>room[i - 2], 0
+        elif n > 0 and not alike(v[0], v[i]):
+            return False
+    if kind == FLOAT:
+        stop_all[float](level, <float**>at, ahead, n)
+    else:
+        stop_all[double](level, <double**>at, ahead, n)
+    return True
 
 
 # --------------------------------------------------------------------------------------- torch tensors

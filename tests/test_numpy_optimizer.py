@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from nasty import assert_same_bits, gradients
 from oracle import RULES, Oracle
+from ways import LEVEL_VARIABLE, LEVELS, compiled
 
 from rprop_kernels import VARIANTS
 from rprop_kernels.kernels import why_missing
@@ -93,6 +94,45 @@ def test_bits_after_every_step_equal_the_oracle(rule, real, maximize, boxed, bac
     assert (met > 50) == boxed
 
 
+BOXES = {
+    "numbers": (-1.0, 0.5),
+    "one side": (None, 0.25),
+    "arrays": (np.linspace(-2, 0, 600), np.linspace(0, 3, 600)),
+    "a number and an array": (-np.inf, np.linspace(0.0, 3, 600)),
+    "frozen too": (-1.0, 0.5),
+}
+
+
+@compiled
+@pytest.mark.parametrize("order", ["C", "F", "strided"])
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("level", LEVELS)
+def test_bounds_have_the_same_bits_compiled_and_in_numpy(level, real, box, order, monkeypatch):
+    monkeypatch.setenv(LEVEL_VARIABLE, level)
+    rng = np.random.default_rng(0)
+    bounds = tuple(end.reshape(20, 30) if isinstance(end, np.ndarray) else end for end in BOXES[box])
+    frozen = rng.random((20, 30)) < 0.2 if box == "frozen too" else None
+    start = rng.uniform(-0.1, 0.1, (20, 30))
+    start[:, 0] = 0.0 if box == "arrays" else -0.0  # on a bound or beside it, of either sign
+    pair = []
+    for backend in ("cython", "numpy"):
+        w = np.zeros((40, 30), real)[::2] if order == "strided" else np.zeros((20, 30), real, order)
+        w[...] = np.clip(start, *bounds)
+        pair.append(METHODS["irprop-"](w, lr=0.5, bounds=bounds, frozen=frozen, backend=backend))
+    low, high = (np.inf if end is None else np.asarray(end, real) for end in bounds)
+    met = 0
+    for g in gradients(rng, (20, 30), real, 40):
+        for optimizer in pair:
+            optimizer.step(g)
+        w = pair[0].params[0]
+        same(w, pair[1].params[0])
+        same(*(optimizer._states[0][0] for optimizer in pair))
+        met += ((w == low) | (w == high)).sum()
+    assert met > 500
+    assert (pair[0]._boxes[0].scratch is None) == (order != "strided")  # the compiled loop did it, where it can
+
+
 def test_a_weight_between_equal_bounds_stays(backend):
     w = np.array([1.0, 1.0])
     optimizer = RpropPlus(w, lr=0.5, bounds=([1.0, 0.0], [1.0, 2.0]), backend=backend)
@@ -174,7 +214,8 @@ def test_nothing_is_allocated_after_the_first_step(rule, options, backend):
         pytest.skip("the NumPy kernels compute with temporary arrays")
     w, g = np.zeros(40_000), np.ones(40_000)
     optimizer = METHODS[rule](w, backend=backend, **options)
-    optimizer.step(g, 1.0)
+    for loss in (1.0, 2.0, math.nan, 1.0):  # Numba compiles a rule when it is first met
+        optimizer.step(g, loss)
     tracemalloc.start()
     try:
         for loss in (2.0, 1.0, math.nan):

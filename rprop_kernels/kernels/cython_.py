@@ -47,7 +47,8 @@ class Stepper:
     the time on small arrays; nothing of it is state, so a copy or a pickle starts anew."""
 
     def __init__(self) -> None:
-        self._native = _native.ArrayStep(level())
+        self._level = level()
+        self._native = _native.ArrayStep(self._level)
 
     def __reduce__(self) -> tuple[type["Stepper"], tuple[()]]:
         return Stepper, ()
@@ -79,6 +80,15 @@ class Stepper:
         done: bool = self._native(
             rule, weights, gradients, states, numbers(hyper, maximize), verdicts, grant, openmp.THRESHOLD
         )
+        return done
+
+    def stop_at_bounds(self, weight: Any, state: Any, lower: Any, upper: Any, most: Any) -> bool:
+        """Set weights beyond a bound on it; there they forget their sign, and step by ``most`` / SHIFT at most.
+
+        Returns:
+            False, with nothing touched, where the arrays are not dense in one order.
+        """
+        done: bool = _native.stop_at_bounds(self._level, weight, state, lower, upper, most)
         return done
 
 
