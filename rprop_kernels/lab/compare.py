@@ -190,7 +190,7 @@ class Comparison:
             LabError: there is none, or its settings or versions are others.
         """
         try:
-            earlier = json.loads(path.read_text())
+            earlier = json.loads(path.read_text(encoding="utf-8"))
             settings, versions = dict(earlier["settings"]), earlier["environment"]["versions"]
             self.seeds = sorted(earlier["seeds"], key=lambda result: int(result["seed"]))
             self.summary()  # can they be worked with?

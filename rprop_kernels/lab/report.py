@@ -24,23 +24,26 @@ table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabu
 caption { text-align: left; font-weight: 600; padding: 0.6rem 0 0.3rem; }
 th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid var(--line); }
 th, td { text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, td.words { text-align: left; }
+td.words { white-space: normal; min-width: 12rem; }
 img { max-width: 100%; height: auto; background: white; margin: 0.5rem 0; }
+@media (max-width: 40rem) { img { max-width: none; width: 40rem; } }
 pre { overflow-x: auto; font-size: 0.8rem; }
 </style></head><body>
 <h1>rprop-lab: studies</h1>
 <nav aria-label="Studies"><ul>
-{% for s in studies %}<li><a href="#{{ s.id }}">{{ s.name }}</a>: {{ s.line }}</li>
+{% for s in studies %}<li><a href="#{{ s.id }}">{{ s.title }}</a>: {{ s.line }} ({{ s.form }})</li>
 {% endfor %}</ul></nav>
-{% for s in studies %}<section id="{{ s.id }}"><h2>{{ s.name }}: {{ s.line }}</h2>
+{% for s in studies %}<section id="{{ s.id }}"><h2>{{ s.title }}: {{ s.line }}</h2>
+<p><code>{{ s.command }}</code> ({{ s.form }})</p>
 {% for t in s.tables %}<div class="scroll"><table><caption>{{ t.title }}</caption>
 <thead><tr>{% for cell in t.heading %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in t.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+<tbody>{% for row in t.rows %}<tr>{% for cell in row %}<td{{ ' class="words"' | safe if is_words(cell) }}>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% endfor %}<ul>{% for line in s.statements %}<li>{{ line }}</li>
 {% endfor %}</ul>
-{% for name, data in s.shown %}<p><img alt="{{ s.name }}: {{ name }}"
- src="data:image/png;base64,{{ data }}"></p>
+{% for name, data in s.shown %}<div class="scroll"><img alt="{{ s.title }}: {{ name }}"
+ src="data:image/png;base64,{{ data }}"></div>
 {% endfor %}<details><summary>Settings, machine and versions</summary>
 <pre>{{ s.settings }}</pre><pre>{{ s.environment }}</pre></details></section>
 {% endfor %}</body></html>
@@ -66,12 +69,12 @@ def write_report(folder: Path, path: Path) -> int:
     from jinja2 import Environment, StrictUndefined
 
     check_writable(path.parent, (path.name,))
-    studies = collect(folder)
+    studies = _in_order(collect(folder))
     for index, study in enumerate(studies):
         study["id"] = f"study-{index + 1}"
         study["shown"] = [(f.name, base64.b64encode(f.read_bytes()).decode()) for f in study["pictures"]]
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE)
-    write_text(path, template.render(studies=studies))
+    write_text(path, template.render(studies=studies, is_words=lambda cell: len(cell) > 16 and " " in cell))
     return len(studies)
 
 
@@ -102,8 +105,7 @@ def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
     """The text of :func:`write_markdown`'s page; ``beside`` is the name of the folder with the pictures."""
     from .studies.table import REPORTS, STUDIES
 
-    order = list(STUDIES)
-    studies = sorted(studies, key=lambda s: (order.index(s["name"]) if s["name"] in order else -1, s["title"]))
+    studies = _in_order(studies)
     machines = " and ".join(dict.fromkeys(study["machine"] for study in studies))
     text = f"{INTRODUCTION}Run on: {machines}.\n\n"
     rows = [[f"[{study['title']}](#{study['title']})", study["line"], study["form"]] for study in studies]
@@ -111,7 +113,7 @@ def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
     letter = ""
     for study in studies:
         name, title = study["name"], study["title"]
-        if name[0] != letter and name in order:
+        if name[0] != letter and name in STUDIES:
             letter = name[0]
             text += f"\n## {letter.upper()}. {REPORTS[letter]}\n"
         text += f"\n### {title}\n\n{_capital(study['line'])}; {study['form']}.\n\n"
@@ -125,6 +127,14 @@ def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
             text += f"![{title}: {what}]({beside}/{title}/{picture.name})\n\n"
         text += f"[Settings, versions and tables]({beside}/{title}/results.json)\n"
     return text
+
+
+def _in_order(studies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As the table of studies has them, comparisons first."""
+    from .studies.table import STUDIES
+
+    order = list(STUDIES)
+    return sorted(studies, key=lambda s: (order.index(s["name"]) if s["name"] in order else -1, s["title"]))
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def run_file(study: Study, settings: Settings, folder: Path) -> Path:
 def stored(path: Path) -> Result | None:
     """The result of a run, or None where there is none that is whole."""
     try:
-        result = json.loads(path.read_text())["result"]
+        result = json.loads(path.read_text(encoding="utf-8"))["result"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return result if isinstance(result, dict) else None
