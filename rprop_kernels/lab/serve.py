@@ -18,6 +18,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 from weakref import WeakSet
@@ -78,10 +79,11 @@ kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; fo
 .bars .share { text-align: right; font-size: .88rem; }
 .setting { display: grid; grid-template-columns: 7.2rem minmax(0, 1fr) 5.4rem; gap: .9rem; align-items: center;
   min-height: 2.9rem; }
+input[type=range] { accent-color: var(--accent); width: 100%; height: 2rem; cursor: pointer; }
 .setting .q-field__native { padding: 0; }
 .buttons { display: flex; flex-wrap: wrap; gap: .6rem; margin: .8rem 0 .6rem; align-items: center; }
 .q-btn.disabled { opacity: .4 !important; }
-.trouble { color: #a3000b; font-weight: 600; } .trouble:empty { display: none; }
+.trouble { color: #a3000b; font-weight: 600; }
 .state { font-size: .92rem; min-height: 1.4em; }
 .chart { height: 19rem; width: 100%; }
 .scroll { overflow-x: auto; }
@@ -92,7 +94,7 @@ kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; fo
 .runs i { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem; margin-right: .4rem; }
 .heading { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; justify-content: space-between;
   margin-bottom: .5rem; } .heading h2 { margin: 0; }
-:focus-visible, .q-field--focused .q-field__control, .q-slider:focus, .q-toggle:focus-visible {
+:focus-visible, .q-field--focused .q-field__control, .q-toggle:focus-visible {
   outline: 3px solid #f08a00; outline-offset: 2px; border-radius: .25rem; }
 .q-field__native:focus-visible, .q-field__input:focus-visible, .q-select__focus-target:focus-visible { outline: none; }
 @media (max-width: 60rem) { .cards { grid-template-columns: minmax(0, 1fr); } }
@@ -141,11 +143,12 @@ class Setting:
         self._choices, self._changed, self._told = choices, changed, value
         with ui.element("div").classes("setting"):
             ui.label(name).props("aria-hidden=true")
-            self._slider = ui.slider(min=0, max=len(choices) - 1, step=1, value=self._nearest(value))
-            self._slider.props(f'aria-label="{name}" markers snap').on_value_change(self._slid)
+            # The browser's own: Quasar's has its name on another element than the focus.
+            self._slider = ui.element("input").props(f'type=range min=0 max={len(choices) - 1} aria-label="{name}"')
+            self._slider.on("input", self._slid, js_handler="event => emit(event.target.value)", throttle=0.05)
             self._field = ui.input(value=value).props(f'dense outlined aria-label="{name}, exact value"')
             self._field.on("blur", self._typed).on("keydown.enter", self._typed)
-        self._name_value()
+        self._place()
 
     @property
     def text(self) -> str:
@@ -154,16 +157,12 @@ class Setting:
 
     @text.setter
     def text(self, text: str) -> None:
-        self._told = text  # before the slider moves: its handler must see that nothing is left to tell
-        self._field.value = text
-        self._slider.value = self._nearest(text)
-        self._name_value()
+        self._told = self._field.value = text
+        self._place()
 
-    def _slid(self, event: events.ValueChangeEventArguments[Any]) -> None:
-        if int(event.value) != self._nearest(self._told):
-            self._told = self._choices[int(event.value)]
-            self._field.value = self._told
-            self._name_value()
+    def _slid(self, event: events.GenericEventArguments) -> None:
+        with suppress(ValueError, IndexError, TypeError):
+            self.text = self._choices[int(event.args)]
             self._changed()
 
     def _typed(self) -> None:
@@ -171,8 +170,10 @@ class Setting:
             self.text = self.text
             self._changed()
 
-    def _name_value(self) -> None:
-        self._slider.props(f'aria-valuetext="{html.escape(self._told)}"')
+    def _place(self) -> None:
+        self._slider.props["value"] = self._nearest(self._told)
+        self._slider.props["aria-valuetext"] = self._told
+        self._slider.update()
 
     def _nearest(self, text: str) -> int:
         """Index of the choice that is nearest by ratio; of a text that is no number, the last."""
@@ -313,12 +314,9 @@ class RaceHere:
     def _settings(self) -> None:
         images, usual = self._session.track.images, Settings()
         batches = (*(str(2**power) for power in range(3, 20) if 2**power < images), "all")
-        with ui.element("div").classes("setting").style("grid-template-columns: 7.2rem minmax(0, 1fr)"):
-            ui.label("Technique").props("aria-hidden=true")
-            self._technique = ui.select(
-                {name: entrant.technique.label for name, entrant in ENTRANTS.items()}, value=usual.technique
-            )
-            self._technique.props("dense outlined aria-label=Technique").on_value_change(self._other_technique)
+        labels = {name: entrant.technique.label for name, entrant in ENTRANTS.items()}
+        self._technique = ui.select(labels, value=usual.technique, label="Technique")
+        self._technique.props("dense outlined").on_value_change(self._other_technique)
         rate = f"{usual.learning_rate:g}"
         self._rate = Setting("Learning rate", RATES, rate, self._later)
         self._epochs = Setting("Epochs", EPOCHS, str(usual.epochs), self._later)
