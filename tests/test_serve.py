@@ -797,7 +797,6 @@ def test_pictures_for_the_readme(
     tabs: Callable[..., Tab], tmp_path: Path, name: str, context: dict[str, Any]
 ) -> None:
     tab = tabs(**context)
-    tab.by_hand()
     tab.draw(*THREE)
     tab.button("Race Rprop, Adam and SGD").click()
     tab.finds(r"(50 / 50[\s\S]*){4}", within=".runs")

@@ -316,7 +316,7 @@ class RaceHere:
         batches = (*(str(2**power) for power in range(3, 20) if 2**power < images), "all")
         labels = {name: entrant.technique.label for name, entrant in ENTRANTS.items()}
         self._technique = ui.select(labels, value=usual.technique, label="Technique")
-        self._technique.props("dense outlined").on_value_change(self._other_technique)
+        self._technique.props("dense outlined").style("margin-bottom: .6rem").on_value_change(self._other_technique)
         rate = f"{usual.learning_rate:g}"
         self._rate = Setting("Learning rate", RATES, rate, self._later)
         self._epochs = Setting("Epochs", EPOCHS, str(usual.epochs), self._later)
