@@ -17,7 +17,7 @@ PAGE: Final = """<!doctype html>
 <style>
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent); }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 0 auto; padding: 1rem; }
-nav ul { columns: 20rem; padding-left: 1.2rem; }
+nav ul { columns: 20rem; column-gap: 2.5rem; padding-left: 1.2rem; }
 section { border-top: 2px solid var(--line); margin-top: 2.5rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
@@ -38,7 +38,10 @@ pre { overflow-x: auto; font-size: 0.8rem; }
 <p><code>{{ s.command }}</code> ({{ s.form }})</p>
 {% for t in s.tables %}<div class="scroll"><table><caption>{{ t.title }}</caption>
 <thead><tr>{% for cell in t.heading %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in t.rows %}<tr>{% for cell in row %}<td{{ ' class="words"' | safe if is_words(cell) }}>{{ cell }}</td>{% endfor %}</tr>
+<tbody>
+{% for row in t.rows %}<tr>{% for cell in row -%}
+<td{{ ' class="words"' | safe if is_words(cell) }}>{{ cell }}</td>
+{%- endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% endfor %}<ul>{% for line in s.statements %}<li>{{ line }}</li>
 {% endfor %}</ul>

@@ -180,6 +180,11 @@ def _page_initial(runs: Runs) -> Page:
             "the papers' sqrt(2 / inputs) and sqrt(2 / (inputs + outputs)).",
         ],
         _pictures(found, name, report, "First weights"),
+        findings=[
+            "He and Xavier are half a percent above the report's; zeros and SGD from uniform weights stay at the "
+            "share of the commonest digit, where the report has an overflow. iRprop+ alone gets out of "
+            "uniform weights: the size of the gradient does not matter to it."
+        ],
     )
 
 
@@ -215,6 +220,12 @@ def _page_batch(runs: Runs) -> Page:
             "The Rprop rules make one step an epoch on all images and set their own step sizes.",
         ],
         _pictures(found, _batch_name, _batch_report, "Batch size"),
+        findings=[
+            "The report's order of batches is ours. Our accuracies are higher, the more so the larger the batch "
+            "(0.002 at 8, 0.018 at 128): as if its SGD had made fewer or smaller steps. It does not say whether it "
+            "held out images here, nor how it scaled pixels. A batch of 4, its overflow, is our best.",
+            "100 steps of a Rprop rule on the full batch are worth about the 187,500 of SGD with batches of 32.",
+        ],
     )
 
 
@@ -320,6 +331,12 @@ def _page_stopping(runs: Runs) -> Page:
                 panels, "Stopping: loss of training and validation", logarithmic=list(panels), y="loss"
             )
         },
+        findings=[
+            "By the words of the report its criterion fires within the first dozen epochs of SGD, long before "
+            "accuracy is reached, because the training loss is below the validation loss from the start. Its epoch "
+            "98 for 100-100 with batches of 8 fits the usual patience: the lowest validation loss of ours is at "
+            "epoch 99. We take it that its program did that, or compared losses of another scale.",
+        ],
     )
 
 

@@ -146,6 +146,11 @@ def _page_sgd(runs: Runs) -> Page:
                 low_is_good=True,
             )
         },
+        findings=[
+            "SGD's best is better than the report's, with and without decay, by less than the spread between samples; "
+            "the exact solution is worse than the report's 0.046, which had other points, by half that spread.",
+            "iRprop- and iRprop+ reach in 200 steps, untuned, what SGD's best of 32 settings reaches in 15,000.",
+        ],
     )
 
 
@@ -269,6 +274,10 @@ def _page_network(runs: Runs) -> Page:
                 lines, "128 ReLU on the Franke function", logarithmic=["Training MSE", "Test MSE"]
             )
         },
+        findings=[
+            "SGD is a little better than the report's 0.06. Adam and the Rprop rules reach the noise, the latter in a "
+            "tenth of the time.",
+        ],
     )
 
 
@@ -525,6 +534,10 @@ def _page_mnist(runs: Runs) -> Page:
                 result["confusion"], "SGD: confusion matrix of the test part"
             ),
         },
+        findings=[
+            "SGD gives the report's 0.93. Fifty steps of a Rprop rule on the full batch are above it, and cost less "
+            "time; Adam's 60,000 steps are best.",
+        ],
     )
 
 

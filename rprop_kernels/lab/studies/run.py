@@ -119,7 +119,7 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
         runs.append((settings, result))
     whole = form(plan, study.plan(Options(data=options.data, problems=options.problems)))
     page = study.page(runs)
-    findings = [f"Seen: {line}" for line in page.findings if options.own_data]
+    findings = [f"Of the results in the documentation: {line}" for line in page.findings if options.own_data]
     page = replace(page, statements=[*page.statements, *findings, *options.notes(whole)])
     write(study, options, whole, page, runs, folder)
     return page
