@@ -29,6 +29,7 @@ nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(torch|numpy|scipy|sklearn|collections)\..*|[\w.]*Error")]
 
 default_role = "py:obj"
+smartquotes_action = "q"  # two hyphens stay: they begin options
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
 
