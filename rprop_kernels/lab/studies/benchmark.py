@@ -66,8 +66,8 @@ SEEN: Final = (
     (
         {"card1", "soybean1"},
         "card1 and soybean1: our errors on the validation and test part are higher (card1's by 1.2 on the test part, "
-        "soybean1's by 0.4) while those on the training part are lower: our networks overfit more before they stop. The "
-        "share of wrong classes is the report's to half a percent, but for iRprop- on card1.",
+        "soybean1's by 0.4) while those on the training part are lower: our networks overfit more before they stop. "
+        "The share of wrong classes is the report's to half a percent, but for iRprop- on card1.",
     ),
     (
         {"card1", "diabetes1", "thyroid1"},

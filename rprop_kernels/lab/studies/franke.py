@@ -609,7 +609,11 @@ def _page_logistic(runs: Runs) -> Page:
             "the full batch. lambda weighs the sum of squares of the weights (the report's: of the biases "
             "too)."
         ],
-        {"curves.png": pictures.curves(lines, "Logistic regression")},
+        {"curves.png": pictures.curves(lines, "Logistic regression", logarithmic=["Cross-entropy (test)"])},
+        findings=[
+            "Without a penalty our SGD is a little above the report's 0.89, with lambda 1 a little below its 0.76. 50 "
+            "steps of iRprop+ on the full batch come to scikit-learn's accuracy in a quarter of its time.",
+        ],
     )
 
 
