@@ -143,8 +143,8 @@ def _page_optimizers(runs: Runs) -> Page:
             "With these defaults plain SGD is far from the report's 0.972 after 5 epochs, and momentum 0.9 "
             "is at it: the report's SGD was faster than Keras' default. Adam and RMSProp are a few thousandths above "
             "the report's.",
-            "On the full batch the Rprop rules' test loss is lowest at about epoch 45 and several times that after 100, "
-            "while their accuracy still gains half a percent: they grow too sure of their mistakes.",
+            "On the full batch the Rprop rules' test loss is lowest at about epoch 45 and several times that after "
+            "100, while their accuracy still gains half a percent: they grow too sure of their mistakes.",
         ],
     )
 
