@@ -29,6 +29,10 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
 
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 class Block(NamedTuple):
     """A fenced block: its language, its text, the line of the page where the text starts, what it prints."""
 
@@ -40,7 +44,7 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
-    text = page.read_text()
+    text = read(page)
     found = [*FENCE.finditer(text)]
     result = []
     for match, following in zip(found, [*found[1:], None], strict=True):
@@ -130,7 +134,7 @@ SHELL = [page for page in PAGES if any(block.language == "sh" for block in block
 
 @pytest.mark.parametrize("page", SHELL, ids=name)
 def test_shell_blocks_parse_and_name_what_there_is(page):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
     extras = {*project["optional-dependencies"]}
     for block in blocks(page):
         if block.language == "sh" and shutil.which("bash"):
@@ -159,7 +163,7 @@ def check_lab(arguments: list[str]) -> None:
 
 
 def test_ci_runs_the_readmes_own_command_and_builds_the_site():
-    script = CI.read_text()
+    script = read(CI)
     lines = [line for block in blocks(ROOT / "README.md") if block.language == "sh" for line in block.text.splitlines()]
     tests = [line for line in lines if line.endswith("/pytest")]
     assert len(tests) == 1 and tests[0] in script
@@ -173,7 +177,7 @@ LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page):
     """As files, for people who read them in the repository; the build sees to those within the site."""
-    text = FENCE.sub("", page.read_text())
+    text = FENCE.sub("", read(page))
     for target in LINK.findall(text):
         assert (page.parent / target).exists(), f"{name(page)}: {target}"
 
@@ -185,23 +189,24 @@ def program(path: str):
 
 def test_measured_figures_are_what_the_programs_write():
     """Figures and tables come from the files in benchmarks/results; nobody edits them by hand."""
+    pytest.importorskip("matplotlib")
     report = program("benchmarks/report.py")
     for page, text in report["pages"](ROOT / "benchmarks" / "results").items():
-        assert text in page.read_text(), f"run benchmarks/report.py: {name(page)} is not what it writes"
+        assert text in read(page), f"run benchmarks/report.py: {name(page)} is not what it writes"
 
 
 def test_the_conformance_table_is_what_its_program_writes():
     conformance = program("benchmarks/conformance.py")
-    result = json.loads(conformance["RESULT"].read_text())
-    assert conformance["PAGE"].read_text() == conformance["page"](result), "run benchmarks/conformance.py --page"
+    result = json.loads(read(conformance["RESULT"]))
+    assert read(conformance["PAGE"]) == conformance["page"](result), "run benchmarks/conformance.py --page"
 
 
 def test_without_network():
     """Pages fetch nothing: no address of a script, a style or a picture in the site's own files."""
     for path in [*(ROOT / "docs").rglob("*.css"), ROOT / "docs" / "conf.py"]:
-        assert not re.search(r"https?://", path.read_text()), path
+        assert not re.search(r"https?://", read(path)), path
     for page in PAGES:
-        assert not re.search(r"!\[[^]]*\]\(https?:|<(?:script|link|img|iframe)\b", page.read_text()), page
+        assert not re.search(r"!\[[^]]*\]\(https?:|<(?:script|link|img|iframe)\b", read(page)), page
 
 
 if sys.platform == "win32":  # the shell of the blocks is a POSIX one
