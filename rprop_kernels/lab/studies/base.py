@@ -179,6 +179,13 @@ class Study:
     parts: bool = False
 
 
+def fitted(settings: Settings, path: Path) -> Result:
+    """The work of most studies: one training, see :func:`fitting.fit`."""
+    from .fitting import fit
+
+    return fit(settings, path)
+
+
 def groups(runs: Runs, *keys: str) -> dict[tuple[Any, ...], list[tuple[Settings, Result]]]:
     """Runs that agree in ``keys``, such as all seeds of one setting, in the order of the plan."""
     found: dict[tuple[Any, ...], list[tuple[Settings, Result]]] = {}

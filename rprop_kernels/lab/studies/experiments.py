@@ -1,7 +1,6 @@
 """Report C, "Backpropagation experiments on MNIST": first weights, batches, layers, stopping, more images."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from .base import (
     Study,
     Table,
     diverged,
+    fitted,
     groups,
     mean,
     minus,
@@ -58,12 +58,6 @@ STABLE: Final = (
     "Nothing overflows here, because softmax and cross-entropy are computed together and stably; where the "
     "report has an overflow, ours says what the training itself does."
 )
-
-
-def _work(settings: Settings, path: Path) -> Result:
-    from .fitting import fit
-
-    return fit(settings, path)
 
 
 def _rprops(options: Options, seed: int, epochs: int, **more: Any) -> list[Settings]:
@@ -424,7 +418,7 @@ def _page_augmentation(runs: Runs) -> Page:
 
 
 def _study(name: str, line: str, minutes: float, plan: Any, page: Any) -> Study:
-    return Study(name, line, minutes, plan, _work, page, "images", parts=True)
+    return Study(name, line, minutes, plan, fitted, page, "images", parts=True)
 
 
 STUDIES: Final = (

@@ -17,6 +17,7 @@ from .base import (
     Study,
     Table,
     diverged,
+    fitted,
     groups,
     mean,
     minus,
@@ -40,18 +41,8 @@ DATA: Final = (
 )
 
 
-def _work(settings: Settings, path: Path) -> Result:
-    from .fitting import fit
-
-    return fit(settings, path)
-
-
 def _boot(results: Sequence[Result], key: str = "mse") -> list[float | None]:
     return [r["bootstrap"][key] if "bootstrap" in r else None for r in results]
-
-
-def _map(table: Sequence[Sequence[float | None]]) -> list[list[float]]:
-    return [[math.nan if value is None else value for value in row] for row in table]
 
 
 # Linear regression by SGD
@@ -60,7 +51,7 @@ def _map(table: Sequence[Sequence[float | None]]) -> list[list[float]]:
 def _work_linear(settings: Settings, path: Path) -> Result:
     """SGD or Rprop on the linear model, or its exact solution by scikit-learn."""
     if settings.get("model") is None:
-        return _work(settings, path)
+        return fitted(settings, path)
     from sklearn.linear_model import LinearRegression, Ridge  # type: ignore[import-untyped]
 
     from .fitting import DEFAULTS, bootstrap, split
@@ -138,7 +129,7 @@ def _page_sgd(runs: Runs) -> Page:
         ],
         {
             "grid.png": pictures.heat_maps(
-                {label: _map(table) for label, table in maps.items()},
+                maps,
                 [f"{rate:g}" for rate in rates],
                 names,
                 "Test MSE of SGD on the Franke function",
@@ -219,7 +210,7 @@ def _page_ridge(runs: Runs) -> Page:
         ],
         {
             f"{key}.png": pictures.heat_maps(
-                {what: _map(maps[what])},
+                {what: maps[what]},
                 [f"{lam:g}" for lam in lambdas],
                 names,
                 f"Ridge on the Franke function: {what}",
@@ -324,7 +315,7 @@ def _page_grid(runs: Runs) -> Page:
         ],
         {
             "grid.png": pictures.heat_maps(
-                {"test MSE": _map(table)},
+                {"test MSE": table},
                 [f"{lam:g}" for lam in lambdas],
                 names,
                 "Test MSE of 128 ReLU on the Franke function",
@@ -558,7 +549,7 @@ def _plan_logistic(options: Options) -> list[Settings]:
 
 def _work_logistic(settings: Settings, path: Path) -> Result:
     if "model" not in settings:
-        return _work(settings, path)
+        return fitted(settings, path)
     import warnings
     from time import perf_counter
 
@@ -634,14 +625,14 @@ STUDIES: Final = (
         _work_linear,
         _page_ridge,
     ),
-    Study("e-network", "Franke function: 128 ReLU, 1000 epochs", 4, _plan_network, _work, _page_network),
-    Study("e-grid", "Franke function: 128 ReLU, rates by L2", 1, _plan_grid, _work, _page_grid),
+    Study("e-network", "Franke function: 128 ReLU, 1000 epochs", 4, _plan_network, fitted, _page_network),
+    Study("e-grid", "Franke function: 128 ReLU, rates by L2", 1, _plan_grid, fitted, _page_grid),
     Study(
         "e-activations",
         "Franke function: activations by initialisation",
         4,
         _plan_activations,
-        _work,
+        fitted,
         _page_activations,
     ),
     Study(
@@ -649,10 +640,10 @@ STUDIES: Final = (
         "Franke function: ten random networks of 1-10 layers",
         1,
         _plan_random,
-        _work,
+        fitted,
         _page_random,
     ),
-    Study("e-mnist", "MNIST, 128 ReLU, 50 epochs", 6, _plan_mnist, _work, _page_mnist, "images"),
+    Study("e-mnist", "MNIST, 128 ReLU, 50 epochs", 6, _plan_mnist, fitted, _page_mnist, "images"),
     Study(
         "e-logistic",
         "MNIST, logistic regression by lambda, and scikit-learn's",

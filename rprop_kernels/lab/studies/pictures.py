@@ -135,7 +135,7 @@ def curves(
 
 
 def heat_maps(
-    maps: Mapping[str, ArrayLike],
+    maps: Mapping[str, Sequence[Sequence[float | None]]],
     rows: Sequence[str],
     columns: Sequence[str],
     title: str,
@@ -147,7 +147,7 @@ def heat_maps(
     limits: tuple[float, float] | None = None,
     notes: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> Figure:
-    """Grids as coloured tables with their numbers; what diverged is hatched and says so."""
+    """Grids as coloured tables with their numbers; what diverged (None) is hatched and says so."""
     across = min(len(maps), 3 if len(columns) < 6 else 2)
     down = -(-len(maps) // across)
     width = max(3.2, 0.85 * len(columns) + 1.2)

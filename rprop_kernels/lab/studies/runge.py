@@ -16,6 +16,7 @@ from .base import (
     Study,
     Table,
     diverged,
+    fitted,
     groups,
     mean,
     minus,
@@ -29,12 +30,6 @@ SCIKIT_LEARN: Final = MappingProxyType(
     {"own network, Adam": (0.9995, 11.5), "scikit-learn, Adam": (0.9932, 0.4)}
 )
 TWO: Final = (100, 100)
-
-
-def _work(settings: Settings, path: Path) -> Result:
-    from .fitting import fit
-
-    return fit(settings, path)
 
 
 # OLS of degree 13 against networks
@@ -63,7 +58,7 @@ def _plan_fit(options: Options) -> list[Settings]:
 
 def _work_fit(settings: Settings, path: Path) -> Result:
     if "model" not in settings:
-        return _work(settings, path)
+        return fitted(settings, path)
     from time import perf_counter
 
     import numpy as np
@@ -247,10 +242,7 @@ def _page_grid(runs: Runs) -> Page:
         ],
         {
             "grid.png": pictures.heat_maps(
-                {
-                    name: [[math.nan if v is None else v for v in row] for row in table]
-                    for name, table in maps.items()
-                },
+                maps,
                 [f"{rate:g}" for rate in rates],
                 list(map(str, marks)),
                 "Test R2 on the Runge function",
@@ -420,7 +412,7 @@ def _page_penalty(runs: Runs) -> Page:
                 )
                 for column in columns
             ]
-            table.append([math.nan if value is None else value for value in line])
+            table.append(line)
             rows.append([f"{kind.upper()}, {size:g}", *(number(value, 3) for value in line)])
         maps[kind.upper()] = table
     names = [f"{LABELS[name]} {lr:g}" for name, lr in columns]
@@ -596,9 +588,9 @@ STUDIES: Final = (
         _page_fit,
     ),
     Study(
-        "d-time", "time of 500 epochs by scheduler, mean of 50", 10, _plan_time, _work, _page_time, alone=True
+        "d-time", "time of 500 epochs by scheduler, mean of 50", 10, _plan_time, fitted, _page_time, alone=True
     ),
-    Study("d-grid", "learning rates by epochs for every scheduler", 12, _plan_grid, _work, _page_grid),
+    Study("d-grid", "learning rates by epochs for every scheduler", 12, _plan_grid, fitted, _page_grid),
     Study(
         "d-sklearn",
         "own network against scikit-learn's MLPRegressor",
@@ -608,13 +600,13 @@ STUDIES: Final = (
         _page_sklearn,
         alone=True,
     ),
-    Study("d-penalty", "L1 and L2 by learning rate", 6, _plan_penalty, _work, _page_penalty),
+    Study("d-penalty", "L1 and L2 by learning rate", 6, _plan_penalty, fitted, _page_penalty),
     Study(
         "d-mnist",
         "MNIST, 128-64 leaky ReLU, 1000 epochs, confusion matrix",
         130,
         _plan_mnist,
-        _work,
+        fitted,
         _page_mnist,
         "images",
         parts=True,

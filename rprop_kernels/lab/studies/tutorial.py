@@ -1,6 +1,5 @@
 """Report B, "Back-propagation tutorial": optimizers, architectures, a prediction."""
 
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from .base import (
     Study,
     Table,
     diverged,
+    fitted,
     groups,
     mean,
     minus,
@@ -46,12 +46,6 @@ ARCHITECTURES: Final = MappingProxyType(
 """Layers and neurons: training and (middle of the) validation accuracy in percent."""
 FULL_BATCH: Final = 20
 """Epochs of the Rprop rules on the full batch for one of the mini-batch optimizers."""
-
-
-def _work(settings: Settings, path: Path) -> Result:
-    from .fitting import fit
-
-    return fit(settings, path)
 
 
 def _plan_optimizers(options: Options) -> list[Settings]:
@@ -225,10 +219,7 @@ def _page_architectures(runs: Runs) -> Page:
         ],
         {
             "grid.png": pictures.heat_maps(
-                {
-                    name: [[float("nan") if v is None else v for v in row] for row in table]
-                    for name, table in maps.items()
-                },
+                maps,
                 [str(count) for count in layer_counts],
                 [str(count) for count in neuron_counts],
                 "Hidden layers and neurons",
@@ -248,7 +239,7 @@ STUDIES: Final = (
         "SGD, Adam, RMSProp and the Rprop rules, 784-128-10, 5 epochs",
         35,
         _plan_optimizers,
-        _work,
+        fitted,
         _page_optimizers,
         "images",
     ),
@@ -257,7 +248,7 @@ STUDIES: Final = (
         "1-3 hidden layers by 64, 128, 256 neurons",
         60,
         _plan_architectures,
-        _work,
+        fitted,
         _page_architectures,
         "images",
     ),
