@@ -64,7 +64,7 @@ header.lab { margin: 0 .2rem 1rem; } header.lab p { color: #4a4f55; font-size: .
 .pad-board { display: block; width: 100%; aspect-ratio: 1; border: 2px solid #6b7178; border-radius: .4rem;
   background: white; touch-action: none; cursor: crosshair; }
 .small, .pad-help { font-size: .82rem; color: #4a4f55; } .pad-help { margin-top: .5rem; }
-.pad-pen { font-size: .82rem; font-weight: 600; color: #a34700; min-height: 1.3em; }
+.pad-pen { margin-bottom: .3rem; font-size: .82rem; font-weight: 600; color: #a34700; min-height: 1.3em; }
 kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; font: inherit; background: #f4f5f7; }
 .verdict { display: flex; align-items: center; gap: .9rem; min-height: 4.2rem; margin-bottom: .5rem; }
 .verdict .digit { font-size: 3.4rem; font-weight: 700; line-height: 1; min-width: 2.2rem; text-align: center; }
@@ -171,16 +171,19 @@ class Setting:
             self._changed()
 
     def _place(self) -> None:
-        self._slider.props["value"] = self._nearest(self._told)
+        if (index := self._nearest(self._told)) is not None:
+            self._slider.props["value"] = index
         self._slider.props["aria-valuetext"] = self._told
         self._slider.update()
 
-    def _nearest(self, text: str) -> int:
-        """Index of the choice that is nearest by ratio; of a text that is no number, the last."""
+    def _nearest(self, text: str) -> int | None:
+        """Index of the choice that is nearest by ratio; None for a text that is none and no number above 0."""
+        if text in self._choices:
+            return self._choices.index(text)
         try:
             value = math.log(float(text))
         except (ValueError, OverflowError):
-            return len(self._choices) - 1
+            return None
         numbers = [math.log(float(choice)) for choice in self._choices if choice != "all"]
         return min(range(len(numbers)), key=lambda index: abs(numbers[index] - value))
 
@@ -326,7 +329,8 @@ class RaceHere:
         with ui.element("div").classes("buttons"):
             self._train = ui.button("Train", on_click=self.train).props("unelevated no-caps")
             ui.button("Race Rprop, Adam and SGD", on_click=self.race).props("outline no-caps")
-            self._stop = ui.button("Stop", on_click=self._session.stop).props("outline no-caps color=negative")
+            self._stop = ui.button("Stop", on_click=lambda: self._session.stop())
+            self._stop.props("outline no-caps color=negative")
             self._automatic = ui.switch("Retrain on every change", value=True)
         self._trouble = ui.label("").classes("trouble").props("role=alert")
         self._progress = ui.linear_progress(0, show_value=False).props("instant-feedback aria-label=Progress")
@@ -604,7 +608,7 @@ def serve(track: Track, listener: socket.socket) -> None:
     def page() -> None:
         session = Session(track)
         sessions.add(session)
-        ui.context.client.on_delete(session.stop)
+        ui.context.client.on_delete(lambda: session.stop())  # bare, it would be given the client
         ui.add_css(CSS)
         ui.colors(primary="#005a9c", negative="#a3000b")
         with ui.element("header").classes("lab"):
