@@ -78,6 +78,14 @@ def list_lab(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace("LAB\n", "\n".join(found) + "\n")
 
 
+def dash(app: Sphinx, tree: nodes.document) -> None:
+    """What Sphinx writes after an argument's name, and leaves to smart quotes to make a dash of."""
+    for text in list(tree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("doctree-read", dash)
     app.connect("source-read", list_lab)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
