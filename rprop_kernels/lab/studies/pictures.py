@@ -56,7 +56,7 @@ def _looks(labels: Sequence[str]) -> dict[str, Style]:
     others = [label for label, first in zip(labels, firsts, strict=True) if first not in own]
     looks = {label: own[first] for label, first in zip(labels, firsts, strict=True) if first in own}
     for index, label in enumerate(others):
-        look = style("", index)
+        look = style("", index + index // len(_OTHERS) if own else index)  # colours come again with other dashes
         looks[label] = replace(look, colour=_OTHERS[index % len(_OTHERS)]) if own else look
     return looks
 
