@@ -314,6 +314,17 @@ def test_a_new_run_stops_the_one_before_it(track: Track) -> None:
     assert session.model(1) is session.runners[0] and session.model(77) is second
 
 
+def test_a_new_run_has_the_machine_to_itself(track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    for name in "ab":
+        enter(monkeypatch, name, lambda params, *_, name=name: Slow(params, steps, name, 0.02))
+    session = Session(track)
+    session.start(Settings("a", epochs=5000, hidden=8))
+    until(lambda: steps)
+    raced(session, Settings("b", epochs=5, hidden=8))
+    assert re.fullmatch("a+b{5}", "".join(steps))
+
+
 @pytest.mark.parametrize("rate", [1e9, 1e3])
 def test_divergence_is_told(track: Track, rate: float) -> None:
     """Weights that overflow, and weights that are only lost."""

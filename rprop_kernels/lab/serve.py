@@ -195,7 +195,7 @@ class DrawHere:
         self._session, self._drawing = session, Drawing()
         self._inputs: Any = None
         self._drawn = False
-        self._shown: object = None
+        self._shown: tuple[Any, Any] | None = None  # image and weights
         with ui.element("section").classes("card").props("aria-labelledby=draw-title"):
             _heading("Draw a digit", "draw-title")
             with ui.element("div").classes("draw"):
@@ -243,12 +243,11 @@ class DrawHere:
             self._inputs = track.dataset.scaled(image) if self._drawing.strokes else None
             grey = image / track.pixel_max if self._drawing.strokes else None
             self._image.props(f'src="{_png(grey, track.side)}"')
-            self._shown = None
         runner = self._session.model(self._choice.value or None)
         weights = None if runner is None else runner.weights
-        if self._shown is not None and self._shown is weights:
+        if self._shown is not None and self._shown[0] is self._inputs and self._shown[1] is weights:
             return
-        self._shown = weights
+        self._shown = self._inputs, weights
         shares = None if runner is None or self._inputs is None else runner.probabilities(self._inputs)
         self._bars.show(shares)
         if runner is None:
