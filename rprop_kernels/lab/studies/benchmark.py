@@ -470,7 +470,7 @@ STUDIES: Final = (
     Study(
         "f-table",
         "PROBEN1: the RPROP table of its report, 60 starts",
-        30,
+        15,
         _plan_table,
         _work_table,
         _page_table,
@@ -479,7 +479,7 @@ STUDIES: Final = (
     Study(
         "f-compare",
         "PROBEN1: ten methods on the same networks, 30 starts, rank test",
-        50,
+        40,
         _plan_compare,
         _work_compare,
         _page_compare,

@@ -422,17 +422,17 @@ def _study(name: str, line: str, minutes: float, plan: Any, page: Any) -> Study:
 
 
 STUDIES: Final = (
-    _study("c-initialisation", "first weights: zeros, uniform, He, Xavier", 60, _plan_initial, _page_initial),
-    _study("c-batch", "batches of 4 to 128 and the full batch", 80, _plan_batch, _page_batch),
+    _study("c-initialisation", "first weights: zeros, uniform, He, Xavier", 37, _plan_initial, _page_initial),
+    _study("c-batch", "batches of 4 to 128 and the full batch", 50, _plan_batch, _page_batch),
     _study(
         "c-architecture",
         "one to four hidden layers of 50 to 1600 units",
-        1700,
+        600,
         _plan_architecture,
         _page_architecture,
     ),
-    _study("c-stopping", "early stopping and plateau", 350, _plan_stopping, _page_stopping),
+    _study("c-stopping", "early stopping and plateau", 130, _plan_stopping, _page_stopping),
     _study(
-        "c-augmentation", "zoom, rotation, blur, black squares", 25, _plan_augmentation, _page_augmentation
+        "c-augmentation", "zoom, rotation, blur, black squares", 20, _plan_augmentation, _page_augmentation
     ),
 )

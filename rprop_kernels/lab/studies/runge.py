@@ -588,9 +588,9 @@ STUDIES: Final = (
         _page_fit,
     ),
     Study(
-        "d-time", "time of 500 epochs by scheduler, mean of 50", 10, _plan_time, fitted, _page_time, alone=True
+        "d-time", "time of 500 epochs by scheduler, mean of 50", 6, _plan_time, fitted, _page_time, alone=True
     ),
-    Study("d-grid", "learning rates by epochs for every scheduler", 12, _plan_grid, fitted, _page_grid),
+    Study("d-grid", "learning rates by epochs for every scheduler", 5, _plan_grid, fitted, _page_grid),
     Study(
         "d-sklearn",
         "own network against scikit-learn's MLPRegressor",
@@ -600,11 +600,11 @@ STUDIES: Final = (
         _page_sklearn,
         alone=True,
     ),
-    Study("d-penalty", "L1 and L2 by learning rate", 6, _plan_penalty, fitted, _page_penalty),
+    Study("d-penalty", "L1 and L2 by learning rate", 2, _plan_penalty, fitted, _page_penalty),
     Study(
         "d-mnist",
         "MNIST, 128-64 leaky ReLU, 1000 epochs, confusion matrix",
-        130,
+        45,
         _plan_mnist,
         fitted,
         _page_mnist,

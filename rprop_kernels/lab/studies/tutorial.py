@@ -237,7 +237,7 @@ STUDIES: Final = (
     Study(
         "b-optimizers",
         "SGD, Adam, RMSProp and the Rprop rules, 784-128-10, 5 epochs",
-        35,
+        11,
         _plan_optimizers,
         fitted,
         _page_optimizers,
@@ -246,7 +246,7 @@ STUDIES: Final = (
     Study(
         "b-architectures",
         "1-3 hidden layers by 64, 128, 256 neurons",
-        60,
+        25,
         _plan_architectures,
         fitted,
         _page_architectures,
