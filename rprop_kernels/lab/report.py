@@ -106,13 +106,15 @@ def write_markdown(folder: Path, path: Path) -> int:
 
 def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
     """The text of :func:`write_markdown`'s page; ``beside`` is the name of the folder with the pictures."""
+    from .studies.run import SEEN
     from .studies.table import REPORTS, STUDIES
 
     studies = _in_order(studies)
     machines = " and ".join(dict.fromkeys(study["machine"] for study in studies))
     text = f"{INTRODUCTION}Run on: {machines}.\n\n"
-    rows = [[f"[{study['title']}](#{study['title']})", study["line"], study["form"]] for study in studies]
-    text += markdown_table(["study", "what it repeats", "how much of it"], rows)
+    text += "| study | what it repeats | how much of it |\n| :--- | :--- | :--- |\n"
+    for study in studies:
+        text += f"| [{study['title']}](#{study['title']}) | {_capital(study['line'])} | {study['form']} |\n"
     letter = ""
     for study in studies:
         name, title = study["name"], study["title"]
@@ -124,7 +126,8 @@ def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
         for table in study["tables"]:
             rows = [[_escaped(cell) for cell in row] for row in table["rows"]]
             text += f"\n**{table['title']}**\n\n" + markdown_table(list(map(_escaped, table["heading"])), rows)
-        text += "\n" + "".join(f"- {_escaped(line)}\n" for line in study["statements"]) + "\n"
+        lines = [_escaped(line) for line in study["statements"]]
+        text += "\n" + "".join(f"- {line.replace(SEEN, '**Seen:** ')}\n" for line in lines) + "\n"
         for picture in study["pictures"]:
             what = picture.stem.replace("-", " ").replace("_", " ")
             text += f"![{title}: {what}]({beside}/{title}/{picture.name})\n\n"

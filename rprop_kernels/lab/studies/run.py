@@ -15,9 +15,12 @@ from typing import Any, Final
 from ... import __version__
 from ..errors import Interrupted
 from ..output import check_writable, csv_table, environment, markdown_table, write_json, write_text
-from .base import Options, Page, Result, Runs, Settings, Study, form
+from ..proben1 import REPORT
+from .base import FULL, Options, Page, Result, Runs, Settings, Study, form
 
 RESULTS: Final = "results.json"
+SEEN: Final = "Of the results in the documentation: "
+"""How a finding begins."""
 _NOT_IDENTITY: Final = ("data_dir", "path")
 
 
@@ -118,8 +121,12 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
         assert result is not None
         runs.append((settings, result))
     whole = form(plan, study.plan(Options(data=options.data, problems=options.problems)))
+    names = {problem["name"] for problem in options.problems}
+    if names < set(REPORT):
+        some = f"{len(names)} problem{'s' * (len(names) != 1)} of {len(REPORT)}" if names else ""
+        whole = ", ".join(part for part in (some, whole) if part and (part != FULL or not some))
     page = study.page(runs)
-    findings = [f"Of the results in the documentation: {line}" for line in page.findings if options.own_data]
+    findings = [SEEN + line for line in page.findings if options.own_data]
     page = replace(page, statements=[*page.statements, *findings, *options.notes(whole)])
     write(study, options, whole, page, runs, folder)
     return page
