@@ -4,6 +4,7 @@ The drop-in ``rprop_kernels.torch.Rprop`` keeps torch's own checks instead.
 """
 
 import math
+from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
 from .kernels.state import STEP_LIMIT
@@ -20,9 +21,11 @@ class Hyperparameters(NamedTuple):
 
 def _pair(name: str, value: Any) -> tuple[float, float]:
     try:
+        if isinstance(value, (str, bytes, Mapping, Set)):  # they can be unpacked, but mean something else
+            raise TypeError
         first, second = value
         return float(first), float(second)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         raise ValueError(
             f"{name} must be two numbers, got {value!r}: pass a tuple such as "
             f"{'(0.5, 1.2)' if name == 'etas' else '(1e-6, 50.0)'}"
@@ -59,6 +62,18 @@ def check(etas: object, step_sizes: object) -> Hyperparameters:
     return Hyperparameters(eta_minus, eta_plus, step_min, step_max)
 
 
+def as_number(lr: Any) -> float:
+    """``lr`` as a float, wherever it lies.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    try:
+        return float(lr)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise ValueError(f"lr must be one number, got {lr!r}: pass a float such as 0.01") from None
+
+
 def check_lr(lr: object, step_sizes: tuple[float, float]) -> float:
     """The first step size as a float.
 
@@ -69,10 +84,7 @@ def check_lr(lr: object, step_sizes: tuple[float, float]) -> float:
     Raises:
         ValueError: naming the value and the remedy.
     """
-    try:
-        value = float(lr)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"lr must be one number, got {lr!r}: pass a float such as 0.01") from None
+    value = as_number(lr)
     low, high = step_sizes
     if not (value > 0.0 and low <= value <= high):
         raise ValueError(

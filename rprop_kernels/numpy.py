@@ -25,8 +25,6 @@ import math
 import os
 import secrets
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -35,7 +33,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import hyperparameters
+from . import hyperparameters, npz
 from .kernels import choose, load, numpy_
 from .kernels.arrays import check
 from .kernels.state import CODES, STEP_LIMIT, decode
@@ -54,8 +52,11 @@ VERSION: Final = 1
 
 def _real(name: str, value: Any) -> Array:
     """A float64 array of what the user calls a number or numbers."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu":
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:  # lists of unequal lengths, objects that claim to be arrays
+        raise type(error)(f"{name} is no array: {error}; pass a float, or an array of floats") from error
+    if array.dtype.kind not in "fiu" or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is {value!r} ({type(value).__name__}): pass a float, or an array of floats")
     return array.astype(np.float64, copy=False)
 
@@ -184,7 +185,7 @@ def _check_move(name: str, move: Any, state: Array) -> None:
                          "with the same parameters")
     step = decode(move)[1]
     if not np.all((step >= CODES[state.dtype.name].least) & (step <= STEP_LIMIT)):
-        raise ValueError(f"{name} holds values that are no steps: the state is damaged")
+        raise ValueError(f"{name} holds values that are no steps: the state is damaged; load another copy of it")
 
 
 class _Rprop:
@@ -251,8 +252,9 @@ class _Rprop:
         self._products = [None if mask is None else np.zeros_like(w, subok=False)
                           for w, mask in zip(self._weights, self._frozen, strict=True)]
         self._any_frozen = any(mask is not None for mask in self._frozen)
-        self._states = [(np.full_like(w, self._lr * CODES[w.dtype.name].shift, subok=False),)
-                        for w in self._weights]
+        codes = [CODES[w.dtype.name] for w in self._weights]
+        self._states = [(np.full_like(w, max(self._lr, code.least) * code.shift, subok=False),)
+                        for w, code in zip(self._weights, codes, strict=True)]
         self._previous: float | Array | None = None  # E_prev
         self._warned: set[str] = set()
         self.backend = choose(backend, BACKENDS)
@@ -269,7 +271,7 @@ class _Rprop:
 
     @lr.setter
     def lr(self, value: float) -> None:
-        if value != self._lr:
+        if not (type(value) is float and value == self._lr):
             self._lr = hyperparameters.check_lr(value, self.step_sizes)
             text = ("lr is the first step size, read when the optimizer was made; setting it now changes no "
                     "step: set step_sizes to bound the steps, or make a new optimizer")
@@ -444,6 +446,8 @@ class _Rprop:
             ValueError: not from an optimizer of this class and version, for other parameters, or with values
                 that no step leaves behind.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict is a {type(state_dict).__name__}: pass what state_dict() gave")
         wanted = {"format", "version", "variant", "lr", "etas", "step_sizes", "maximize", "loss", "moves"}
         if missing := wanted - set(state_dict):
             raise ValueError(f"not a state of {FORMAT}: {', '.join(sorted(missing))} missing; pass what "
@@ -456,11 +460,15 @@ class _Rprop:
                              "into the class that saved it")
         hyper = hyperparameters.check(state_dict["etas"], state_dict["step_sizes"])
         lr = hyperparameters.check_lr(state_dict["lr"], hyper[2:])
-        maximize = bool(state_dict["maximize"])
+        maximize = state_dict["maximize"]
+        if not isinstance(maximize, (bool, np.bool_)):
+            raise ValueError(f"maximize is {maximize!r}: load a state where it is True or False")
         previous = state_dict["loss"]
         if previous is not None:
             previous = self._number_or_rows(previous)
         moves = state_dict["moves"]
+        if not isinstance(moves, (list, tuple)):
+            raise TypeError(f"moves is a {type(moves).__name__}: pass the list that state_dict() gave")
         if len(moves) != len(self._states):
             raise ValueError(f"a state of {len(moves)} parameters, not of {len(self._states)}: make the "
                              "optimizer with the same parameters")
@@ -470,7 +478,7 @@ class _Rprop:
             np.copyto(state, move)
             if (mask := self._frozen[index]) is not None:
                 _forget(state, mask)
-        self._hyper, self._lr, self.maximize, self._previous = hyper, lr, maximize, previous
+        self._hyper, self._lr, self.maximize, self._previous = hyper, lr, bool(maximize), previous
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `state_dict` to an .npz file, without pickle, atomically: the old file or the new one.
@@ -500,14 +508,12 @@ class _Rprop:
             OSError: the file cannot be opened.
             ValueError: it is truncated, foreign, or does not fit (`load_state_dict`).
         """
-        with open(path, "rb") as file:
-            try:
-                with np.load(file, allow_pickle=False) as archive:
-                    entries = {key: archive[key] for key in archive.files}
-            except (ValueError, TypeError, AttributeError, EOFError, OSError, KeyError, NotImplementedError,
-                    zipfile.BadZipFile, zlib.error) as error:
-                name = os.fspath(path)
-                raise ValueError(f"{name} is truncated or was not written by save(): {error}") from error
+        try:
+            entries = npz.read(path)
+        except ValueError as error:
+            name = os.fspath(path)
+            raise ValueError(
+                f"{name} is truncated or was not written by save(): {error}; load another copy") from error
         moves = [key for key in entries if key.startswith("move")]
         state: dict[str, Any] = {
             key: np.asarray(value).tolist() for key, value in entries.items() if key not in moves}
@@ -555,7 +561,7 @@ def method_named(method: str) -> type[_Rprop]:
     """The class of a rule; ValueError that lists them where there is none."""
     try:
         return METHODS[method]
-    except KeyError:
+    except (KeyError, TypeError):
         raise ValueError(f"there is no method {method!r}: choose one of {', '.join(METHODS)}") from None
 
 
@@ -632,31 +638,31 @@ class AskTell:
         if gradient.shape != x.shape:
             raise ValueError(f"grad has shape {gradient.shape}, x0 has {x.shape}: pass a gradient of that "
                              "shape")
-        self._shape = shape
+        if np.may_share_memory(gradient, x):
+            gradient = gradient.copy()
+        self.optimizer._checked((gradient,))  # what it does not refuse is told to the end
         if isinstance(loss, float):
             self._tell_one(loss, gradient)
         else:
             self._tell_rows(loss, gradient)
+        self._shape = shape
         self._asked = False
 
     def _tell_one(self, loss: float, gradient: Array) -> None:
-        optimizer, best = self.optimizer, self.best_loss
-        self.improved = math.isfinite(loss) and not (loss <= best if optimizer.maximize else loss >= best)
-        if self.improved:  # also where best is NaN
-            self.best_loss = loss
-            np.copyto(self.best_x, self._x)
-        if math.isfinite(loss) or math.isnan(self.best_loss) or optimizer._variant.needs_loss:
+        optimizer, best, x = self.optimizer, self.best_loss, self._x.copy()
+        if math.isfinite(loss) or math.isnan(best) or optimizer._variant.needs_loss:
             optimizer.step(gradient, loss)
         else:
             optimizer._advance("irprop+", (gradient,), LOST)
+        self.improved = math.isfinite(loss) and not (loss <= best if optimizer.maximize else loss >= best)
+        if self.improved:  # also where best is NaN
+            self.best_loss = loss
+            np.copyto(self.best_x, x)
 
     def _tell_rows(self, losses: Array, gradient: Array) -> None:
         optimizer, (state,) = self.optimizer, self.optimizer._states[0]
-        best = np.broadcast_to(self.best_loss, losses.shape)
+        best, x = np.broadcast_to(self.best_loss, losses.shape), self._x.copy()
         finite = np.isfinite(losses)
-        self.improved = finite & ~(losses <= best if optimizer.maximize else losses >= best)
-        self.best_loss = np.where(self.improved, losses, best)
-        np.copyto(self.best_x, self._x, where=_beside(self.improved, self._x))
         lost = np.isfinite(best) & ~finite
         if lost.any() and not optimizer._variant.needs_loss:
             for row in np.flatnonzero(lost):
@@ -665,6 +671,9 @@ class AskTell:
                             verdict=LOST)
             gradient = np.where(_beside(lost, gradient), 0, gradient)
         optimizer.step(gradient, losses)
+        self.improved = finite & ~(losses <= best if optimizer.maximize else losses >= best)
+        self.best_loss = np.where(self.improved, losses, best)
+        np.copyto(self.best_x, x, where=_beside(self.improved, x))
 
 
 def _beside(rows: Array, x: Array) -> Array:

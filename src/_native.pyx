@@ -397,6 +397,8 @@ cdef struct Work:
     const unsigned char* verdicts     # a Verdict a row, for jobs with row > 0
     int level
     omp_query thread_number, thread_count
+    gomp_parallel parallel            # NULL: on this thread alone
+    unsigned count
 
 cdef int cell_size(int kind) noexcept nogil:
     return 8 if kind == DOUBLE else 4 if kind == FLOAT else 2
@@ -536,9 +538,13 @@ cdef int add_job(Work* work, int kind, int rule, int numbers, int ndim, const Py
     dense = True
     for i in range(arrays):
         expected[i] = itemsize[i]
+        if <uintptr_t>at[i] % itemsize[i] != 0:      # the compiler takes numbers to lie where they belong
+            return 0
     for d in range(ndim - 1, -1, -1):
         for i in range(arrays):
             dense = dense and (shape[d] == 1 or strides[i][d] == expected[i])
+            if shape[d] > 1 and strides[i][d] % itemsize[i] != 0:
+                return 0
             expected[i] *= shape[d]
         size *= shape[d]
     if not dense:
@@ -590,6 +596,8 @@ cdef bint apart(Work* work) except -1:
     as a key to compare with, never as memory to use."""
     cdef Py_ssize_t i, low, high, middle
     cdef Py_ssize_t n = work.n_written
+    if n == 0:
+        return True
     cdef bint same = n == work.n_ordered and memcmp(work.written, work.ordered + n, n * sizeof(Span)) == 0
     if not same:
         work.n_ordered = 0
@@ -616,8 +624,9 @@ cdef bint apart(Work* work) except -1:
             work.n_read_before = 0
             return False
     work.n_ordered = n
-    grow(<void**>&work.read_before, &work.room_before, work.n_read, sizeof(Span))
-    memcpy(work.read_before, work.read, work.n_read * sizeof(Span))
+    if work.n_read > 0:
+        grow(<void**>&work.read_before, &work.room_before, work.n_read, sizeof(Span))
+        memcpy(work.read_before, work.read, work.n_read * sizeof(Span))
     work.n_read_before = work.n_read
     return True
 
@@ -737,24 +746,26 @@ cdef void run_share(void* data) noexcept nogil:
     cdef Py_ssize_t low = units * me // all_ * SPLIT, high = units * (me + 1) // all_ * SPLIT
     run_part(work, low, work.total if high > work.total else high)
 
-cdef int run_all(Work* work, object threads, Py_ssize_t threshold) except -1:
-    """Every job, on as many threads as ``threads()`` grants: (count, GOMP_parallel, thread number, thread count)
-    or None. It is asked only above the threshold."""
-    cdef gomp_parallel parallel = NULL
-    cdef unsigned count = 1
+cdef int ask_threads(Work* work, object threads, Py_ssize_t threshold) except -1:
+    """How many threads ``threads()`` grants: (count, GOMP_parallel, thread number, thread count) or None. It is asked
+    only above the threshold, and before anything is written: it is Python, where errors and signals can strike."""
+    work.parallel = NULL
     if work.total >= threshold and threads is not None:
         granted = threads()
         if granted is not None and granted[0] > 1:
-            count = granted[0]
-            parallel = <gomp_parallel><uintptr_t>granted[1]
+            work.count = granted[0]
             work.thread_number = <omp_query><uintptr_t>granted[2]
             work.thread_count = <omp_query><uintptr_t>granted[3]
+            work.parallel = <gomp_parallel><uintptr_t>granted[1]
+    return 0
+
+cdef void run_all(Work* work) noexcept:
+    """Every job."""
     with nogil:
-        if parallel != NULL:
-            parallel(run_share, work, count, 0)
+        if work.parallel != NULL:
+            work.parallel(run_share, work, work.count, 0)
         else:
             run_part(work, 0, work.total)
-    return 0
 
 
 # ---------------------------------------------------------------------------------------- NumPy arrays
@@ -810,7 +821,7 @@ cdef class ArrayStep:
         """True when every array was stepped; False, and nothing touched, when one cannot be taken.
 
         ``numbers`` is (eta_minus, eta_plus, step_min, step_max, direction); ``verdicts`` is None or bytes-like,
-        one verdict a row; ``threads`` is as in run_all.
+        one verdict a row; ``threads`` is as in ask_threads.
         """
         if self.busy:                # another thread is in the middle of a step of this optimizer
             return False
@@ -818,7 +829,8 @@ cdef class ArrayStep:
         try:
             if not self.collect(rule, weights, gradients, states, numbers, verdicts):
                 return False
-            run_all(&self.work, threads, threshold)
+            ask_threads(&self.work, threads, threshold)
+            run_all(&self.work)
             return True
         except (BufferError, TypeError, ValueError):
             return False
@@ -847,9 +859,13 @@ cdef class ArrayStep:
             work.verdicts = <const unsigned char*>v[0].buf
             rows = v[0].len
         for i in range(n):
-            state = states[i]
-            v[0] = self.views.add(weights[i], PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE)
-            v[1] = self.views.add(gradients[i], PyBUF_STRIDES | PyBUF_FORMAT)
+            state, weight, gradient = states[i], weights[i], gradients[i]
+            # Many a type offers a buffer, and not all mean by it what an array does (masked arrays). The states are
+            # ours, so they are plain ones.
+            if type(gradient) is not type(state[0]) and type(gradient) is not type(weight):
+                return False
+            v[0] = self.views.add(weight, PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE)
+            v[1] = self.views.add(gradient, PyBUF_STRIDES | PyBUF_FORMAT)
             for j in range(2, arrays):
                 v[j] = self.views.add(state[j - 2], PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE)
             kind = kind_of(v[0].format)
@@ -983,7 +999,7 @@ cdef class Torch:
     def __init__(self, tensor, parameter, increment_version, modes, threads, exchange, kinds, cpu, strided):
         """``modes``: pairs of functions, a quick and a sure one (or None), that return something true where a dispatch
         mode, a tracer or the like is active;
-        ``threads``: see run_all; ``exchange``: the capsule of the DLPack exchange table, or None to read tensors
+        ``threads``: see ask_threads; ``exchange``: the capsule of the DLPack exchange table, or None to read tensors
         by their Python attributes; for that ``kinds``, {dtype: (code, bits)}, ``cpu``, the device, and ``strided``,
         the layout."""
         self.tensor, self.parameter = tensor, parameter
@@ -1039,9 +1055,9 @@ cdef int torch_kind(dl_tensor* t) noexcept:
 
 cdef bint same_pair(object value, object seen) except -1:
     """Whether a pair of numbers is what it was; a tuple cannot change, a list can."""
-    if type(value) is tuple:
-        return value is seen or value == seen
-    return tuple(value) == seen
+    if value is seen:
+        return True
+    return type(value) in (tuple, list) and tuple(value) == seen
 
 cdef enum Outcome:
     DONE = 0       # every parameter was stepped
@@ -1074,7 +1090,7 @@ cdef class TorchStep:
         PyMem_Free(self.entries)
         PyMem_Free(self.counters)
 
-    def plan(self, state, list param_groups, list numbers):
+    def plan(self, state, param_groups, list numbers):
         """Remember which objects make up the optimizer.
 
         ``numbers``: for each group (etas, step_sizes, maximize, lr or None, five), where ``five`` holds, for
@@ -1084,7 +1100,11 @@ cdef class TorchStep:
         cdef PyObject* value
         cdef Py_ssize_t position = 0, i
         cdef dict places = {}
+        if self.busy:                # the step that another thread is in the middle of reads the old one
+            return
         self.groups = None
+        if type(param_groups) is not list:
+            return
         self.n_entries = self.n_slots = 0
         while PyDict_Next(state, &position, &key, &value):
             grow(<void**>&self.entries, &self.room_entries, self.n_entries + 1, sizeof(Entry))
@@ -1103,7 +1123,7 @@ cdef class TorchStep:
             groups.append((len(group["params"]), tuple(etas), tuple(step_sizes), maximize, lr, five))
         self.groups = groups
 
-    def __call__(self, int rule, state, list param_groups, bytes verdicts, Py_ssize_t threshold):
+    def __call__(self, int rule, state, param_groups, bytes verdicts, Py_ssize_t threshold):
         """One step; returns an Outcome. ``rule`` is a Rule; ``verdicts`` is None, or holds one a row."""
         cdef int outcome
         cdef Py_ssize_t i
@@ -1111,10 +1131,10 @@ cdef class TorchStep:
         for quick, sure in self.torch.modes:
             if quick() and (sure is None or sure()):
                 return REFUSED
+        if self.busy or type(param_groups) is not list:      # busy: another thread is in the middle of a step of ours
+            return REFUSED
         if self.groups is None:
             return STALE
-        if self.busy:                # another thread is in the middle of a step of this optimizer
-            return REFUSED
         self.busy = True
         try:
             written, gradients = [], []              # they keep the tensors alive while the lock is released
@@ -1123,6 +1143,7 @@ cdef class TorchStep:
                 return outcome
             if not apart(&self.work):
                 return REFUSED
+            ask_threads(&self.work, self.torch.threads, threshold)
             if written:
                 self.torch.increment_version(written)         # raises what torch raises, before a byte is written
             for i in range(self.n_counters):
@@ -1130,7 +1151,7 @@ cdef class TorchStep:
                     (<float*>self.counters[i].at)[0] += 1
                 else:
                     (<double*>self.counters[i].at)[0] += 1
-            run_all(&self.work, self.torch.threads, threshold)
+            run_all(&self.work)
             return DONE
         finally:
             self.busy = False
@@ -1140,14 +1161,13 @@ cdef class TorchStep:
         cdef Work* work = &self.work
         cdef PyObject* key
         cdef PyObject* value
-        cdef PyObject* inner
         cdef Py_ssize_t position = 0, i = 0, count, index, rows = 0
         cdef Py_ssize_t n_groups = len(param_groups)
         cdef int numbers[4]
         cdef int outcome
         cdef Slot* slot = self.slots
         cdef tuple seen, five
-        cdef list params
+        cdef list params, groups = self.groups, inner = []   # asking tensors lets other threads run, who may clear all
         clear(work)
         if not isinstance(state, dict):                 # a mapping of the user's own
             return REFUSED
@@ -1155,16 +1175,20 @@ cdef class TorchStep:
         if verdicts is not None:
             work.verdicts = <const unsigned char*><const char*>verdicts
             rows = len(verdicts)
-        if len(state) != self.n_entries or n_groups != len(self.groups):
+        if len(state) != self.n_entries or n_groups != len(groups):
             return STALE
         while PyDict_Next(state, &position, &key, &value):
             if self.entries[i].parameter != key or self.entries[i].state != value:
                 return STALE
+            inner.append(<object>value)
             i += 1
         for index in range(n_groups):
-            seen = <tuple>self.groups[index]
-            group = param_groups[index]
-            params = group["params"]
+            seen = <tuple>groups[index]
+            group = <object>PyList_GetItem(param_groups, index)
+            listed = group["params"]
+            if type(listed) is not list:
+                return REFUSED
+            params = <list>listed
             count = <Py_ssize_t>seen[0]
             if len(params) != count or group["maximize"] is not seen[3] \
                     or not same_pair(group["etas"], seen[1]) or not same_pair(group["step_sizes"], seen[2]) \
@@ -1175,15 +1199,15 @@ cdef class TorchStep:
             five = <tuple>seen[5]
             numbers[0] = numbers[1] = numbers[2] = numbers[3] = -1
             for i in range(count):
-                key = PyList_GetItem(params, i)
-                if key != slot.parameter:
+                parameter = <object>PyList_GetItem(params, i)
+                if <PyObject*>parameter != slot.parameter:
                     return STALE
-                gradient = (<object>key).grad
+                gradient = parameter.grad
                 if gradient is not None:
                     if slot.place < 0:
                         return STALE
-                    inner = self.entries[slot.place].state
-                    outcome = self.add(rule, slot, <object>key, gradient, <object>inner, five, numbers, rows, written)
+                    outcome = self.add(rule, slot, parameter, gradient, <object>PyList_GetItem(inner, slot.place), five,
+                                       numbers, rows, written)
                     if outcome != DONE:
                         return outcome
                     gradients.append(gradient)
@@ -1206,7 +1230,7 @@ cdef class TorchStep:
         cdef const Py_ssize_t* rows_of[4]
         cdef Py_ssize_t itemsize, stride
         cdef int i, d, kind, other, arrays = 4 if self.product else 3
-        cdef bint empty = False
+        cdef bint empty = False, asked
         if type(state) is not dict:
             return REFUSED
         found[0] = <PyObject*>parameter
@@ -1214,20 +1238,35 @@ cdef class TorchStep:
         if self.product:
             found[2] = PyDict_GetItemWithError(state, "prev")
             found[3] = PyDict_GetItemWithError(state, "step_size")
+            key = PyDict_GetItemWithError(state, "step")
+            if key == NULL:
+                return STALE
+            written.append(<object>key)
         else:
             found[2] = PyDict_GetItemWithError(state, "move")
         for i in range(arrays):
             if found[i] == NULL:
                 return STALE
-            if torch.describe(found[i], &t[i], room[i]) < 0:
-                return REFUSED
+            if i != 1:
+                written.append(<object>found[i])         # at once: it must outlive whatever other threads do
         # DLPack does not tell of lazy negation, and asking costs as much as all the rest: a gradient is asked each
-        # time, what lasts when it has come to lie elsewhere.
-        for i in range(arrays):
-            if i == 1 or slot.seen[i] != t[i].data:
-                if PyObject_CallMethodObjArgs(<object>found[i], "is_neg", NULL) is not False:
+        # time, what lasts when it has come to lie elsewhere. Other threads run meanwhile, so what was described before
+        # is described anew.
+        if PyObject_CallMethodObjArgs(gradient, "is_neg", NULL) is not False:
+            return REFUSED
+        asked = True
+        while asked:
+            asked = False
+            for i in range(arrays):
+                if torch.describe(found[i], &t[i], room[i]) < 0:
                     return REFUSED
-                slot.seen[i] = t[i].data
+            for i in range(arrays):
+                if i != 1 and slot.seen[i] != t[i].data:
+                    slot.seen[i] = t[i].data
+                    asked = True
+                    if PyObject_CallMethodObjArgs(<object>found[i], "is_neg", NULL) is not False:
+                        slot.seen[i] = NULL
+                        return REFUSED
         kind = torch_kind(&t[0])
         if kind < 0 or five[kind] is None or t[0].ndim > MAX_DIMS or torch_kind(&t[1]) != kind:
             return REFUSED
@@ -1252,9 +1291,6 @@ cdef class TorchStep:
             rows_of[i] = strides[i]
             at[i] = <char*>t[i].data + t[i].byte_offset
         if self.product:
-            key = PyDict_GetItemWithError(state, "step")
-            if key == NULL:
-                return STALE
             if torch.describe(key, &counter, room[4]) < 0 or counter.ndim != 0 or counter.code != 2 or counter.bits < 32 \
                     or counter.bits > 64 or counter.data == NULL:
                 return REFUSED
@@ -1263,10 +1299,6 @@ cdef class TorchStep:
             self.counters[self.n_counters].bits = counter.bits
             add_span(work, self.counters[self.n_counters].at, self.counters[self.n_counters].at + counter.bits // 8)
             self.n_counters += 1
-            written.append(<object>key)
-        for i in range(arrays):
-            if i != 1:
-                written.append(<object>found[i])
         if empty:
             return DONE
         if numbers[kind] < 0:

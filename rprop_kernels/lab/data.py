@@ -294,7 +294,9 @@ def read_csv(path: Path) -> tuple[Array, Array]:
             f"{path} holds no rows. Each row must be a label and the pixels of an image."
         ) from None
     except ValueError as error:  # what NumPy and the UTF-8 decoder raise; theirs names row and column
-        raise LabError(f"{path} is not a CSV of numbers with as many in each row: {error}.") from error
+        raise LabError(
+            f"{path} is not a CSV of numbers with as many in each row: {error}. Look at that row."
+        ) from error
     labels, images = table[:, 0], np.ascontiguousarray(table[:, 1:])
     if not images.shape[1]:
         raise LabError(f"{path} has one column. Each row must be a label and the pixels of an image.")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .. import npz
 from .errors import LabError
 from .output import write_atomic
 
@@ -72,39 +73,28 @@ def load(path: Path) -> SavedModel:
                 f"{path} is not a model of rprop-lab, or it is cut short. Train again, or name "
                 "the model.npz that rprop-lab train wrote."
             )
-        # Opened here, because np.load forgets to close a damaged file.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            if "header" not in file.files:
-                raise LabError(
-                    f"{path} is a file of another kind, not a model of rprop-lab. Name the model.npz "
-                    "that rprop-lab train wrote."
-                )
-            about = json.loads(str(file["header"]))
-            if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
-                raise LabError(
-                    f"{path} is not in the format {FORMAT!r}: it was written by something else or by "
-                    "another version of rprop-lab. Train again."
-                )
-            numbers = (about["epoch"], about["eval_loss"], about["eval_accuracy"])
-            if not all(isinstance(number, int | float) for number in numbers) or not isinstance(
-                about["settings"], dict
-            ):
-                raise ValueError("its record is not whole")
-            weights = {name: file[name] for name in file.files if name != "header"}
+        entries = npz.read(path)
+        if "header" not in entries:
+            raise LabError(
+                f"{path} is a file of another kind, not a model of rprop-lab. Name the model.npz "
+                "that rprop-lab train wrote."
+            )
+        about = json.loads(str(entries["header"]))
+        if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
+            raise LabError(
+                f"{path} is not in the format {FORMAT!r}: it was written by something else or by "
+                "another version of rprop-lab. Train again."
+            )
+        numbers = (about["epoch"], about["eval_loss"], about["eval_accuracy"])
+        if not all(isinstance(number, int | float) for number in numbers) or not isinstance(
+            about["settings"], dict
+        ):
+            raise ValueError("its record is not whole")
+        weights = {name: array for name, array in entries.items() if name != "header"}
     except OSError as error:
-        raise LabError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise LabError(f"{path} cannot be read: {error.strerror or error}. Look at the path.") from error
     # A damaged zip or array can fail in many ways; each of them says the same to the reader.
-    except (
-        zipfile.BadZipFile,
-        zipfile.LargeZipFile,
-        ValueError,
-        KeyError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        MemoryError,
-        OverflowError,
-    ) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise LabError(f"{path} is damaged or no model of rprop-lab ({error}). Train again.") from error
     _check_weights(path, weights)
     return SavedModel(weights, about)

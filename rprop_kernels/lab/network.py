@@ -16,7 +16,6 @@ never kept. At the output, cost and activation are taken together where that is 
 
 import json
 import math
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import npz
 from ..numpy import METHODS
 from .errors import LabError
 from .output import write_atomic
@@ -383,8 +383,8 @@ class Network:
             LabError: the file is missing, damaged or of another kind.
         """
         try:
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                header, theta = json.loads(str(file["header"])), file["theta"]
+            entries = npz.read(path)
+            header, theta = json.loads(str(entries["header"])), entries["theta"]
             if header.pop("format") != FORMAT:
                 raise ValueError("another format")
             about = header.pop("about")
@@ -395,9 +395,8 @@ class Network:
                 raise ValueError("weights that do not fit its layers, or are not finite")
             network.theta[:] = theta
         except OSError as error:
-            raise LabError(f"{path} cannot be read: {error.strerror or error}.") from error
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, MemoryError, RuntimeError,
-                zipfile.BadZipFile) as error:  # fmt: skip
+            raise LabError(f"{path} cannot be read: {error.strerror or error}. Look at the path.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError) as error:
             raise LabError(
                 f"{path} is damaged or holds no network of rprop-lab study ({error}). Name a weights.npz "
                 "that a study wrote."

@@ -18,6 +18,7 @@ from ..kernels.verdict import BETTER
 from ..variants import VARIANTS, Variant
 from .saved import Hidden, encode, first_move, in_place
 from .shards import rows_of, to_shards
+from .sound import check_move, check_saved, check_step
 from .ways import DONE, KINDS, STALE, Backend, as_arrays, plain, refuse_freed
 from .wrapper import light
 
@@ -163,6 +164,8 @@ class FourRules(Backend, Optimizer):
     def _checked(self, still: bool) -> list[Hyperparameters]:
         """Check all groups, then make missing state: nothing changes where something is wrong."""
         hypers = [hyperparameters.check(group["etas"], group["step_sizes"]) for group in self.param_groups]
+        for group in self.param_groups:
+            hyperparameters.as_number(group["lr"])
         new: list[tuple[Tensor, float]] = []
         foreign: list[Tensor] = []
         for group, hyper in zip(self.param_groups, hypers, strict=True):
@@ -180,13 +183,15 @@ class FourRules(Backend, Optimizer):
                     new.append((p, hyperparameters.check_lr(lr, hyper[2:])))
                 elif "move" not in state:
                     foreign.append(p)
+                check_step(p, p.grad, state)
         if new and any(p.is_cuda for p, _ in new) and torch.cuda.is_current_stream_capturing():
             raise RuntimeError("make one step before a CUDA graph is captured: every replay would make the state anew")
-        loaded = [(p, self._converted(self.state[p])) for p in foreign]
-        for p, lr in new:
-            self.state[p]["move"] = first_move(p, lr)
-        for p, converted in loaded:
-            self.state[p] = in_place(converted, p)
+        loaded = [(p, self._fitted(self.state[p], p)) for p in foreign]
+        made = [(p, first_move(p, lr)) for p, lr in new]  # here memory can run out
+        for p, move in made:
+            self.state[p]["move"] = move
+        for p, fitted in loaded:
+            self.state[p] = fitted
         self._watch_lr()
         return hypers
 
@@ -312,17 +317,19 @@ class FourRules(Backend, Optimizer):
         """Load what ``state_dict`` of this class, or of torch.optim.Rprop, returned; exact in every dtype.
 
         Raises:
-            ValueError: where the state is another optimizer's, or etas or step_sizes are out of order; nothing has
+            ValueError: where the state is another optimizer's or damaged, or options are out of order; nothing has
                 changed.
         """
-        for group in state_dict["param_groups"]:
-            hyperparameters.check(*(group.get(key, self.defaults[key]) for key in ("etas", "step_sizes")))
+        check_saved(state_dict)
 
         # torch casts state to the parameter's dtype, which would ruin the float32 state of half precision: what
         # is no tensor it passes through. Our hooks stand nearest to it, so that other hooks see ordinary tensors.
         def hide(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
+            ids = (key for group in loaded["param_groups"] for key in group["params"])
+            # Where they are not as many as the parameters torch says so, later and better.
+            parameters = dict(zip(ids, (p for g in self.param_groups for p in g["params"]), strict=False))
             hidden = {
-                key: Hidden(self._converted(value)) if isinstance(value, dict) else value
+                key: Hidden(self._fitted(value, parameters.get(key))) if key in parameters else value
                 for key, value in loaded["state"].items()
             }
             return {**loaded, "state": hidden}
@@ -330,7 +337,7 @@ class FourRules(Backend, Optimizer):
         def show(optimizer: Optimizer) -> None:
             for p, hidden in list(self.state.items()):
                 if isinstance(hidden, Hidden):
-                    self.state[p] = in_place(hidden.content, p) if isinstance(p, Tensor) else hidden.content
+                    self.state[p] = hidden.content
             for group in self.param_groups:
                 for name in ("foreach", "capturable", "differentiable"):
                     group.pop(name, None)
@@ -342,6 +349,18 @@ class FourRules(Backend, Optimizer):
         finally:
             before.remove()
             after.remove()
+
+    def _fitted(self, state: Any, p: Any) -> dict[str, Any]:
+        """One parameter's saved state as ours, checked, of the dtype and on the device that it needs."""
+        if not isinstance(state, dict):
+            raise ValueError(f"the saved state of a parameter is {state!r}: pass what optimizer.state_dict() returned")
+        fitted = self._converted(state)
+        if not isinstance(p, Tensor):
+            return fitted
+        fitted = in_place(fitted, p)
+        if fitted:
+            check_move(fitted["move"], p)
+        return fitted
 
     def _converted(self, state: dict[str, Any]) -> dict[str, Any]:
         """One parameter's saved state as ours."""
@@ -359,7 +378,7 @@ class FourRules(Backend, Optimizer):
             return {"move": encode(state["prev"], state["step_size"])}
         raise ValueError(
             f"this is the state of another optimizer: it holds {sorted(state)}, where {type(self).__name__} keeps "
-            "'move' and torch.optim.Rprop 'prev' and 'step_size'"
+            "'move' and torch.optim.Rprop 'prev' and 'step_size'; load it into that one"
         )
 
 
