@@ -392,6 +392,10 @@ def _page_activations(runs: Runs) -> Page:
                 panels, "Test MSE by hidden activation", logarithmic=list(panels), y="test MSE"
             )
         },
+        findings=[
+            "With SGD the order of the activations and their errors are the report's, within the spread between "
+            "samples. iRprop+ takes all but the linear network near the noise, the sigmoid one too.",
+        ],
     )
 
 

@@ -43,7 +43,11 @@ def _logarithmic(axis: Axes, which: str) -> None:
     axis.set(**{f"{which}scale": "log"})
     one: Any = axis.xaxis if which == "x" else axis.yaxis
     low, high = one.get_view_interval()
-    one.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    if high < 2 * low:
+        one.set_major_locator(MaxNLocator(5))
+    else:
+        few = (1, 1.5, 2, 3, 4, 5, 6, 8) if high < 10 * low else (1, 2, 5) if high < 300 * low else (1,)
+        one.set_major_locator(LogLocator(subs=few))
     one.set_major_formatter("{x:g}")
     one.set_minor_formatter(NullFormatter())
 
@@ -111,7 +115,7 @@ def curves(
             )
             if len(stack) > 1:
                 axis.fill_between(at, stack.min(0), stack.max(0), color=look.colour, alpha=0.15, linewidth=0)
-        rest(axis, name, unit, y or name.lower())
+        rest(axis, name, unit, y or name[:1].lower() + name[1:])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if name in logarithmic:
             _logarithmic(axis, "y")
