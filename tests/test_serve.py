@@ -721,9 +721,9 @@ def test_what_makes_no_sense_is_told(tabs: Callable[..., Tab]) -> None:
 FOCUS = """() => {
   const at = document.activeElement;
   let name = at.getAttribute("aria-label") ?? at.innerText ?? "";
-  let box = at, ring = false;
+  let ring = false;
   for (let up = at; up && up !== document.body; up = up.parentElement)
-    ring ||= getComputedStyle(up).outlineStyle === "solid";
+    ring ||= getComputedStyle(up).outline === "rgb(200, 90, 0) solid 3px";
   return [at === document.body ? "" : name.trim(), ring];
 }"""
 
@@ -770,8 +770,8 @@ def test_on_a_phone(tabs: Callable[..., Tab]) -> None:
     assert tab.page.evaluate(wide) == 390
     box = tab.page.locator(".pad-board").bounding_box()
     fingers = tab.context.new_cdp_session(tab.page)
-    for step in range(11):
-        point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] * (0.1 + 0.08 * step)}
+    for step in range(11):  # upwards: the way that would scroll the page
+        point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] * (0.9 - 0.08 * step)}
         fingers.send(
             "Input.dispatchTouchEvent", {"type": "touchMove" if step else "touchStart", "touchPoints": [point]}
         )

@@ -17,6 +17,7 @@ import math
 import os
 import socket
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -94,9 +95,13 @@ input[type=range] { accent-color: var(--accent); width: 100%; height: 2rem; curs
 .runs i { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem; margin-right: .4rem; }
 .heading { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; justify-content: space-between;
   margin-bottom: .5rem; } .heading h2 { margin: 0; }
-:focus-visible, .q-field--focused .q-field__control, .q-toggle:focus-visible {
-  outline: 3px solid #f08a00; outline-offset: 2px; border-radius: .25rem; }
-.q-field__native:focus-visible, .q-field__input:focus-visible, .q-select__focus-target:focus-visible { outline: none; }
+/* In a layer before Quasar's important rules, or these would take the outline of its buttons away. */
+@layer overrides {
+  :focus-visible, .q-field--focused .q-field__control {
+    outline: 3px solid #c85a00 !important; outline-offset: 2px; border-radius: .25rem; }
+  .q-field__native:focus-visible, .q-field__input:focus-visible, .q-select__focus-target:focus-visible {
+    outline: none !important; }
+}
 @media (max-width: 60rem) { .cards { grid-template-columns: minmax(0, 1fr); } }
 @media (max-width: 34rem) {
   .nicegui-content { padding: .5rem; } .card { padding: .75rem; }
@@ -628,7 +633,10 @@ def serve(track: Track, listener: socket.socket) -> None:
         uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
     )
     try:
-        server.run(sockets=[listener])
+        with warnings.catch_warnings():
+            # NiceGUI asks every object in memory for its class, and one of torch's answers with a warning.
+            warnings.filterwarnings("ignore", ".*torch.distributed.reduce_op", FutureWarning)
+            server.run(sockets=[listener])
     finally:
         for session in list(sessions):
             session.stop()
