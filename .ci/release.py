@@ -5,7 +5,7 @@
 An sdist and, from it, a wheel; the wheel repaired, audited, and compared with the repository file by file. Then fresh
 environments without a compiler, each with tests (NAME: only these):
 
-wheel          the wheel and all that it can work with
+wheel          the wheel with torch and Numba; with --all, with all that it can work with
 no-torch       the wheel without torch
 no-numba       the wheel without Numba
 no-extension   the sdist, which no compiler can build: the install works, and the first use says what is missing
@@ -24,7 +24,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -214,9 +214,9 @@ def main() -> None:
     here, every = sys.executable, {"cython", "numba", "numpy", "torch"}
     arrays, tensors = ("table", "numpy_errors", "numpy_state"), ("torch_home", "torch_suite")
     environments = [
-        Environment("wheel", here, "test", every, (*arrays, *tensors, "kernels"), packages=()),
+        Environment("wheel", here, "test" if options.all else "torch,numba", every, (*arrays, *tensors, "kernels")),
         Environment("no-extension", here, "torch,numba", every - {"cython"}, (*arrays, *tensors), sdist=True),
-        Environment("no-numba", here, "torch,sklearn", every - {"numba"}, (*arrays, *tensors, "kernels")),
+        Environment("no-numba", here, "torch", every - {"numba"}, (*arrays, "torch_home")),
         Environment("no-torch", here, "numba,scipy", every - {"torch"}, (*arrays, "scipy")),
         *(
             Environment(f"bare-{version}", python, "", {"cython", "numpy"}, (*arrays, "kernels"))
@@ -234,7 +234,7 @@ def main() -> None:
             jobs = [
                 pool.submit(check, x, work, sdist, wheel, source, options.all and x.name == "wheel") for x in chosen
             ]
-            for job in jobs:
+            for job in as_completed(jobs):
                 print(job.result(), flush=True)
         if options.out:
             options.out.mkdir(parents=True, exist_ok=True)
