@@ -206,3 +206,20 @@ def test_runs() -> None:
     table = benchmark._work_table(settings, Path())
     assert table["train"] < 12 and table["valid"] < 12 and 0 < table["misclassified"] < 100
     assert table["epoch"] % benchmark.STRIP == 0 and table["epochs"] <= 60
+
+
+def test_methods_take_a_problem_with_one_output(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.column_stack([rng.integers(0, 2, 40), rng.random((40, 2))])
+    header = "bool_in=1\nreal_in=1\nbool_out=0\nreal_out=1\n"
+    header += "training_examples=20\nvalidation_examples=10\ntest_examples=10\n"
+    path = tmp_path / "one1.dt"
+    path.write_text(header + "\n".join(" ".join(f"{value:g}" for value in row) for row in rows))
+    best = {
+        method: benchmark._work_compare(
+            {"problem": "one1", "path": str(path), "method": method, "evaluations": 15, "seed": 0}, tmp_path / "x"
+        )["best"]
+        for method in benchmark.METHODS
+    }
+    assert best["adam"] == pytest.approx(best["mlp"], rel=1e-3)
+    assert all(0 < errors[-1] < errors[0] for errors in best.values())

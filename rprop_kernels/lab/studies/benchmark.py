@@ -277,6 +277,7 @@ def _by_mlp(network: Network, problem: Problem, method: str, count: int, seed: i
     from sklearn.neural_network import MLPRegressor  # type: ignore[import-untyped]
 
     x, y = problem.train
+    y = y[:, 0] if y.shape[1] == 1 else y
     model = MLPRegressor(
         hidden_layer_sizes=network.sizes[1:-1],
         activation="tanh",
