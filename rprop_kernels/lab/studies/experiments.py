@@ -20,6 +20,7 @@ from .base import (
     mean,
     minus,
     number,
+    value_text,
     with_spread,
 )
 
@@ -242,16 +243,28 @@ def _plan_architecture(options: Options) -> list[Settings]:
 
 
 def _page_architecture(runs: Runs) -> Page:
+    from . import pictures
+
     found = groups(runs, "optimizer", "hidden")
 
+    def rule(settings: Settings) -> str:
+        return "iRprop+" if settings["batch"] is None else f"SGD, batch {settings['batch']}"
+
     def name(settings: Settings) -> str:
-        rule = "iRprop+" if settings["batch"] is None else f"SGD, batch {settings['batch']}"
-        return f"{'-'.join(map(str, settings['hidden']))}, {rule}"
+        return f"{value_text(settings['hidden'])}, {rule(settings)}"
 
     def report(settings: Settings) -> Any:
         return ARCHITECTURE.get((settings["batch"], tuple(settings["hidden"])))
 
     ordered = dict(sorted(found.items(), key=lambda item: item[0][0] != "sgd"))
+    panels: dict[str, dict[str, Any]] = {}
+    for members in ordered.values():
+        for what, key in (("Training loss", "train_loss"), ("Test accuracy", "test_score")):
+            lines = panels.setdefault(f"{what}, {rule(members[0][0])}", {})
+            lines[value_text(members[0][0]["hidden"])] = [r["history"][key] for _, r in members]
+    made = _pictures(ordered, name, report, "Hidden layers")
+    logarithmic = [panel for panel in panels if panel.startswith("Training")]
+    made["curves.png"] = pictures.curves(panels, "Hidden layers", logarithmic=logarithmic)
     return Page(
         [_table("Architecture", ordered, "hidden units", name, report)],
         [
@@ -261,12 +274,12 @@ def _page_architecture(runs: Runs) -> Page:
             "Every run's weights are beside its result in the folder runs; rprop-lab classify tests them "
             "on a CSV.",
         ],
-        _pictures(ordered, name, report, "Hidden layers"),
+        made,
         findings=[
             "Run for 8 epochs, a twelfth or less of the report's, so its accuracies are not reached; c-batch has "
             "100-100 with batches of 8 for all 100 epochs: 0.975 where the report has 0.974. Already after 8 epochs "
-            "more units are better, as in the report, and three and four hidden layers, which overflowed there, are the "
-            "best of their width.",
+            "more units are better, as in the report, and three and four hidden layers, which overflowed there, are "
+            "the best of their width.",
             "iRprop+ made 8 steps in all, which is no training yet; see c-batch for 100.",
         ],
     )
