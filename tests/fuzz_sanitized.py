@@ -16,23 +16,21 @@ ROOT = Path(__file__).parents[1]
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
 
 
-def build(folder: Path) -> None:
-    """A copy of the package in ``folder``, its extension with sanitizers."""
+def build(folder: Path) -> Path:
+    """A copy of the package built with sanitizers and installed below ``folder``; where to import it from."""
+    source, installed = folder / "source", folder / "installed"
+    ignored = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
     for name in ("rprop_kernels", "src"):
-        ignored = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(ROOT / name, source / name, ignore=ignored, dirs_exist_ok=True)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    environment = os.environ | {
-        "CFLAGS": FLAGS,
-        "LDFLAGS": "-fsanitize=address,undefined",
-        "RPROP_KERNELS_REQUIRE_EXTENSION": "1",
-    }
-    command = [sys.executable, "-W", "ignore", "setup.py", "-q", "build_ext", "--inplace"]
-    subprocess.run(command, cwd=folder, env=environment, check=True, stderr=subprocess.DEVNULL)
+        shutil.copy(ROOT / name, source)
+    flags = {"CFLAGS": FLAGS, "LDFLAGS": "-fsanitize=address,undefined", "RPROP_KERNELS_REQUIRE_EXTENSION": "1"}
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--target", str(installed)]
+    subprocess.run([*command, str(source)], env=os.environ | flags, check=True)
+    return installed
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(installed: Path) -> dict[str, str]:
     """Sanitizers first in the process, Python's allocator out of their way, this build before any other."""
     libraries = [
         subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
@@ -41,7 +39,7 @@ def environment(folder: Path) -> dict[str, str]:
     return os.environ | {
         "LD_PRELOAD": " ".join(libraries),
         "PYTHONMALLOC": "malloc",
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": str(installed),
         # Python and its libraries leave memory at exit; a size that nobody has is NULL there, and a MemoryError here.
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
         "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -53,11 +51,11 @@ def main(arguments: list[str]) -> int:
         folder = Path(temporary)
         if arguments[:1] == ["--folder"]:
             folder, arguments = Path(arguments[1]), arguments[2:]
-        build(folder)
+        installed = build(folder)
         command = [str(ROOT / "tests" / "fuzz.py"), *arguments]
         if arguments[:1] == ["--run"]:
             command = ["-P", "-m", *arguments[1:]]  # -P: not the package in the working folder
-        return subprocess.run([sys.executable, *command], env=environment(folder), check=False).returncode
+        return subprocess.run([sys.executable, *command], env=environment(installed), check=False).returncode
 
 
 if __name__ == "__main__":
