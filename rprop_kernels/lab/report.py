@@ -162,12 +162,12 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 def _study(file: Path) -> dict[str, Any] | None:
     """What the pages need of a study or a comparison; None where the file is neither."""
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
         environment, settings = found["environment"], found["settings"]
         statements = [str(line) for line in found["statements"]]
         tables = found.get("tables")
         if tables is None:  # a comparison keeps its table as Markdown
-            tables = [_markdown(file.with_name("table.md").read_text())]
+            tables = [_markdown(file.with_name("table.md").read_text(encoding="utf-8"))]
         tables = [{"title": t["title"], "heading": t["heading"], "rows": t["rows"]} for t in tables]
         name, line = found["study"], found.get("line", f"in {file.parent.name}")
         machine, versions = environment["machine"], environment["versions"]
