@@ -434,6 +434,12 @@ def _page_augmentation(runs: Runs) -> Page:
             "where the report has an earlier one.",
         ],
         made,
+        findings=[
+            "SGD with five times the images stops after 18 epochs with 0.978 (the report: 36 epochs, 0.975); without "
+            "them the criterion stops it after 8, long before it has learned: it ends later with augmentation, not "
+            "earlier. By the usual patience c-stopping has 0.974 without augmentation, a gain of about 0.004.",
+            "iRprop+ made only as many steps as there are epochs, too few for either.",
+        ],
     )
 
 

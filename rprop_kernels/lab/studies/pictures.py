@@ -293,7 +293,8 @@ def images(
 ) -> Figure:
     """Small square images with a line below each; those marked as wrong have a frame and bold text."""
     rows = -(-len(pictures) // columns)
-    made = figure(1.35 * columns, 1.75 * rows + 0.8, title, caption)
+    below = 1 + max((text.count("\n") for _, text, _ in pictures), default=0)
+    made = figure(1.35 * columns, (1.25 + 0.2 * below) * rows + 0.7, title, caption)
     axes = made.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_xticks([])
