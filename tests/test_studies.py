@@ -355,15 +355,15 @@ def test_markdown_page() -> None:
     assert wrong.exit_code == 2 and "--markdown FILE.md" in plain(wrong.output)
     done = lab("report", "--markdown", "site/page.md")
     assert done.exit_code == 0 and "2 studies" in done.output
-    page = Path("site/page.md").read_text()
+    page = Path("site/page.md").read_text(encoding="utf-8")
     assert page.index("### d-activations") < page.index("### e-grid") and "rprop-lab study e-grid --quick" in page
     assert "[e-grid-quick](#e-grid-quick)" in page and "1 seed of 5, 1 epoch of 100" in page
     for picture in re.findall(r"!\[[^]]*\]\(([^)]*)\)", page):
         assert 1000 < Path("site", picture).stat().st_size < 150_000
-    assert str(Path.cwd()) not in Path("site/page/e-grid-quick/results.json").read_text() + page
+    assert str(Path.cwd()) not in Path("site/page/e-grid-quick/results.json").read_text(encoding="utf-8") + page
     Path("site/page.md").unlink()
     assert lab("report", "site/page", "--markdown", "site/page.md").exit_code == 0  # again, from what lies beside it
-    assert Path("site/page.md").read_text() == page
+    assert Path("site/page.md").read_text(encoding="utf-8") == page
 
 
 def test_the_page_of_the_site_is_of_the_results_on_file() -> None:
@@ -371,11 +371,11 @@ def test_the_page_of_the_site_is_of_the_results_on_file() -> None:
     if not docs.is_dir():
         pytest.skip("no documentation here")
     studies = report.collect(docs / "studies")
-    page = (docs / "studies.md").read_text()
+    page = (docs / "studies.md").read_text(encoding="utf-8")
     assert report.markdown_page(studies, "studies") == page
     assert {study["name"] for study in studies} <= set(STUDIES)
     for study in studies:
         assert study["pictures"] and len(study["found"]["pictures"]) == len(study["pictures"]), study["title"]
-        text = (study["folder"] / "results.json").read_text()
+        text = (study["folder"] / "results.json").read_text(encoding="utf-8")
         assert not re.search(r'"/(work|tmp|home|root)|data_dir', text), study["title"]
     assert sum(path.stat().st_size for path in (docs / "studies").rglob("*.png")) < 3e6
