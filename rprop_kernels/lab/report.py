@@ -115,6 +115,9 @@ def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
     text += "| study | what it repeats | how much of it |\n| :--- | :--- | :--- |\n"
     for study in studies:
         text += f"| [{study['title']}](#{study['title']}) | {_capital(study['line'])} | {study['form']} |\n"
+    absent = [name for name in STUDIES if name not in {study["name"] for study in studies}]
+    if absent:
+        text += f"\nNo results on file yet: {', '.join(absent)}.\n"
     letter = ""
     for study in studies:
         name, title = study["name"], study["title"]
