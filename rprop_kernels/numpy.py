@@ -459,7 +459,7 @@ class _Rprop:
             raise ValueError(f"a state of {state_dict['variant']!r}, not of {self._variant.name!r}: load it "
                              "into the class that saved it")
         hyper = hyperparameters.check(state_dict["etas"], state_dict["step_sizes"])
-        lr = hyperparameters.check_lr(state_dict["lr"], hyper[2:])
+        lr = hyperparameters.check_lr(state_dict["lr"], (0.0, STEP_LIMIT))  # step_sizes may be others since it was read
         maximize = state_dict["maximize"]
         if not isinstance(maximize, (bool, np.bool_)):
             raise ValueError(f"maximize is {maximize!r}: load a state where it is True or False")

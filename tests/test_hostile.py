@@ -133,6 +133,14 @@ def test_damaged_states_are_refused_by_name(damage: Any, text: str) -> None:
         optimizer.load_state_dict(state)
 
 
+def test_a_state_comes_back_after_step_sizes_have_changed() -> None:
+    first, second = RpropMinus(np.zeros(2), lr=10.0), RpropMinus(np.zeros(2))
+    first.step_sizes = (1e-3, 2.0)
+    first.step(np.ones(2))
+    second.load_state_dict(first.state_dict())
+    assert second.lr == 10.0 and second.step_sizes == (1e-3, 2.0)
+
+
 @pytest.mark.parametrize("rows", [False, True])
 @pytest.mark.parametrize("rule", METHODS)
 def test_an_answer_that_is_refused_leaves_the_best_alone(rule: str, rows: bool) -> None:
