@@ -819,3 +819,13 @@ def test_pictures_for_the_readme(
     time.sleep(0.5)  # what moves comes to rest
     tab.page.screenshot(path=path, full_page=name == "serve")
     assert 10_000 < path.stat().st_size < 300_000
+
+
+def test_a_training_left_alone(tabs: Callable[..., Tab]) -> None:
+    """It is still at work when Ctrl-C ends the server, after this last test."""
+    tab = tabs()
+    tab.by_hand()
+    tab.fill("Epochs", "5000")
+    tab.fill("Batch size", "8")
+    tab.button("Train").click()
+    tab.finds(r"2\s+iRprop\+\s.*training", within=".runs")

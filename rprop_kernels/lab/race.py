@@ -220,7 +220,7 @@ class _Stopped(Exception):
 class _Training:
     """Runners that take turns in one thread."""
 
-    SNAPSHOT: Final = 0.1
+    SNAPSHOT: Final = 0.3
     """Seconds between copies of the weights."""
 
     def __init__(self, track: Track, runners: Sequence[Runner], before: "_Training | None") -> None:

@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from types import FrameType
 from typing import Any, Final
 from urllib.parse import urlsplit
 from weakref import WeakSet
@@ -37,7 +38,7 @@ HOST: Final = "127.0.0.1"
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3A9BD9", "#1B1B1B")
 """Okabe and Ito's, the two light ones darkened to stand on white."""
 DRAWING_SECONDS: Final = 0.05
-RACE_SECONDS: Final = 0.25
+RACE_SECONDS: Final = 0.3
 """How often the page is brought up to date; trainings never wait for it."""
 SETTLED_SECONDS: Final = 0.7
 """After the last change of a slider, a new training begins."""
@@ -83,7 +84,6 @@ kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; fo
 input[type=range] { accent-color: var(--accent); width: 100%; height: 2rem; cursor: pointer; }
 .setting .q-field__native { padding: 0; }
 .buttons { display: flex; flex-wrap: wrap; gap: .6rem; margin: .8rem 0 .6rem; align-items: center; }
-.q-btn.disabled { opacity: .4 !important; }
 .trouble { color: #a3000b; font-weight: 600; }
 .state { font-size: .92rem; min-height: 1.4em; }
 .chart { height: 19rem; width: 100%; }
@@ -95,8 +95,9 @@ input[type=range] { accent-color: var(--accent); width: 100%; height: 2rem; curs
 .runs i { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem; margin-right: .4rem; }
 .heading { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; justify-content: space-between;
   margin-bottom: .5rem; } .heading h2 { margin: 0; }
-/* In a layer before Quasar's important rules, or these would take the outline of its buttons away. */
+/* In a layer before Quasar's important rules, which would win otherwise. */
 @layer overrides {
+  .q-btn.disabled { opacity: .4 !important; }
   :focus-visible, .q-field--focused .q-field__control {
     outline: 3px solid #c85a00 !important; outline-offset: 2px; border-radius: .25rem; }
   .q-field__native:focus-visible, .q-field__input:focus-visible, .q-select__focus-target:focus-visible {
@@ -629,16 +630,19 @@ def serve(track: Track, listener: socket.socket) -> None:
         reconnect_timeout=30, tailwind=False, show_welcome_message=False,
     )  # fmt: skip
     app.add_middleware(OwnAddressOnly)
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
-    )
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            for session in list(sessions):  # first: what trains would hold up the rest
+                session.stop()
+            super().handle_exit(sig, frame)
+
+    server = Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1))
     try:
         with warnings.catch_warnings():
             # NiceGUI asks every object in memory for its class, and one of torch's answers with a warning.
             warnings.filterwarnings("ignore", ".*torch.distributed.reduce_op", FutureWarning)
             server.run(sockets=[listener])
     finally:
-        for session in list(sessions):
-            session.stop()
         for session in list(sessions):
             session.stop(wait=5)
