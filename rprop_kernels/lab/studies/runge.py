@@ -513,6 +513,11 @@ def _page_mnist(runs: Runs) -> Page:
             "confusion.png": pictures.confusion(result["confusion"], title),
             "samples.png": predictions(settings, result, "Predictions"),
         },
+        findings=[
+            "After 100 of the 1000 epochs Adam is at 0.945, already above the report's 0.92, and still rising. So the "
+            "report had fewer images to learn from, or another split; it does not say. The Rprop rules are above 0.96 "
+            "after 100 epochs.",
+        ],
     )
 
 

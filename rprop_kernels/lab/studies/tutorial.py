@@ -230,6 +230,11 @@ def _page_architectures(runs: Runs) -> Page:
                 {"Training loss": curves}, "Adam, 128 neurons a layer", logarithmic=["Training loss"]
             ),
         },
+        findings=[
+            "After 2 of the 5 epochs every network is at 95 to 97 % on the validation part, 8 to 15 points above the "
+            "report's. More neurons help, as there; more layers hardly do. 40 steps of iRprop+ on the full batch "
+            "come a little below Adam's 3,000.",
+        ],
     )
 
 
