@@ -67,6 +67,15 @@ def numbers(rng: random.Random, shape: tuple[int, ...], dtype: Any) -> Any:
     return np.array(values, dtype).reshape(shape)
 
 
+def can_be_frozen(w: Any) -> bool:
+    """Not everything that was read-only can be made writable again: what came out of a pickle cannot."""
+    try:
+        w.setflags(write=True)
+    except ValueError:
+        return False
+    return True
+
+
 def fits(loss: Any, rows: int) -> bool:
     """Whether nonsense makes sense by chance: a number, or as many numbers as there are rows."""
     if isinstance(loss, (tuple, list)):
@@ -466,6 +475,8 @@ class Numpy(Room):
         with warnings.catch_warnings(), contextlib.ExitStack() as undo:
             warnings.simplefilter("ignore", DeprecationWarning)
             try:
+                if how == "read-only" and not can_be_frozen(w):
+                    return
                 if how == "read-only":
                     w.setflags(write=False)
                     undo.callback(w.setflags, write=True)
@@ -600,6 +611,8 @@ class Numpy(Room):
             "freezes a parameter": lambda items: self.weights[0].setflags(write=False),
             "raises": lambda items: common.Raises()._raise(),
         }
+        if not all(map(can_be_frozen, self.weights)):
+            del acts["freezes a parameter"]
         name = rng.choice(list(acts))
         at = rng.randrange(1, 6)
         count = 0

@@ -333,7 +333,7 @@ def other_state(p: Any, q: Any, optimizer: Any) -> None:
 
 
 def other_dtype(p: Any, q: Any, optimizer: Any) -> None:
-    optimizer.state[q]["move"] = optimizer.state[q]["move"].double()
+    optimizer.state[q]["move"] = optimizer.state[q]["move"].half()
 
 
 def freed(p: Any, q: Any, optimizer: Any) -> None:

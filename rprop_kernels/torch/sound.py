@@ -44,10 +44,12 @@ def check_step(p: Tensor, g: Tensor, state: Any) -> None:
             )
         if type(move) not in _PLAIN:
             return
-        if move.shape != p.shape or move.dtype != state_dtype(p.dtype) or move.device != p.device:
+        # Another dtype is right where the parameter's has changed since: the state keeps its own.
+        fits = state_dtype(move.dtype) == move.dtype and move.is_complex() == p.is_complex()
+        if move.shape != p.shape or move.device != p.device or not fits:
             raise RuntimeError(
-                f"the state 'move' is {move.dtype} of shape {tuple(move.shape)} on {move.device}, its parameter "
-                f"{p.dtype} of shape {tuple(p.shape)} on {p.device}: load the checkpoint of this parameter, or call "
+                f"there is a state of shape {tuple(move.shape)} and {move.dtype} on {move.device} for a parameter of "
+                f"shape {tuple(p.shape)} and {p.dtype} on {p.device}: load the checkpoint of this parameter, or call "
                 "optimizer.state.clear() to start anew"
             )
         written.append(move)
