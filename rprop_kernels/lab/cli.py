@@ -321,23 +321,24 @@ def _compare(config: Config, seeds: int, folder: Path, resume: bool) -> None:
 
 def _serve(data: str | None, data_dir: Path | None, port: int, show: bool) -> None:
     console = Console()
-    with console.status("loading torch, the page and the data"):
+    with console.status("loading torch and the page"):
         try:
             from . import serve as page
         except ModuleNotFoundError as missing:
             raise LabError(f"{missing.name} is not installed: pip install 'rprop_kernels[serve]'") from missing
         from .race import Track
 
-        listener = page.listen(port)
-        track = Track(datasets.load(data or "digits", data_dir))
-    address = f"http://{page.HOST}:{listener.getsockname()[1]}"
-    console.print(f"{track.dataset.origin}: {address}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
-    if show:
-        import webbrowser
+    with page.listen(port) as listener:
+        with console.status("loading the data"):
+            track = Track(datasets.load(data or "digits", data_dir))
+        address = f"http://{page.HOST}:{listener.getsockname()[1]}"
+        console.print(f"{track.dataset.origin}: {address}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+        if show:
+            import webbrowser
 
-        webbrowser.open(address)
-    with suppress(KeyboardInterrupt):  # the way to end it, not an interruption of something
-        page.serve(track, listener)
+            webbrowser.open(address)
+        with suppress(KeyboardInterrupt):  # the way to end it, not an interruption of something
+            page.serve(track, listener)
     console.print("ended")
 
 
