@@ -424,8 +424,8 @@ def _page_penalty(runs: Runs) -> Page:
     return Page(
         [Table("Test R2 with a penalty", ["penalty, lambda", *names], rows)],
         [
-            "2x100 sigmoid, full batch, 1000 epochs; E += lambda * sum |w| or lambda * sum w^2 over the "
-            "weights, not the biases. The report shows a sharp limit at lambda 1e-3, and learning rates up "
+            f"2x100 sigmoid, full batch, {runs[0][0]['epochs']} epochs; E += lambda * sum |w| or lambda * sum w^2 over "
+            "the weights, not the biases. The report shows a sharp limit at lambda 1e-3, and learning rates up "
             "to 5e-5 as the good ones, for an unnamed scheduler.",
         ],
         {
