@@ -200,14 +200,14 @@ def _page_table(runs: Runs) -> Page:
 COMPARED: Final = (
     (
         set(REPORT),
-        "Within 100 gradients iRprop+ or iRprop- has the lowest training error on five of the seven problems, L-BFGS on "
-        "cancer1 and diabetes1. Adam, RMSProp and momentum, at rates that nobody tuned, reach the target on diabetes1 "
-        "only, or hardly. What 1000 gradients would change is not measured.",
+        "Within 100 gradients iRprop+ or iRprop- has the lowest training error on five of the seven problems, L-BFGS "
+        "on cancer1 and diabetes1. Adam, RMSProp and momentum, at rates that nobody tuned, reach the target on "
+        "diabetes1 only, or hardly. What 1000 gradients would change is not measured.",
     ),
     (
         set(REPORT),
-        "torch.optim.Rprop has iRprop-'s errors and evaluations, being the same rule, and takes up to three times as long "
-        "on these small networks: that is the cost of its step.",
+        "torch.optim.Rprop has iRprop-'s errors and evaluations, being the same rule, and takes up to three times as "
+        "long on these small networks: that is the cost of its step.",
     ),
 )
 """What was found on the seven problems, of the results on file."""

@@ -111,6 +111,7 @@ def curves(
                 color=look.colour,
                 linestyle=look.dashes,
                 linewidth=min(look.width, 3.2),
+                zorder=3 - look.width / 10,  # wide ones below
                 marker="o" if stack.shape[1] == 1 else None,
             )
             if len(stack) > 1:
@@ -356,6 +357,7 @@ def medians(
                 color=look.colour,
                 linestyle=look.dashes,
                 linewidth=min(look.width, 3.2),
+                zorder=3 - look.width / 10,  # wide ones below
                 alpha=look.alpha,
                 marker=marker,
                 markevery=0.15,
