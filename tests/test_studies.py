@@ -373,7 +373,7 @@ def test_the_page_of_the_site_is_of_the_results_on_file() -> None:
     studies = report.collect(docs / "studies")
     page = (docs / "studies.md").read_text(encoding="utf-8")
     assert report.markdown_page(studies, "studies") == page
-    assert {study["name"] for study in studies} <= set(STUDIES)
+    assert {study["name"] for study in studies} >= set(STUDIES) - {"d-time", "d-sklearn"}
     for study in studies:
         assert study["pictures"] and len(study["found"]["pictures"]) == len(study["pictures"]), study["title"]
         text = (study["folder"] / "results.json").read_text(encoding="utf-8")
