@@ -160,9 +160,13 @@ def check(environment: Environment, work: Path, sdist: Path, wheel: Path, source
     run(environment.python, "-m", "venv", folder / "venv")
     scripts = folder / "venv" / BIN
     python = scripts / ("python.exe" if os.name == "nt" else "python")
-    # No compiler: nothing is on the path but the environment itself.
+    # No compiler: nothing is on the path but the environment itself, and what joblib finds its children by.
+    tools = folder / "tools"
+    tools.mkdir()
+    if pgrep := shutil.which("pgrep"):
+        (tools / "pgrep").symlink_to(pgrep)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RPROP_KERNELS_", "PYTHON"))}
-    env |= {"PATH": str(scripts), "CC": "/nonexistent", "CXX": "/nonexistent", "VIRTUAL_ENV": str(folder / "venv")}
+    env |= {"PATH": f"{scripts}{os.pathsep}{tools}", "CC": "/nonexistent", "CXX": "/nonexistent", "VIRTUAL_ENV": str(folder / "venv")}
     install = (python, "-m", "pip", "install", "--quiet", "--no-compile", "-c", source / "constraints.txt")
     if environment.sdist:
         # Not into pip's cache, which would hand the wheel without an extension to whoever asks next.
