@@ -153,7 +153,7 @@ def heat_maps(
     notes: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> Figure:
     """Grids as coloured tables with their numbers; what diverged (None) is hatched and says so."""
-    across = min(len(maps), 3 if len(columns) < 6 else 2)
+    across = min(len(maps), 3 if len(columns) < 6 and len(maps) != 4 else 2)
     down = -(-len(maps) // across)
     width = max(3.2, 0.85 * len(columns) + 1.2)
     made = figure(width * across + 1.6, (0.55 * len(rows) + 1.5) * down + 0.9, title, caption)
