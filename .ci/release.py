@@ -166,7 +166,7 @@ def check(environment: Environment, work: Path, sdist: Path, wheel: Path, source
     if pgrep := shutil.which("pgrep"):
         (tools / "pgrep").symlink_to(pgrep)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RPROP_KERNELS_", "PYTHON"))}
-    env |= {"PATH": f"{scripts}{os.pathsep}{tools}", "CC": "/nonexistent", "CXX": "/nonexistent", "VIRTUAL_ENV": str(folder / "venv")}
+    env |= {"PATH": f"{scripts}{os.pathsep}{tools}", "CC": "/nonexistent", "CXX": "/nonexistent"}
     install = (python, "-m", "pip", "install", "--quiet", "--no-compile", "-c", source / "constraints.txt")
     if environment.sdist:
         # Not into pip's cache, which would hand the wheel without an extension to whoever asks next.
