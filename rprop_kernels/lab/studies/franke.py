@@ -274,7 +274,7 @@ def _page_network(runs: Runs) -> Page:
         },
         findings=[
             "SGD is a little better than the report's 0.06. Adam and the Rprop rules reach the noise, the latter in a "
-            "tenth of the time.",
+            "sixth of SGD's time.",
         ],
     )
 
