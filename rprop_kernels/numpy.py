@@ -318,7 +318,7 @@ class _Rprop:
         """
         gradients: Sequence[Array]
         if isinstance(grads, (list, tuple)):
-            gradients = grads
+            gradients = grads if type(grads) in (list, tuple) else list(grads)  # others may act when they are read
         elif len(self._weights) == 1:
             gradients = (grads,)  # type: ignore[assignment]
         else:

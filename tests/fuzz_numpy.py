@@ -80,7 +80,7 @@ def fits(loss: Any, rows: int) -> bool:
     """Whether nonsense makes sense by chance: a number, or as many numbers as there are rows."""
     if isinstance(loss, (tuple, list)):
         return len(loss) in (1, rows) and all(type(x) is float for x in loss)
-    return not rows and isinstance(loss, float)
+    return isinstance(loss, float)
 
 
 def loss_of(rng: random.Random) -> float:
@@ -634,7 +634,8 @@ class Numpy(Room):
                 self.loose(lambda: self.optimizer.step(Changing(grads, act), loss), held)
             finally:
                 for w, flag in zip(self.weights, before, strict=True):
-                    w.setflags(write=flag)
+                    if w.flags.writeable != flag:
+                        w.setflags(write=flag)
 
     def nested(self) -> None:
         self.optimizer.step([np.ones_like(w) for w in self.weights], [1.0] * self.rows if self.rows else 1.0)

@@ -133,6 +133,18 @@ def test_damaged_states_are_refused_by_name(damage: Any, text: str) -> None:
         optimizer.load_state_dict(state)
 
 
+def test_a_list_that_acts_when_it_is_read_is_read_before_the_step() -> None:
+    class Freezing(list):  # type: ignore[type-arg]
+        def __getitem__(self, index: Any) -> Any:
+            w.setflags(write=False)
+            return super().__getitem__(index)
+
+    w = np.zeros(3)
+    optimizer = RpropMinus(w, lr=1.0, bounds=(-0.5, 0.5))
+    optimizer.step(Freezing([np.ones(3)]))
+    assert w.tolist() == [-0.5] * 3
+
+
 def test_a_state_comes_back_after_step_sizes_have_changed() -> None:
     first, second = RpropMinus(np.zeros(2), lr=10.0), RpropMinus(np.zeros(2))
     first.step_sizes = (1e-3, 2.0)

@@ -164,7 +164,7 @@ class FourRules(Backend, Optimizer):
     def _checked(self, still: bool) -> list[Hyperparameters]:
         """Check all groups, then make missing state: nothing changes where something is wrong."""
         hypers = [hyperparameters.check(group["etas"], group["step_sizes"]) for group in self.param_groups]
-        for group in self.param_groups:
+        for group in self.param_groups if self._lrs is not None else ():  # else it has warned, and nobody reads it
             hyperparameters.as_number(group["lr"])
         new: list[tuple[Tensor, float]] = []
         foreign: list[Tensor] = []
@@ -205,9 +205,9 @@ class FourRules(Backend, Optimizer):
 
     def _watch_lr(self) -> None:
         """Warn once where lr was changed behind a state that will never read it."""
-        lrs = [float(group["lr"]) for group in self.param_groups]
         if self._lrs is None:  # has warned
             return
+        lrs = [float(group["lr"]) for group in self.param_groups]
         for now, before in zip(lrs, self._lrs, strict=False):
             if now != before and before != 0.0:  # 0 stood there for a moment only, see _checked
                 self._lrs = None
