@@ -125,6 +125,8 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
     if names < set(REPORT):
         some = f"{len(names)} problem{'s' * (len(names) != 1)} of {len(REPORT)}" if names else ""
         whole = ", ".join(part for part in (some, whole) if part and (part != FULL or not some))
+    if options.only:
+        whole += " (" + "; ".join(f"{key} {', '.join(values)}" for key, values in options.only.items()) + ")"
     page = study.page(runs)
     findings = [SEEN + line for line in page.findings if options.own_data]
     page = replace(page, statements=[*page.statements, *findings, *options.notes(whole)])
