@@ -270,6 +270,7 @@ def test_form_says_how_much_of_a_study_was_run() -> None:
     assert base.form(one, full) == "1 seed of 5"
     short = [s | {"epochs": 10} for s in one]
     assert base.form(short, full) == "1 seed of 5, 10 epochs of 100-200"
+    assert base.form([s | {"epochs": s["epochs"] // 50} for s in full], full) == "2-4 epochs of 100-200"
     assert base.form([s for s in full if s["lr"] == 1], full) == "10 of 20 runs"
     assert base.form([s for s in one if s["lr"] == 1], full) == "1 seed of 5, 2 of 4 kinds of runs"
     done = quick("e-grid", "--epochs", 2)

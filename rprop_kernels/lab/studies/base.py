@@ -109,8 +109,8 @@ def form(plan: list[Settings], full: list[Settings]) -> str:
     for key in ("epochs", "evaluations"):
         ours, theirs = (sorted({s[key] for s in part if key in s}) for part in (plan, full))
         if ours and ours[-1] != theirs[-1]:
-            what = key.removesuffix("s") if ours[-1] == 1 else key
-            said.append(f"{ours[-1]} {what} of {'-'.join(map(str, dict.fromkeys((theirs[0], theirs[-1]))))}")
+            spans = ["-".join(map(str, dict.fromkeys((span[0], span[-1])))) for span in (ours, theirs)]
+            said.append(f"{spans[0]} {key.removesuffix('s') if ours[-1] == 1 else key} of {spans[1]}")
     seeds = {s.get("seed") for s in plan}
     kinds = sum(s.get("seed") in seeds for s in full)
     if len(plan) != kinds:
