@@ -67,6 +67,8 @@ def _one_each(name: str, value: Any, weights: Sequence[Array], single: bool) -> 
         return [value]
     if value is None or (not isinstance(value, (list, tuple)) and np.ndim(value) == 0):
         return [value] * len(weights)
+    if isinstance(value, np.ndarray):  # its rows might be meant for the parameters, or for the weights of each
+        raise TypeError(f"{name} is one array for a list of parameters: pass a list with an item for each")
     if len(value) != len(weights):
         raise ValueError(f"{name} has {len(value)} items for {len(weights)} parameters: pass one for each")
     return value  # type: ignore[no-any-return]
@@ -263,6 +265,17 @@ class _Rprop:
         self._stop = getattr(self._kernel, "stop_at_bounds", None)
 
     params = property(lambda self: tuple(self._weights))
+
+    @property
+    def maximize(self) -> bool:
+        """Whether it goes uphill."""
+        return self._maximize
+
+    @maximize.setter
+    def maximize(self, value: bool) -> None:
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"maximize is {value!r} ({type(value).__name__}): pass True or False")
+        self._maximize = bool(value)
 
     @property
     def lr(self) -> float:
@@ -466,6 +479,8 @@ class _Rprop:
         previous = state_dict["loss"]
         if previous is not None:
             previous = self._number_or_rows(previous)
+            if np.isinf(previous).any() or (isinstance(previous, float) and math.isnan(previous)):
+                raise ValueError(f"loss is {previous}: no step remembers that; load what state_dict() gave")
         moves = state_dict["moves"]
         if not isinstance(moves, (list, tuple)):
             raise TypeError(f"moves is a {type(moves).__name__}: pass the list that state_dict() gave")

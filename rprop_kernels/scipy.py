@@ -12,16 +12,22 @@ losses with a noisy or wrongly scaled gradient and plateaus do it no harm; a nar
 the axes does. The rules and their papers are described in :mod:`rprop_kernels.numpy`.
 """
 
+import importlib.util
 import inspect
 import math
 import warnings
 from collections import deque
 from collections.abc import Callable
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if importlib.util.find_spec("scipy") is None:
+    raise ModuleNotFoundError("rprop_kernels.scipy needs SciPy: pip install 'rprop_kernels[scipy]'", name="scipy")
+
 from scipy.optimize import (  # type: ignore[import-untyped,unused-ignore]
     Bounds,
     OptimizeResult,
@@ -36,7 +42,7 @@ Array: TypeAlias = NDArray[Any]
 Evaluate: TypeAlias = Callable[[Array], tuple[Any, Array]]
 
 PATIENCE: Final = 100
-"""Evaluations in a row whose loss is NaN or infinite, after which the search ends."""
+"""Evaluations in a row whose loss is NaN or infinite or whose gradient has a NaN, after which the search ends."""
 
 
 class Reason(NamedTuple):
@@ -50,7 +56,7 @@ class Reason(NamedTuple):
         return self.status == 0
 
 
-RUNNING, TARGET, GRADIENT, STEP, GAIN, ITERATIONS, EVALUATIONS, LOST, CALLBACK = range(9)
+RUNNING, TARGET, GRADIENT, STEP, GAIN, ITERATIONS, EVALUATIONS, LOST, CALLBACK, EDGE, NEVER = range(11)
 
 REASONS: Final = (
     Reason(-1, "The search has not ended."),
@@ -63,9 +69,13 @@ REASONS: Final = (
     Reason(1, "Maximum number of iterations has been exceeded: raise maxiter, or loosen gtol, xtol or ftol."),
     Reason(2, "Maximum number of function evaluations has been exceeded: raise maxfev, or loosen gtol, xtol "
               "or ftol."),
-    Reason(3, f"The loss was NaN or infinite in {PATIENCE} evaluations in a row: start elsewhere, with a "
-              "smaller lr, or give bounds that keep it finite."),
+    Reason(3, f"The loss was NaN or infinite, or its gradient NaN, in {PATIENCE} evaluations in a row: start "
+              "elsewhere, with a smaller lr, or give bounds that keep them finite."),
     Reason(99, "`callback` raised `StopIteration`."),
+    Reason(3, "The search has come to rest beside points where the loss is NaN or infinite, or its gradient NaN: give "
+              "bounds that keep them finite, or start elsewhere."),
+    Reason(4, "The loss has not fallen below that of x0 within window iterations: check the gradient's sign, start "
+              "elsewhere, or raise window."),
 )
 
 
@@ -98,10 +108,14 @@ def _settings(options: dict[str, Any], stacklevel: int) -> Settings:
                       stacklevel=stacklevel + 1)
     settings = Settings(**{key: value for key, value in options.items() if key in Settings._fields})
     if settings.finite_difference not in SCHEMES:
-        raise ValueError(f"finite_difference={settings.finite_difference!r}: choose one of "
+        raise ValueError(f"finite_difference (or jac) is {settings.finite_difference!r}: choose one of "
                          f"{', '.join(SCHEMES)}")
-    if not settings.window >= 1:
-        raise ValueError(f"window={settings.window!r} must be at least 1")
+    for name in ("maxiter", "maxfev", "gtol", "xtol", "ftol", "target"):
+        value = getattr(settings, name)
+        if not isinstance(value, Real) or math.isnan(value) or (name.startswith("max") and value < 0):
+            raise ValueError(f"{name}={value!r}: pass a number" + (" from 0 on" if name.startswith("max") else ""))
+    if not isinstance(settings.window, Integral) or settings.window < 1:
+        raise ValueError(f"window={settings.window!r}: pass a whole number from 1 on")
     return settings
 
 
@@ -113,7 +127,7 @@ def _limits(bounds: Any, size: int) -> tuple[Array, Array]:
         lower, upper = bounds.lb, bounds.ub
     else:
         try:
-            pairs = [(-np.inf if low is None else low, np.inf if high is None else high)
+            pairs = [(-np.inf if low is None else float(low), np.inf if high is None else float(high))
                      for low, high in bounds]
         except (TypeError, ValueError):
             raise ValueError("bounds must be a scipy.optimize.Bounds or a sequence of pairs (low, high), "
@@ -181,7 +195,7 @@ class _Objective:
         self.njev += 1
         if self.jac is True:
             self.nfev += 1
-            loss, gradient = _pair(self.fun(x.copy(), *self.args))
+            loss, gradient = _pair(self.fun(x.copy(), *self.args), "with jac=True return (loss, gradient)")
             return _number(loss), _vector(gradient, x.shape)
         loss = self.value(x)
         if callable(self.jac):
@@ -194,11 +208,11 @@ class _Objective:
         return loss, gradient
 
 
-def _pair(result: Any) -> tuple[Any, Any]:
+def _pair(result: Any, remedy: str) -> tuple[Any, Any]:
     try:
         loss, gradient = result
     except (TypeError, ValueError):
-        raise TypeError(f"fun returned {_described(result)}: with jac=True return (loss, gradient)") from None
+        raise TypeError(f"fun returned {_described(result)}: {remedy}") from None
     return loss, gradient
 
 
@@ -245,11 +259,16 @@ def _search(
         (B,).
     """
     bounded = bool(np.isfinite(lower).any() or np.isfinite(upper).any())
-    search = AskTell(start, method, lr=settings.lr, etas=settings.etas, step_sizes=settings.step_sizes,
-                     bounds=(lower, upper) if bounded else None, backend=settings.backend)
+    try:
+        search = AskTell(start, method, lr=settings.lr, etas=settings.etas, step_sizes=settings.step_sizes,
+                         bounds=(lower, upper) if bounded else None, backend=settings.backend)
+    except ValueError as error:
+        raise ValueError(str(error).replace("x0", "x0" if start.ndim == 1 else "starts")) from None
     single = start.ndim == 1  # then losses and what is asked of them are plain numbers, else arrays (B,)
     why: Any = RUNNING if single else np.full(len(start), RUNNING)
+    first: Any = None
     lost: Any = 0
+    calm: Any = settings.window  # iterations since one was lost
     slopes = np.full(start.shape, np.nan)
     best: deque[Any] = deque(maxlen=settings.window + 1)
     iterations = 0
@@ -261,6 +280,7 @@ def _search(
         search.tell(loss, gradient)
         if iterations == 0:
             slopes[...] = gradient
+            first = np.copy(loss)
         else:
             improved: Any = search.improved
             np.copyto(slopes, gradient, where=improved if single else improved[:, None])
@@ -271,8 +291,10 @@ def _search(
             except StopIteration:
                 stopped = True
 
-        finite = math.isfinite(loss) if single else np.isfinite(loss)
+        finite: Any = np.isfinite(loss) & ~np.isnan(gradient).any(axis=-1)
         lost = (lost + 1) * (1 - finite)
+        calm = (calm + 1) * finite
+        edge = calm < settings.window
         slope = np.abs(gradient)
         if bounded:
             slope[(x <= lower) & (gradient > 0) | (x >= upper) & (gradient < 0)] = 0
@@ -286,11 +308,13 @@ def _search(
             (EVALUATIONS, count() + cost > settings.maxfev),
         ]
         if len(best) == best.maxlen:
-            reached.insert(3, (GAIN, best[0] - best[-1] <= settings.ftol * abs(best[-1])))
+            stalls = best[0] - best[-1] <= settings.ftol * abs(best[-1])
+            reached[3:3] = [(EDGE, stalls & edge), (NEVER, stalls & (best[-1] >= first)), (GAIN, stalls)]
         if iterations % 8 == 0:  # the one test that costs more than the step itself
             step = search.optimizer.signs_and_steps()[1]
             small = (slope == 0) | (step <= settings.xtol * np.maximum(1, np.abs(x)))
-            reached.insert(3, (STEP, finite & small.all(axis=-1)))
+            rests = finite & small.all(axis=-1)
+            reached[3:3] = [(EDGE, rests & edge), (STEP, rests)]
         if single:
             why = next((reason for reason, now in reached if now), RUNNING)
         else:
@@ -305,6 +329,8 @@ def _wrapped(callback: Callable[..., object] | None) -> Callable[[Array, Any], o
     """The user's callback, whether ``callback(x)`` or ``callback(*, intermediate_result)``."""
     if callback is None:
         return None
+    if not callable(callback):
+        raise TypeError(f"callback is {callback!r}: pass a function of x, or of intermediate_result")
     try:
         names = set(inspect.signature(callback).parameters)
     except (TypeError, ValueError):  # some built-in functions tell nobody
@@ -350,7 +376,10 @@ def _start(name: str, value: ArrayLike, ndim: int) -> Array:
     if array.ndim != ndim or array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}: pass an array of shape "
                          f"{('(n,)', '(B, n)')[ndim - 1]} that is not empty")
-    return array.astype(float)
+    array = array.astype(float)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has a NaN or an infinity: pass finite numbers")
+    return array
 
 
 def _method(name: str, method: str, rule: str) -> Callable[..., OptimizeResult]:
@@ -385,7 +414,7 @@ def _method(name: str, method: str, rule: str) -> Callable[..., OptimizeResult]:
         xtol: stop where every step size is at most ``xtol * max(1, abs(x))`` (1e-10); looked at every 8
             iterations.
         ftol, window: stop where the best loss has changed by at most ``ftol * abs(loss)`` within the last
-            ``window`` iterations (0.0 and 100: not at all); a negative ftol never stops.
+            ``window`` iterations (0.0 and 100: where it has not changed); a negative ftol switches this off.
         target: stop where the loss is at most this (-inf).
         lr, etas, step_sizes: first step size (0.1), factors (0.5, 1.2), least and greatest step size (0.0,
             50.0); the least is 2**-255 in truth.
@@ -396,7 +425,8 @@ def _method(name: str, method: str, rule: str) -> Callable[..., OptimizeResult]:
     Returns:
         A :class:`scipy.optimize.OptimizeResult` with ``x``, ``fun`` and ``jac``, the best point that was
         evaluated, its loss and gradient; ``nit``, ``nfev``, ``njev``; ``success``, ``message`` and ``status``:
-        0 converged, 1 maxiter, 2 maxfev, 3 the loss was NaN or infinite {PATIENCE} times in a row, 99 callback.
+        0 converged, 1 maxiter, 2 maxfev, 3 the loss or its gradient was NaN or infinite {PATIENCE} times in a row, or
+        beside the point where the search came to rest, 4 the loss never fell, 99 callback.
 
     Raises:
         TypeError, ValueError: fun, its gradient, x0, the bounds or an option are not as above. A loss that is
@@ -442,6 +472,10 @@ def minimize_many(
     Raises:
         TypeError, ValueError: as :func:`irprop_plus`.
     """
+    if "options" in options:
+        raise TypeError("options is no argument of minimize_many: pass maxiter=... and the like by themselves")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback is {callback!r}: pass a function of x and losses")
     settings = _settings(options, stacklevel=2)
     start = _start("starts", starts, 2)
     lower, upper = _limits(bounds, start.shape[1])
@@ -451,7 +485,7 @@ def minimize_many(
     def evaluate(x: Array) -> tuple[Array, Array]:
         nonlocal calls
         calls += 1
-        losses, gradients = _pair(fun(x.copy(), *args))
+        losses, gradients = _pair(fun(x.copy(), *args), "return (losses, gradients), of shapes (B,) and (B, n)")
         losses = _array(losses)
         if losses.dtype.kind not in "fiu" or losses.shape != x.shape[:1]:
             raise ValueError(f"fun returned {_described(losses)} as the losses: return {len(x)} real "

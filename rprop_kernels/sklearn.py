@@ -11,6 +11,7 @@ M. Blum, M. Riedmiller, "Optimization of Gaussian process hyperparameters using 
 on a level with conjugate gradients in likelihood and evaluations, and far simpler.
 """
 
+import importlib.util
 import math
 import warnings
 from collections.abc import Callable
@@ -19,10 +20,16 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if importlib.util.find_spec("sklearn") is None:
+    raise ModuleNotFoundError(
+        "rprop_kernels.sklearn needs scikit-learn: pip install 'rprop_kernels[sklearn]'", name="sklearn"
+    )
+
 from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped,unused-ignore]
 
 from .numpy import method_named
-from .scipy import METHODS
+from .scipy import METHODS, Settings
 
 __all__ = ["gp_optimizer"]
 
@@ -51,8 +58,11 @@ def gp_optimizer(method: str = "irprop+", **options: Any) -> Callable[..., tuple
 
     Raises:
         ValueError: there is no such method.
+        TypeError: there is no such option.
     """
     method_named(method)
+    if unknown := sorted(set(options) - set(Settings._fields)):
+        raise TypeError(f"gp_optimizer has no option {', '.join(unknown)}: there is {', '.join(Settings._fields)}")
     return partial(_minimize, method=method, options=DEFAULTS | options)
 
 

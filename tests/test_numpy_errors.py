@@ -44,6 +44,7 @@ PARAMS = {
     "self-overlap": (np.lib.stride_tricks.as_strided(base, (3, 3), (8, 8)), ValueError,
                      r"several elements in the same memory: pass a copy"),
     "stride 0": (np.lib.stride_tricks.as_strided(base, (3,), (0,)), ValueError, "in the same memory: pass"),
+    "stride 0, huge": (np.lib.stride_tricks.as_strided(base, (1 << 40,), (0,)), ValueError, "in the same memory: pass"),
     "shifted by bytes": (np.lib.stride_tricks.as_strided(base, (3,), (4,)), ValueError, "in the same memory"),
     "twice": ([base, base], ValueError, r"params\[1\] and params\[0\] overlap.*: list each array once"),
     "overlap": ([base[:5], np.zeros(3), base[4:]], ValueError, r"params\[2\] and params\[0\] overlap"),
@@ -209,3 +210,19 @@ def test_overlap_is_found_as_by_counting_addresses(seed):
         assert overlapping, error
     else:
         assert not overlapping
+
+
+def test_maximize_is_a_flag():
+    with pytest.raises(TypeError, match=r"maximize is 'no' .*: pass True or False"):
+        RpropMinus(np.zeros(2), maximize="no")
+    optimizer = RpropMinus(np.zeros(2), maximize=np.True_)
+    with pytest.raises(TypeError, match="maximize is 2"):
+        optimizer.maximize = 2
+    assert optimizer.maximize is True
+
+
+def test_one_array_is_no_list_of_bounds():
+    weights = [np.zeros(2), np.zeros(2)]
+    with pytest.raises(TypeError, match="is one array for a list of parameters: pass a list"):
+        RpropMinus(weights, bounds=(np.array([-1.0, -2.0]), None))
+    RpropMinus(weights, bounds=([np.array([-1.0, -2.0]), -1.0], None))

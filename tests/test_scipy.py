@@ -391,7 +391,7 @@ def test_stopping_when_the_loss_no_longer_changes():
     noise = np.random.default_rng(0)
     stuck = minimize(lambda x: (1.0, noise.normal(size=2)), [1.0, 1.0], jac=True, method=irprop_plus,
                      options={"window": 20})
-    assert (stuck.nit, stuck.success) == (20, True) and "window" in stuck.message
+    assert (stuck.nit, stuck.status) == (20, 4) and "window" in stuck.message
     noise = np.random.default_rng(0)
     never = minimize(lambda x: (1.0, noise.normal(size=2)), [1.0, 1.0], jac=True, method=irprop_plus,
                      options={"window": 20, "ftol": -1.0, "maxiter": 50})
@@ -507,7 +507,7 @@ BAD = {
                  r"x0 has shape \(0,\): pass an array of shape \(n,\) that is not empty"),
     "scheme": ({"fun": rosen, "jac": None, "options": {"finite_difference": "cs"}}, ValueError,
                "choose one of 2-point"),
-    "window": ({"options": {"window": 0}}, ValueError, "window=0 must be at least 1"),
+    "window": ({"options": {"window": 0}}, ValueError, "window=0: pass a whole number from 1 on"),
     "lr": ({"options": {"lr": 0}}, ValueError, "lr is the first step size"),
     "etas": ({"options": {"etas": (2, 1)}}, ValueError, "Invalid eta values"),
     "backend": ({"options": {"backend": "gpu"}}, ValueError, "backend='gpu' cannot be used here"),
@@ -628,7 +628,7 @@ def test_one_row_is_a_row():
 @pytest.mark.parametrize("fun, error, text", [
     (lambda x: (1.0, x), ValueError, "an array of float64 and shape .* as the losses: return 3 real numbers"),
     (lambda x: (np.ones(3), x[0]), ValueError, r"the gradient has shape \(2,\), x has shape \(3, 2\)"),
-    (lambda x: np.ones(3), TypeError, r"return \(loss, gradient\)"),
+    (lambda x: np.ones(3), TypeError, r"return \(losses, gradients\)"),
 ])
 def test_bad_answers_of_a_batch(fun, error, text):
     with pytest.raises(error, match=text):
@@ -642,3 +642,68 @@ def test_bad_starts():
         minimize_many(himmelblau_rows, np.ones((2, 2)), method="sgd")
     with pytest.raises(ValueError, match="starts outside its bounds"):
         minimize_many(himmelblau_rows, np.ones((2, 2)), bounds=[(0, 1), (2, 3)])
+
+
+# ------------------------------------------------------------------------------- what only looks like success
+
+
+def walled(x):
+    """Infinite where x[0] < 1, so that the minimum lies on the edge."""
+    return np.inf if x[0] < 1 else float(x @ x), 2 * x
+
+
+def half_nan(x):
+    return float(x @ x), np.array([np.nan, 2 * x[1]])
+
+
+def wrong_sign(x):
+    return float(x @ x), -2 * x
+
+
+def no_gradient(x):
+    return float(x @ x), x * np.nan
+
+
+@pytest.mark.parametrize(("fun", "status", "message"), [
+    (no_gradient, 3, "evaluations in a row"), (half_nan, 3, "evaluations in a row"),
+    (walled, 3, "beside points where the loss"), (wrong_sign, 4, "check the gradient's sign")])
+def test_it_is_no_success_to_stand_still(fun, status, message):
+    result = minimize(fun, [3.0, -4.0], jac=True, method=irprop_plus)
+    assert (result.success, result.status) == (False, status) and message in result.message
+    many = minimize_many(lambda x: tuple(map(np.array, zip(*map(fun, x), strict=True))), [[3.0, -4.0]] * 2)
+    assert many.all_status.tolist() == [status] * 2 and not many.success
+
+
+def test_a_lost_evaluation_on_the_way_is_no_failure():
+    def fragile(x):
+        return np.nan if x[0] < -2 else float(x @ x), 2 * x
+
+    result = minimize(fragile, [3.0, -4.0], jac=True, method=irprop_plus, options={"lr": 10.0})
+    assert result.success and np.abs(result.x).max() < 1e-4
+
+
+@pytest.mark.parametrize(("given", "error", "message"), [
+    ({"options": {"maxiter": "5"}}, ValueError, "maxiter='5': pass a number from 0 on"),
+    ({"options": {"maxiter": -1}}, ValueError, "maxiter=-1"), ({"options": {"maxfev": math.nan}}, ValueError, "maxfev"),
+    ({"options": {"gtol": "x"}}, ValueError, "gtol='x': pass a number"),
+    ({"options": {"window": 2.5}}, ValueError, "window=2.5: pass a whole number"),
+    ({"bounds": [("a", "b")]}, ValueError, "pairs"), ({"callback": 3}, TypeError, "callback is 3: pass a function"),
+    ({"x0": [math.nan]}, ValueError, "x0 has a NaN")])
+def test_options_of_the_wrong_kind_are_named(given, error, message):
+    with pytest.raises(error, match=message):
+        minimize(**{"fun": lambda x: (float(x @ x), 2 * x), "x0": [1.0], "jac": True, "method": irprop_plus} | given)
+
+
+def test_many_starts_name_their_own_arguments():
+    def fun(x):
+        return (x**2).sum(axis=1), 2 * x
+
+    starts = np.ones((3, 2))
+    with pytest.raises(ValueError, match=r"^starts starts outside its bounds"):
+        minimize_many(fun, starts, bounds=[(2, 3)] * 2)
+    with pytest.raises(TypeError, match=r"return \(losses, gradients\)"):
+        minimize_many(lambda x: fun(x)[0], starts)
+    with pytest.raises(TypeError, match="options is no argument of minimize_many"):
+        minimize_many(fun, starts, options={"maxiter": 3})
+    with pytest.raises(TypeError, match="callback is 3"):
+        minimize_many(fun, starts, callback=3)

@@ -164,3 +164,8 @@ def test_sklearns_estimator_checks(estimator, check):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what sklearn says of its checks' data is theirs
         check(estimator)
+
+
+def test_options_are_looked_at_when_they_are_given():
+    with pytest.raises(TypeError, match="gp_optimizer has no option bounds, maxitr: there is maxiter"):
+        gp_optimizer(maxitr=1, bounds=None)

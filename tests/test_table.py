@@ -61,6 +61,13 @@ def test_nothing_heavy_is_imported():
     )
 
 
+@pytest.mark.parametrize(("module", "library"), [("torch", "torch"), ("scipy", "scipy"), ("sklearn", "sklearn")])
+def test_a_missing_library_is_named_with_the_remedy(module, library):
+    code = f"import sys; sys.modules[{library!r}] = None; import rprop_kernels.{module}"
+    told = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True).stderr
+    assert f"pip install 'rprop_kernels[{module}]'" in told.splitlines()[-1]
+
+
 @compiled
 def test_show_config_names_what_is_in_use(capsys):
     facts = rprop_kernels.show_config()

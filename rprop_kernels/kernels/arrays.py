@@ -97,6 +97,8 @@ def _overlaps_itself(array: NDArray[Any]) -> bool:
         reach += stride * (length - 1)
     else:
         return False  # each axis steps over everything the smaller ones reach
+    if array.size * array.itemsize > array.itemsize + sum(stride * (length - 1) for stride, length in axes):
+        return True  # more elements than there is room for
     offsets = np.zeros((), np.intp)  # interleaved axes are rare: count the addresses
     for stride, length in axes:
         offsets = np.add.outer(offsets, np.arange(length) * stride)

@@ -8,6 +8,11 @@ Set ``RPROP_KERNELS_PLAIN_STEP=1`` before an optimizer is made to get torch's ow
 step: execution-trace observers set no flag by which their presence could be seen.
 """
 
+import importlib.util
+
+if importlib.util.find_spec("torch") is None:
+    raise ModuleNotFoundError("rprop_kernels.torch needs torch: pip install 'rprop_kernels[torch]'", name="torch")
+
 from .dropin import Rprop
 from .four import IRpropMinus, RpropMinus, RpropPlus
 from .irprop_plus import IRpropPlus
