@@ -221,16 +221,19 @@ def check_rprop(
             ``"irprop-"``, ``"irprop+"`` or ``"torch"``.
         tolerance: 0 compares bits. Above 0, w and D may differ by ``tolerance * max(|expected|, |w|)``: for
             libraries that round elsewhere (1e-5 suits float32, 1e-12 float64; the rules differ by far more).
-        dtypes: which of the traces to run.
+        dtypes: which of the traces to run. Their gradients and losses are finite: what an implementation does
+            with NaN is not judged.
         traces: other traces than those on file.
 
     Raises:
-        ValueError: there is no such variant, or no trace for it. (What the implementation raises is
-            reported.)
+        ValueError: there is no such variant, or no trace for it, or the tolerance is none. (What the
+            implementation raises is reported.)
     """
     if variant not in VARIANTS:
         raise ValueError(f"there is no variant {variant!r}: choose one of {', '.join(VARIANTS)}")
-    dtypes = tuple(dtypes)
+    dtypes = (dtypes,) if isinstance(dtypes, str) else tuple(dtypes)
+    if not 0.0 <= tolerance < math.inf:
+        raise ValueError(f"tolerance={tolerance!r}: pass 0 for bits, or a small positive number such as 1e-5")
     chosen = [
         trace
         for trace in (load_traces() if traces is None else traces)

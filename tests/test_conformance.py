@@ -264,8 +264,13 @@ def test_writing_to_the_gradients_is_reported():
 def test_wrong_questions():
     with pytest.raises(ValueError, match="no variant 'rprop': choose one of rprop-, rprop\\+"):
         check_rprop(ours_but(None), "rprop")
-    with pytest.raises(ValueError, match="no trace of 'rprop-' in float16"):
+    with pytest.raises(ValueError, match=r"no trace of 'rprop-' in float16"):
         check_rprop(ours_but(None), "rprop-", dtypes=["float16"])
+    with pytest.raises(ValueError, match=r"no trace of 'rprop-' in float16$"):
+        check_rprop(ours_but(None), "rprop-", dtypes="float16")
+    for tolerance in (-1, float("nan")):
+        with pytest.raises(ValueError, match=f"tolerance={tolerance}: pass 0"):
+            check_rprop(ours_but(None), "rprop-", tolerance=tolerance)
 
 
 def test_a_report_is_readable():
