@@ -141,12 +141,19 @@ def arrays(medians: Median) -> str:
     head = ["NumPy arrays (float32)", "vectorised NumPy", "IRpropMinus", "on Numba"]
     rows = [head + [f"{rule} is" for rule in rules]]
     for group in dict.fromkeys(group for group, _ in medians):
-        if (group, "irprop- plain") in medians:
+        if (group, "irprop- cython") in medians:
             times = [medians[group, f"irprop- {kind}"] for kind in ("plain", "cython", "numba")]
             ratios = [medians[group, f"{rule} plain"] / medians[group, f"{rule} cython"] for rule in rules]
             work = group.removeprefix("numpy: ").replace("_", " ")
             rows.append([work, *map(seconds, times), *(f"{ratio:.1f} x" for ratio in ratios)])
     return table(rows)
+
+
+def limits(medians: Median) -> str:
+    """What bounds and masks cost."""
+    group = "numpy: bounds and masks, 100_k"
+    free, bounds, frozen = (seconds(medians[group, f"irprop- {kind}"]) for kind in ("plain", "bounds", "frozen"))
+    return f"On 100 k weights a step of IRpropMinus takes {free}, with bounds {bounds}, with a frozen half {frozen}."
 
 
 def searches(rows: list[dict[str, Any]]) -> str:
@@ -288,6 +295,7 @@ def pages(results: Path) -> dict[Path, str]:
         f"Measured on {machine(numpy_data)}. Vectorised NumPy is the rule as one writes it with NumPy's functions, in "
         "place where there is one; it is checked to take the same steps.",
         arrays(numpy_medians),
+        limits(numpy_medians),
         "## Searches",
         f"Measured on {machine(scipy_data)}. Time and evaluations of the function with its gradient until the loss is "
         "reached, at most 30,000. Badly scaled problems (`bowl`, `logistic`) suit Rprop; valleys askew to the axes do "
