@@ -160,6 +160,8 @@ def _boxes(
     if bounds is None:
         return None
     try:
+        if isinstance(bounds, (str, bytes, bytearray)):
+            raise TypeError
         lower, upper = bounds
     except (TypeError, ValueError):
         raise ValueError(f"bounds must be a pair (lower, upper), got {bounds!r}") from None

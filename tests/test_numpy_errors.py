@@ -226,3 +226,9 @@ def test_one_array_is_no_list_of_bounds():
     with pytest.raises(TypeError, match="is one array for a list of parameters: pass a list"):
         RpropMinus(weights, bounds=(np.array([-1.0, -2.0]), None))
     RpropMinus(weights, bounds=([np.array([-1.0, -2.0]), -1.0], None))
+
+
+def test_bytes_are_no_pairs():
+    for name in ("bounds", "etas", "step_sizes"):
+        with pytest.raises(ValueError, match=name):
+            RpropMinus(np.zeros(2), **{name: b"\x00\x01"})
