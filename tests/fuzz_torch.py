@@ -473,7 +473,8 @@ class Torch(Room):
             file = io.BytesIO()
             torch.save(side.optimizer.state_dict(), file)
             file.seek(0)
-            side.optimizer.load_state_dict(torch.load(file, weights_only=True))
+            with torch.serialization.safe_globals([Strange]):  # torch makes step sizes of the gradient's class
+                side.optimizer.load_state_dict(torch.load(file, weights_only=True))
 
         if not self.both(act, rng):
             raise Finding(f"a good checkpoint was refused: {self.error}")
