@@ -82,6 +82,19 @@ def test_compare() -> None:
         assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
 
 
+def test_results_of_other_data_are_not_lost() -> None:
+    for name, pixel in (("a.csv", 200), ("b.csv", 210)):
+        Path(name).write_text("\n".join(f"{row % 3},3,{pixel},{row}" for row in range(60)))
+    arguments = ("--epochs", 1, "--seeds", 1, "--out", "here")
+    assert lab("compare", "--data", "a.csv", *arguments).exit_code == 0
+    before = Path("here/results.json").read_bytes()
+    refused = lab("compare", "--data", "b.csv", *arguments)
+    assert refused.exit_code == 2 and "here holds results on other data (a.csv" in plain(refused.output)
+    assert "another folder with --out" in plain(refused.output) and Path("here/results.json").read_bytes() == before
+    assert lab("compare", "--data", "a.csv", *arguments).exit_code == 0
+    assert lab("compare", "--data", "a.csv", *arguments, "--resume").exit_code == 0
+
+
 def test_compare_goes_on_where_it_was() -> None:
     assert lab("compare", "--epochs", 2, "--seeds", 1, "--out", "here").exit_code == 0
     first = json.loads(Path("here/results.json").read_text())["seeds"][0]

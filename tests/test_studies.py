@@ -214,6 +214,59 @@ def test_report() -> None:
     assert "http" not in page.replace("https://", "http://").split("<nav")[0]  # works offline
 
 
+def test_report_names_what_was_run_and_what_is_not_finished() -> None:
+    rows = np.column_stack([np.arange(60) % 3, np.random.default_rng(0).integers(0, 256, (60, 25))])
+    Path("sub").mkdir()
+    np.savetxt("sub/three.csv", rows, "%d", delimiter=",")
+    Path("config.json").write_text('{"hidden_units": 5}')
+    data = ("--data", "csv", "--data-dir", "sub/three.csv", "--seeds", 1)
+    compared = lab("compare", "config.json", *data, "--epochs", 2)
+    assert compared.exit_code == 0, compared.output
+    assert quick("b-optimizers", *data, "--epochs", 1).exit_code == 0
+    Path("runs/study-e-grid/runs").mkdir(parents=True)
+    Path("runs/study-e-grid/runs/0.json").write_text("{}")
+    written = lab("report")
+    assert written.exit_code == 0 and "not finished: study-e-grid: 1 run so far" in plain(written.output)
+    assert lab("report", "--markdown", "page.md").exit_code == 0
+    page, markdown = Path("runs/report.html").read_text(), Path("page.md").read_text()
+    assert "study-e-grid: 1 run so far, no results" in page
+    for text in (page, markdown):
+        assert "rprop-lab compare config.json --data csv --data-dir sub/three.csv --epochs 2 --seeds 1" in text
+        assert "1 seed, 2 epochs (the report: MNIST, 50 epochs)" in text and "in compare-csv" not in text
+        assert "b-optimizers --quick --seeds 1 --epochs 1 --data csv --data-dir sub/three.csv" in text
+    assert "img { max-width: 100%" in page and "max-width: none" not in page
+    for path in Path("runs").glob("*/results.json"):
+        path.unlink()
+    failed = lab("report")
+    assert failed.exit_code == 2 and "Not finished: study-b-optimizers-quick" in plain(failed.output)
+
+
+SMALL = """bool_in=0
+real_in=2
+bool_out=2
+real_out=0
+training_examples=4
+validation_examples=2
+test_examples=2
+""" + "0.1 0.9 1 0\n0.8 0.3 0 1\n" * 4
+
+
+def test_problems_that_are_not_the_reports() -> None:
+    Path("dt").mkdir()
+    for name in ("odd1", "cancer1", "even1"):
+        Path(f"dt/{name}.dt").write_text(SMALL.replace("0.9", "0.7") if name == "even1" else SMALL)
+    arguments = ("--epochs", 10, "--seeds", 1, "--data-dir", "dt")
+    assert quick("f-table", *arguments, "--problem", "odd1").exit_code == 0
+    refused = quick("f-table", *arguments, "--problem", "even1")
+    assert refused.exit_code == 2 and "other problems, odd1, which would be lost" in plain(refused.output)
+    assert "--out" in refused.output
+    assert quick("f-table", *arguments, "--problem", "odd1").exit_code == 0
+    both = quick("f-table", *arguments, "--problem", "odd1", "--problem", "cancer1")  # one more: nothing is lost
+    assert both.exit_code == 0, both.output
+    assert lab("report").exit_code == 0
+    assert "--epochs 10 --data-dir dt --problem odd1 --problem cancer1" in Path("runs/report.html").read_text()
+
+
 def test_franke_and_runge() -> None:
     one = np.zeros(1)
     assert fitting.franke_function(one, one)[0] == pytest.approx(0.7664205912849231)
@@ -344,8 +397,14 @@ def test_images_of_other_sizes_and_classes() -> None:
     failed = lab("classify", weights, "--data", "more.csv")
     assert failed.exit_code == 2 and "for labels 0 to 26, but more.csv has 29" in plain(failed.output)
     np.savetxt("oblong.csv", np.column_stack([np.arange(40) % 3, rng.integers(0, 256, (40, 63))]), "%d", delimiter=",")
-    assert quick("b-optimizers", "--epochs", 1, "--seeds", 1, "--data", "oblong.csv").exit_code == 0  # 7 x 9
-    failed = quick("c-augmentation", "--data", "oblong.csv")
+    refused = quick("b-optimizers", "--epochs", 1, "--seeds", 1, "--data", "oblong.csv")
+    assert refused.exit_code == 2 and "other data, IDX files, which would be lost" in plain(refused.output)
+    oblong = ("--epochs", 1, "--seeds", 1, "--data", "oblong.csv", "--out", "oblong")
+    assert quick("b-optimizers", *oblong).exit_code == 0  # 7 x 9
+    assert quick("b-optimizers", *oblong).exit_code == 0  # the same goes on
+    refused = quick("c-batch", *oblong)
+    assert refused.exit_code == 2 and "holds results of b-optimizers" in plain(refused.output)
+    failed = quick("c-augmentation", "--data", "oblong.csv", "--out", "c")
     assert failed.exit_code == 2 and "must be square" in plain(failed.output)
 
 

@@ -111,7 +111,8 @@ def compare(
             if config is None
             else configurations.read(config, **overrides)
         )
-        _compare(settings, seeds, out or Path("runs") / f"compare-{_data_name(settings)}", resume)
+        folder = out or Path("runs") / f"compare-{_data_name(settings)}"
+        _compare(settings, seeds, folder, resume, _text(config))
 
 
 @app.command()
@@ -263,7 +264,7 @@ def _test(path: Path, data: str | None, data_dir: str | None) -> None:
     console.print(table)
 
 
-def _compare(config: Config, seeds: int, folder: Path, resume: bool) -> None:
+def _compare(config: Config, seeds: int, folder: Path, resume: bool, file: str | None) -> None:
     from .output import check_writable
 
     console = Console()
@@ -277,8 +278,11 @@ def _compare(config: Config, seeds: int, folder: Path, resume: bool) -> None:
         dataset = datasets.load(config.data, _path(config.data_dir))
         config = config.for_data(dataset)
         comparison = Comparison.of(config, dataset)
+        comparison.config = file
         if resume:
             comparison.resume(folder / findings.RESULTS)
+        else:
+            comparison.check_data(folder / findings.RESULTS)
         learn, unseen = tensors(dataset)
     left = [seed for seed in range(seeds) if seed not in comparison.done]
     console.print(

@@ -14,7 +14,7 @@ import torch
 from .config import Config
 from .data import Dataset
 from .errors import LabError
-from .output import environment
+from .output import environment, stored_results
 from .techniques import DROP_IN, PEER, TECHNIQUES, Technique
 from .training import Epoch, Labelled, Run, hold_out
 
@@ -159,6 +159,7 @@ class Comparison:
         deviations: what differs from the report's data and settings.
         environment: versions and machine.
         techniques: labels by name, in the order of the table.
+        config: the file of settings that was given.
         seeds: what :func:`run_seed` gave.
     """
 
@@ -166,6 +167,7 @@ class Comparison:
     deviations: list[str]
     environment: dict[str, Any]
     techniques: dict[str, str]
+    config: str | None = None
     seeds: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -210,6 +212,23 @@ class Comparison:
             raise LabError(
                 f"{path} was made with other settings ({', '.join(sorted(differing))}), so its seeds cannot "
                 "be taken over. Leave out --resume to start again, or choose another --out."
+            )
+
+    def check_data(self, path: Path) -> None:
+        """Earlier results of the same data may be replaced, those of other data not.
+
+        Raises:
+            LabError: the file holds results on other data.
+        """
+        earlier = stored_results(path)
+        settings = earlier.get("settings") if earlier else None
+        if not isinstance(settings, dict):
+            return
+        if settings.get("data_crc32") != self.settings["data_crc32"]:
+            where = settings.get("data_origin", "other data")
+            raise LabError(
+                f"{path.parent} holds results on other data ({where}), which would be lost. "
+                "Choose another folder with --out."
             )
 
     @property
@@ -266,6 +285,7 @@ class Comparison:
         return {
             "study": "Neuro Backpropagation Lab",
             "settings": self.settings,
+            "config": self.config,
             "differs_from_report": self.deviations,
             "environment": self.environment,
             "techniques": self.techniques,

@@ -83,6 +83,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
 
 
+def stored_results(path: Path) -> dict[str, Any] | None:
+    """Results that were written earlier; None where there are none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the same keys as CSV with a heading; None is an empty field."""
     text = io.StringIO()

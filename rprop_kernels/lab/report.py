@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -27,14 +28,16 @@ th, td { text-align: right; white-space: nowrap; }
 th:first-child, td:first-child, td.words { text-align: left; }
 td.words { white-space: normal; min-width: 12rem; }
 img { max-width: 100%; height: auto; background: white; margin: 0.5rem 0; }
-@media (max-width: 40rem) { img { max-width: none; width: 40rem; } }
 pre { overflow-x: auto; font-size: 0.8rem; }
 </style></head><body>
 <h1>rprop-lab: studies</h1>
 <nav aria-label="Studies"><ul>
 {% for s in studies %}<li><a href="#{{ s.id }}">{{ s.title }}</a>: {{ s.line }} ({{ s.form }})</li>
 {% endfor %}</ul></nav>
-{% for s in studies %}<section id="{{ s.id }}"><h2>{{ s.title }}: {{ s.line }}</h2>
+{% if unfinished %}<p>Not finished, so not on this page; the same command goes on:</p><ul>
+{% for line in unfinished %}<li>{{ line }}</li>
+{% endfor %}</ul>
+{% endif %}{% for s in studies %}<section id="{{ s.id }}"><h2>{{ s.title }}: {{ s.line }}</h2>
 <p><code>{{ s.command }}</code> ({{ s.form }})</p>
 {% for t in s.tables %}<div class="scroll"><table><caption>{{ t.title }}</caption>
 <thead><tr>{% for cell in t.heading %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
@@ -77,7 +80,12 @@ def write_report(folder: Path, path: Path) -> int:
         study["id"] = f"study-{index + 1}"
         study["shown"] = [(f.name, base64.b64encode(f.read_bytes()).decode()) for f in study["pictures"]]
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(PAGE)
-    write_text(path, template.render(studies=studies, is_words=lambda cell: len(cell) > 16 and " " in cell))
+    page = template.render(
+        studies=studies,
+        unfinished=unfinished(folder),
+        is_words=lambda cell: len(cell) > 16 and " " in cell,
+    )
+    write_text(path, page)
     return len(studies)
 
 
@@ -156,10 +164,26 @@ def collect(folder: Path) -> list[dict[str, Any]]:
         raise LabError(f"{folder} is not a folder. Name the one that holds your studies' folders.")
     studies = [found for file in sorted(folder.rglob("results.json")) if (found := _study(file)) is not None]
     if not studies:
+        begun = unfinished(folder)
         raise LabError(
-            f"{folder} holds no finished study. Run one first, such as: rprop-lab study d-activations."
+            f"{folder} holds no finished study. "
+            + (
+                f"Not finished: {'; '.join(begun)}. The same command goes on."
+                if begun
+                else "Run one first, such as: rprop-lab study d-activations."
+            )
         )
     return studies
+
+
+def unfinished(folder: Path) -> list[str]:
+    """Studies below a folder that have runs but no results yet, in words."""
+    said = []
+    for runs in sorted(folder.rglob("runs")):
+        count = len(list(runs.glob("*.json"))) if runs.is_dir() else 0
+        if count and runs != folder and not (runs.parent / "results.json").exists():
+            said.append(f"{runs.parent.name}: {count} run{'s' * (count != 1)} so far, no results")
+    return said
 
 
 def _study(file: Path) -> dict[str, Any] | None:
@@ -172,17 +196,21 @@ def _study(file: Path) -> dict[str, Any] | None:
         if tables is None:  # a comparison keeps its table as Markdown
             tables = [_markdown(file.with_name("table.md").read_text(encoding="utf-8"))]
         tables = [{"title": t["title"], "heading": t["heading"], "rows": t["rows"]} for t in tables]
-        name, line = found["study"], found.get("line", f"in {file.parent.name}")
+        name, line = found["study"], found.get("line")
+        form = found.get("form", "in full")
         machine, versions = environment["machine"], environment["versions"]
         processor = machine.get("processor name") or machine.get("processor", "")
-        command = _command(name, found.get("options", {}))
+        if line is None:  # a comparison has neither a line nor a form
+            line, form, command = _comparison(found)
+        else:
+            command = _command(name, found.get("options", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     pictures = found.get("pictures") or sorted(path.name for path in file.parent.glob("*.png"))
     return {
         "name": name,
         "line": line,
-        "form": found.get("form", "in full"),
+        "form": form,
         "command": command,
         "machine": f"{processor}, {machine.get('cores', '?')} cores, Python {versions.get('python', '?')}, "
         f"NumPy {versions.get('numpy', '?')}",
@@ -206,7 +234,9 @@ def _command(name: str, options: dict[str, Any]) -> str:
     words += ["--quick"] if options.get("quick") else []
     words += [f"--{key} {options[key]}" for key in ("seeds", "epochs") if options.get(key)]
     words += [f"--only {key}={value}" for key, values in (options.get("only") or {}).items() for value in values]
-    if problems := options.get("problems"):
+    if given := options.get("given"):
+        words += [shlex.quote(word) for word in given]
+    elif problems := options.get("problems"):
         words += ["--data-dir proben1"]
         words += [f"--problem {problem}" for problem in problems if set(problems) != set(PROBLEMS)]
     elif options.get("data"):
@@ -215,10 +245,34 @@ def _command(name: str, options: dict[str, Any]) -> str:
     return " ".join(words)
 
 
+def _comparison(found: dict[str, Any]) -> tuple[str, str, str]:
+    """What a comparison is, how much of it was run, and the command line that repeats it."""
+    from .config import Config
+
+    settings, seeds = found["settings"], len(found["seeds"])
+    data, epochs = settings["data"], settings["epochs"]
+    words = ["rprop-lab", "compare"]
+    words += [shlex.quote(config)] if (config := found.get("config")) else []
+    if settings["is_mnist"] and data == "mnist":
+        words.append("--data mnist --data-dir mnist")
+    else:
+        words.append(f"--data {shlex.quote(data)}")
+        if folder := settings.get("data_dir"):
+            words.append(f"--data-dir {shlex.quote(folder)}")
+    words += [f"--epochs {epochs}", f"--seeds {seeds}"]
+    name = "MNIST" if settings["is_mnist"] else Path(data).name
+    line = f"all techniques and torch.optim.Rprop from the same weights, on {name}"
+    form = f"{seeds} seed{'s' * (seeds != 1)}, {epochs} epoch{'s' * (epochs != 1)}"
+    full = settings["is_mnist"] and not found["differs_from_report"]
+    whole = "" if full else f" (the report: MNIST, {Config().epochs} epochs)"
+    return line, form + whole, " ".join(words)
+
+
 def _without_places(value: Any) -> Any:
-    """Results without the paths of the machine they were made on."""
+    """Results without the paths of the machine they were made on; other data than the report's stays named as given."""
     if isinstance(value, dict):
-        return {k: _without_places(v) for k, v in value.items() if k not in ("data_dir", "path")}
+        kept = {"data_dir"} if value.get("is_mnist") is False else set()
+        return {k: _without_places(v) for k, v in value.items() if k in kept or k not in ("data_dir", "path")}
     return [_without_places(one) for one in value] if isinstance(value, list) else value
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..errors import LabError
+from ..proben1 import REPORT
 from ..techniques import TECHNIQUES
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Options:
         data: settings of the image set: ``data``, ``data_dir``, ``crc32``, ``is_mnist``, ``origin``.
         problems: PROBEN1's: name, path and crc32 of each.
         only: of every setting named, the values of the runs that are wanted.
+        given: words of the command line that name the data, unless it is the report's.
     """
 
     quick: bool = False
@@ -46,6 +48,7 @@ class Options:
     data: Settings = field(default_factory=dict)
     problems: tuple[Settings, ...] = ()
     only: dict[str, list[str]] = field(default_factory=dict)
+    given: tuple[str, ...] = ()
 
     def count_epochs(self, full: int, quick: int = 3) -> int:
         """Epochs of a run whose report has ``full``."""
@@ -62,7 +65,8 @@ class Options:
     @property
     def own_data(self) -> bool:
         """Whether this is the study on the report's data, though perhaps with fewer epochs or seeds."""
-        return not self.quick and (not self.data or bool(self.data["is_mnist"]))
+        reports = all(is_reports(problem) for problem in self.problems)
+        return not self.quick and reports and (not self.data or bool(self.data["is_mnist"]))
 
     def notes(self, form: str) -> list[str]:
         """How a run with these differs from the study as it stands; ``form`` is :func:`form`'s."""
@@ -95,6 +99,16 @@ class Options:
         if not plan:
             raise LabError("No run of this study has all the settings that --only asks for.")
         return plan
+
+
+def is_reports(settings: Settings) -> bool:
+    """Whether images are MNIST, or a problem (``problem`` or ``name``) is PROBEN1's own file, of no other content."""
+    if "crc32" not in settings:
+        return True
+    if "is_mnist" in settings:
+        return bool(settings["is_mnist"])
+    row = REPORT.get(settings.get("problem") or settings["name"])
+    return row is not None and row.crc32 == settings["crc32"]
 
 
 FULL: Final = "in full"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from ..errors import LabError
-from .base import Options, Page, Settings, Study
+from .base import Options, Page, Settings, Study, is_reports
 
 PROBLEMS: Final = ("cancer1", "card1", "diabetes1", "flare1", "glass1", "soybean1", "thyroid1")
 
@@ -94,13 +94,16 @@ def report(
     from ..cli import _errors_for_people
 
     with _errors_for_people():
-        from ..report import write_markdown, write_report
+        from ..report import unfinished, write_markdown, write_report
 
         if markdown is not None and (out is not None or markdown.suffix != ".md"):
             raise LabError("--markdown FILE.md is instead of --out; give one of them, with the ending .md.")
         path = markdown or out or folder / "report.html"
         count = write_report(folder, path) if markdown is None else write_markdown(folder, path)
-        Console().print(f"{path}: {count} studies", highlight=False, soft_wrap=True)
+        console = Console()
+        console.print(f"{path}: {count} stud{'y' if count == 1 else 'ies'}", highlight=False, soft_wrap=True)
+        for line in unfinished(folder):
+            console.print(f"not finished: {line}", highlight=False, soft_wrap=True)
 
 
 def _list() -> None:
@@ -162,7 +165,9 @@ def _study(
     with console.status("looking at the data"):
         images = _images(data, data_dir, quick) if chosen.needs == "images" else {}
         files = _problems(problems, data_dir, quick) if chosen.needs == "proben1" else ()
-        options = Options(quick, seeds, epochs, images, files, part)
+        given = _given(images, files, problems, data_dir)
+        options = Options(quick, seeds, epochs, images, files, part, given)
+        run.check_data(chosen, options, folder)
         plan = options.part(chosen.plan(options))
     _check_square(plan)
     if images:
@@ -279,6 +284,22 @@ def _problems(names: tuple[str, ...], data_dir: Path | None, quick: bool) -> tup
             names = names if set(names) <= set(there) else tuple(there)
     found = find(base, names)
     return tuple({"name": name, "path": str(path), "crc32": read(path).crc32} for name, path in found.items())
+
+
+def _given(
+    images: Settings, files: tuple[Settings, ...], problems: tuple[str, ...], data_dir: Path | None
+) -> tuple[str, ...]:
+    """Words that name the data; none where it is MNIST's or PROBEN1's own files, wherever they lie."""
+    if images:
+        if images["data"] == "mnist" and images["is_mnist"]:
+            return ()
+        folder = images["data_dir"] if images["data"] != "digits" else None
+        return ("--data", images["data"], *(("--data-dir", folder) if folder else ()))
+    if all(map(is_reports, files)):
+        return ()
+    paths = {Path(name).stem: name for name in problems if name.endswith(".dt")}
+    words = () if data_dir is None else ("--data-dir", str(data_dir))
+    return (*words, *(word for file in files for word in ("--problem", paths.get(file["name"], file["name"]))))
 
 
 def _classify(weights: Path, data: str, data_dir: Path | None, out: Path | None) -> None:

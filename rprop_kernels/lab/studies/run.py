@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from ... import __version__
-from ..errors import Interrupted
-from ..output import check_writable, csv_table, environment, markdown_table, write_json, write_text
+from ..errors import Interrupted, LabError
+from ..output import (
+    check_writable,
+    csv_table,
+    environment,
+    markdown_table,
+    stored_results,
+    write_json,
+    write_text,
+)
 from ..proben1 import REPORT
 from .base import FULL, Options, Page, Result, Runs, Settings, Study, form
 
@@ -160,6 +168,8 @@ def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, fo
                 "epochs": options.epochs,
                 "data": options.data,
                 "problems": [problem["name"] for problem in options.problems],
+                "crc32s": {problem["name"]: problem["crc32"] for problem in options.problems},
+                "given": list(options.given),
                 "only": options.only,
             },
             "environment": environment(),
@@ -191,3 +201,28 @@ def check(folder: Path) -> None:
     """Whether results can be written there, before anything is trained."""
     check_writable(folder, (RESULTS, "table.md"))
     check_writable(folder / "runs")
+
+
+def check_data(study: Study, options: Options, folder: Path) -> None:
+    """Whether earlier results there are of the same study and data, or of some of these problems.
+
+    Raises:
+        LabError: they are of others, and would be lost.
+    """
+    earlier = stored_results(folder / RESULTS)
+    known = earlier.get("options") if earlier else None
+    if earlier is None or not isinstance(known, dict):
+        return
+    other = ""
+    crc32 = (known.get("data") or {}).get("crc32")
+    if earlier.get("study") != study.name:
+        other = str(earlier.get("study"))
+    elif crc32 != options.data.get("crc32"):
+        other = f"other data, {(known.get('data') or {}).get('origin')}"
+    else:
+        mine = {problem["name"]: problem["crc32"] for problem in options.problems}
+        theirs = known.get("crc32s") or {name: mine.get(name) for name in known.get("problems", [])}
+        if lost := [name for name in theirs if theirs[name] != mine.get(name) or name not in mine]:
+            other = f"other problems, {', '.join(lost)}"
+    if other:
+        raise LabError(f"{folder} holds results of {other}, which would be lost. Choose another folder with --out.")
