@@ -1,5 +1,7 @@
 """Report B, "Back-propagation tutorial": optimizers, architectures, a prediction."""
 
+import math
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -28,6 +30,14 @@ OPTIMIZERS: Final = MappingProxyType(
         "sgd": (0.9720, 0.1119, 0.9791, 0.0757),
         "adam": (0.9711, 0.1033, 0.9864, 0.0479),
         "rmsprop": (0.9740, 0.1033, 0.9837, 0.0561),
+    }
+)
+FIGURES: Final = MappingProxyType(
+    {
+        "test accuracy": "test_score",
+        "test loss": "test_loss",
+        "training accuracy": "train_score",
+        "training loss": "train_loss",
     }
 )
 ARCHITECTURES: Final = MappingProxyType(
@@ -69,14 +79,12 @@ def _label(settings: Settings) -> str:
 def _page_optimizers(runs: Runs) -> Page:
     from . import pictures
 
-    rows = []
+    rows, beside = [], []
     curves: dict[str, Any] = {"Training loss": {}, "Test accuracy": {}}
     full: dict[str, Any] = {"Training loss": {}, "Test accuracy": {}}
     for (name, batch), members in groups(runs, "optimizer", "batch").items():
         settings = members[0][0]
         results = [result for _, result in members]
-        reported = OPTIMIZERS.get(name) if batch else None
-        test = mean(r["test_score"] for r in results)
         rows.append(
             [
                 _label(settings),
@@ -87,11 +95,13 @@ def _page_optimizers(runs: Runs) -> Page:
                     for key in ("test_loss", "train_score", "train_loss")
                 ),
                 number(mean(r["seconds"] for r in results), 1),
-                *(number(value) for value in (reported or [None] * 4)[:2]),
-                minus(test, reported and reported[0]),
+                *_lowest(results),
                 diverged(members),
             ]
         )
+        for (what, key), figure in zip(FIGURES.items(), OPTIMIZERS.get(name, ()) if batch else (), strict=False):
+            ours = mean(r[key] for r in results)
+            beside.append([f"{LABELS[name]}, {what}", number(ours), number(figure), minus(ours, figure)])
         panel = full if batch is None else curves
         label = _label(settings)
         panel["Training loss"][label] = [r["history"]["train_loss"] for r in results]
@@ -104,17 +114,21 @@ def _page_optimizers(runs: Runs) -> Page:
         "train acc.",
         "train loss",
         "seconds",
-        "report acc.",
-        "report loss",
-        "diff.",
+        "lowest test loss",
+        "at epoch",
+        "acc. there",
         "note",
     ]
     first = next((s, r) for s, r in runs if s["optimizer"] == "adam" and r.get("samples"))
     return Page(
-        [Table("Optimizers", heading, rows)],
+        [
+            Table("Optimizers", heading, rows),
+            Table("Beside the report", ["optimizer, figure", "ours", "report", "diff."], beside),
+        ],
         [
             "784-128-10, ReLU, softmax with cross-entropy, pixels in 0..1. acc. and loss of the network "
-            "after the last epoch, mean ± standard deviation over seeds.",
+            "after the last epoch, mean ± standard deviation over seeds; train: of 10,000 images. lowest test loss: "
+            "of any epoch.",
             "The report names neither learning rates nor batch size. Keras' defaults stand here (SGD 0.01, "
             "the others 0.001, batch 32).",
             "The Rprop rules are full-batch methods: with batches of 32 signs flip by chance and steps go "
@@ -137,10 +151,21 @@ def _page_optimizers(runs: Runs) -> Page:
             "With these defaults plain SGD is far from the report's 0.972 after 5 epochs, and momentum 0.9 "
             "is at it: the report's SGD was faster than Keras' default. Adam and RMSProp are a few thousandths above "
             "the report's.",
-            "On the full batch the Rprop rules' test loss is lowest at about epoch 45 and several times that after "
-            "100, while their accuracy still gains half a percent: they grow too sure of their mistakes.",
+            "On the full batch the Rprop rules' test loss is lowest at epoch 45 to 48 and four to seven times that "
+            "after 100, while their accuracy still gains 0.006 to 0.014: they grow too sure of their mistakes.",
         ],
     )
+
+
+def _lowest(results: Sequence[Result]) -> list[str]:
+    """The lowest test loss of any epoch, the epoch, and the accuracy there."""
+    found = []
+    for r in results:
+        losses = [math.inf if loss is None or loss != loss else loss for loss in r["history"]["test_loss"]]
+        at = losses.index(min(losses))
+        if math.isfinite(losses[at]):
+            found.append((losses[at], at + 1, r["history"]["test_score"][at]))
+    return [number(mean(one[i] for one in found), digits) for i, digits in enumerate((4, 0, 4))]
 
 
 def predictions(settings: Settings, result: Result, title: str) -> Any:
@@ -191,6 +216,7 @@ def _page_architectures(runs: Runs) -> Page:
         rows.append(
             [
                 f"{LABELS[name]}, {len(hidden)} x {hidden[0]}",
+                str(members[0][0]["epochs"]),
                 number(mean(100 * r["train_score"] for r in results if r["train_score"] is not None), 2),
                 number(valid, 2),
                 number(reported and reported[0], 1),
@@ -207,12 +233,13 @@ def _page_architectures(runs: Runs) -> Page:
                 [mean(r[key] for _, r in found[name, (neurons,) * layers]) for neurons in neuron_counts]
                 for layers in layer_counts
             ]
-    heading = ["network", "train %", "valid. %", "report train %", "report valid. %", "diff.", "note"]
+    heading = ["network", "epochs", "train %", "valid. %", "report train %", "report valid. %", "diff.", "note"]
     return Page(
         [Table("Architectures", heading, rows)],
         [
             "A fifth of the learning part is the validation part; Adam with batches of 32 (report's "
-            f"columns), and iRprop+ on the full batch with {FULL_BATCH} times the epochs.",
+            f"columns), and iRprop+ on the full batch with {FULL_BATCH} times the epochs. For validation the report "
+            "has ranges, such as 81.0 to 82.0 %; its column here holds their middles.",
             "The report's 79 to 88.5 % cannot be MNIST with 5 epochs of the network it describes, which "
             "its own table of optimizers puts at 97 %: its text on this grid names no data and no "
             "settings.",
