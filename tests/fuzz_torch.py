@@ -11,6 +11,7 @@ import gc
 import io
 import pickle
 import random
+import re
 import sys
 import threading
 import traceback
@@ -89,7 +90,14 @@ class Side:
         return groups, state, [seen(p) for p in self.params]
 
     def states(self) -> list[Any]:
-        return [self.optimizer.state.get(p) for p in self.params]
+        return [placeless(self.optimizer.state.get(p)) for p in self.params]
+
+
+def placeless(state: Any) -> Any:
+    """Without addresses: of a text in a state, torch's load_state_dict makes the text of a generator."""
+    if not isinstance(state, dict):
+        return state
+    return {key: re.sub(" at 0x[0-9a-f]+", "", x) if isinstance(x, str) else x for key, x in state.items()}
 
 
 def seen(value: Any) -> Any:
