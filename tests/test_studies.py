@@ -261,6 +261,10 @@ def test_problems_that_are_not_the_reports() -> None:
     assert refused.exit_code == 2 and "other problems, odd1, which would be lost" in plain(refused.output)
     assert "--out" in refused.output
     assert quick("f-table", *arguments, "--problem", "odd1").exit_code == 0
+    other = quick("f-table", *arguments, "--problem", "cancer1", "--out", "other")  # no more than the name
+    assert other.exit_code == 0
+    for page in (Path("runs/study-f-table-quick/table.md").read_text(), Path("other/table.md").read_text()):
+        assert "| report" not in page and "diff." not in page and "beside all four" not in page
     both = quick("f-table", *arguments, "--problem", "odd1", "--problem", "cancer1")  # one more: nothing is lost
     assert both.exit_code == 0, both.output
     assert lab("report").exit_code == 0
@@ -387,6 +391,10 @@ def test_images_of_other_sizes_and_classes() -> None:
         found for path in Path("runs/study-b-optimizers-quick/runs").glob("*.json")
         if (found := json.loads(path.read_text()))["settings"]["optimizer"] == "adam"
     )
+    page = (Path("runs/study-b-optimizers-quick") / "table.md").read_text()
+    assert "144-128-27" in page and "784" not in page and "diff." not in page and "| report" not in page
+    lines = json.loads(Path("runs/study-b-optimizers-quick/results.json").read_text())
+    assert "144-128-27" in lines["line"] and "figures stand" not in page
     assert np.sum(record["result"]["confusion"]) == 120 and len(record["result"]["confusion"]) == 27
     assert record["result"]["train_score"] > 3 / 26
     weights = Path("runs/study-b-optimizers-quick/runs") / record["result"]["weights"]

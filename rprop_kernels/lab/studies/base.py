@@ -65,16 +65,20 @@ class Options:
     @property
     def own_data(self) -> bool:
         """Whether this is the study on the report's data, though perhaps with fewer epochs or seeds."""
-        reports = all(is_reports(problem) for problem in self.problems)
-        return not self.quick and reports and (not self.data or bool(self.data["is_mnist"]))
+        return not self.quick and all(map(is_reports, (self.data, *self.problems)))
+
+    @property
+    def reports_data(self) -> bool:
+        """Whether the report has figures for some of the data."""
+        return any(map(is_reports, self.problems or (self.data,)))
 
     def notes(self, form: str) -> list[str]:
         """How a run with these differs from the study as it stands; ``form`` is :func:`form`'s."""
         said = []
         if self.quick:
             said.append(
-                "Reduced (--quick): small data, few epochs, seeds and points of the grids; the report's "
-                "figures stand here for orientation only."
+                "Reduced (--quick): small data, few epochs, seeds and points of the grids"
+                + ("; the report's figures stand here for orientation only." if self.reports_data else ".")
             )
         if self.data and not self.data["is_mnist"]:
             said.append(f"The data is {self.data['origin']}; the report used MNIST.")
@@ -109,6 +113,16 @@ def is_reports(settings: Settings) -> bool:
         return bool(settings["is_mnist"])
     row = REPORT.get(settings.get("problem") or settings["name"])
     return row is not None and row.crc32 == settings["crc32"]
+
+
+def sizes(settings: Settings) -> str:
+    """The network of images in a word: 784-128-10."""
+    return "-".join(map(str, (settings.get("pixels", 784), *settings["hidden"], settings.get("classes", 10))))
+
+
+def data_title(settings: Settings) -> str:
+    """MNIST, or what the images are called."""
+    return "MNIST" if is_reports(settings) else str(settings["data"]) if settings["data"] != "mnist" else "IDX files"
 
 
 FULL: Final = "in full"
@@ -146,6 +160,12 @@ class Table:
     title: str
     heading: list[str]
     rows: list[list[str]]
+
+
+def without_report(table: Table) -> Table:
+    """A table of other data than the report's, beside which its figures say nothing."""
+    kept = [i for i, name in enumerate(table.heading) if not name.startswith("report") and "diff." not in name]
+    return Table(table.title, [table.heading[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from .base import (
     Study,
     Table,
     groups,
+    is_reports,
     mean,
     minus,
     number,
@@ -148,7 +149,7 @@ def _page_table(runs: Runs) -> Page:
     reported: dict[str, Any] = {}
     for (problem, name), members in groups(runs, "problem", "optimizer").items():
         results = [result for _, result in members]
-        theirs = REPORT.get(problem)
+        theirs = REPORT.get(problem) if is_reports(members[0][0]) else None
         row = pivot(problem)
         units = "+".join(map(str, row.hidden + (0,) * (2 - len(row.hidden))))
         cells = [f"{problem} {units} {row.output[0]}, {LABELS[name]}"]
@@ -186,7 +187,7 @@ def _page_table(runs: Runs) -> Page:
             "squared error percentage: lowest on the training and validation part at any time; on the test "
             "part, and wrong classes, where the validation error was lowest.",
             "The report's RPROP is that of 1993, here Rprop+; the text does not say which rule its program "
-            "had. Its figures stand beside all four.",
+            "had." + (" Its figures stand beside all four." if reported else ""),
         ],
         {"test.png": pictures.bars(panels, "RPROP on PROBEN1", reported=reported)},
         findings=_seen([problem for (problem,) in groups(runs, "problem")]),

@@ -268,6 +268,8 @@ def _images(data: str | None, data_dir: Path | None, quick: bool) -> Settings:
         "data_dir": text,
         "crc32": f"{crc:08x}",
         "is_mnist": dataset.is_mnist,
+        "pixels": dataset.pixels,
+        "classes": dataset.classes,
     }
     return found | {
         "origin": dataset.origin if data != "mnist" else "MNIST" if dataset.is_mnist else "IDX files"

@@ -17,9 +17,11 @@ from .base import (
     diverged,
     fitted,
     groups,
+    is_reports,
     mean,
     minus,
     number,
+    sizes,
     value_text,
     with_spread,
 )
@@ -113,7 +115,7 @@ def _pictures(
         label = name(members[0][0])
         accuracy[label] = [r["test_score"] for _, r in members]
         figure = report(members[0][0])
-        reported[label] = figure if isinstance(figure, float) else None
+        reported[label] = figure if isinstance(figure, float) and is_reports(members[0][0]) else None
         lines["Training loss"][label] = [r["history"]["train_loss"] for _, r in members]
         lines["Test accuracy"][label] = [r["history"]["test_score"] for _, r in members]
     return {
@@ -165,7 +167,7 @@ def _page_initial(runs: Runs) -> Page:
     return Page(
         [_table("Initialisation", found, "weights", name, report)],
         [
-            "784-100-100-10, SGD with 0.001 and batches of 16 as in the report; iRprop+ on the full batch "
+            f"{sizes(runs[0][0])}, SGD with 0.001 and batches of 16 as in the report; iRprop+ on the full batch "
             "beside it.",
             STABLE,
             "Zeros leave all hidden units equal (their gradients are 0): only the output biases learn, "
@@ -209,7 +211,7 @@ def _page_batch(runs: Runs) -> Page:
     return Page(
         [_table("Batch size", found, "batch", _batch_name, _batch_report)],
         [
-            "784-100-100-10, Xavier, SGD with 0.001. With a fixed learning rate a larger batch means fewer "
+            f"{sizes(runs[0][0])}, Xavier, SGD with 0.001. With a fixed learning rate a larger batch means fewer "
             "and not larger steps, so accuracy falls with the batch: that is the report's trend.",
             STABLE,
             "The Rprop rules make one step an epoch on all images and set their own step sizes.",
@@ -430,7 +432,7 @@ def _page_augmentation(runs: Runs) -> Page:
         [
             "Every image of the training part is joined by a zoomed, a rotated, a blurred one and one with "
             "black squares: five times the images and the steps of an epoch. Early stopping as in "
-            "c-stopping, 784-100-100-10, Xavier. The report had 0.9748 after 36 epochs and does not say "
+            f"c-stopping, {sizes(settings)}, Xavier. The report had 0.9748 after 36 epochs and does not say "
             "for which network.",
             "Changed images are harder than those held out, so the training loss stays above the "
             "validation loss for longer: with this criterion one expects a later end than without them, "

@@ -16,12 +16,14 @@ from .base import (
     Settings,
     Study,
     Table,
+    data_title,
     diverged,
     fitted,
     groups,
     mean,
     minus,
     number,
+    sizes,
     with_spread,
 )
 
@@ -524,14 +526,14 @@ def _page_mnist(runs: Runs) -> Page:
     ]
     result = runs[0][1]
     return Page(
-        [Table("MNIST, 784-128-10", heading, rows)],
+        [Table(f"{data_title(runs[0][0])}, {sizes(runs[0][0])}", heading, rows)],
         [
             "128 ReLU, softmax, Glorot, biases 0, SGD with 0.001 and batches of 50, 50 epochs, as the "
             "report; Adam with the same, and the Rprop rules on the full batch: 50 steps against SGD's "
             "60,000."
         ],
         {
-            "curves.png": pictures.curves(lines, "784-128-10", logarithmic=["Cross-entropy (test)"]),
+            "curves.png": pictures.curves(lines, sizes(runs[0][0]), logarithmic=["Cross-entropy (test)"]),
             "confusion.png": pictures.confusion(
                 result["confusion"], "SGD: confusion matrix of the test part"
             ),
@@ -607,7 +609,7 @@ def _page_logistic(runs: Runs) -> Page:
             )
         ],
         [
-            "784-10, softmax, Glorot, 0.001, batches of 50, 50 epochs, as the report; the Rprop rules on "
+            f"{sizes(runs[0][0])}, softmax, Glorot, 0.001, batches of 50, 50 epochs, as the report; the Rprop rules on "
             "the full batch. lambda weighs the sum of squares of the weights (the report's: of the biases "
             "too)."
         ],

@@ -24,12 +24,25 @@ from ..output import (
     write_text,
 )
 from ..proben1 import REPORT
-from .base import FULL, Options, Page, Result, Runs, Settings, Study, form
+from .base import (
+    FULL,
+    Options,
+    Page,
+    Result,
+    Runs,
+    Settings,
+    Study,
+    data_title,
+    form,
+    is_reports,
+    sizes,
+    without_report,
+)
 
 RESULTS: Final = "results.json"
 SEEN: Final = "Of the results in the documentation: "
 """How a finding begins."""
-_NOT_IDENTITY: Final = ("data_dir", "path")
+_NOT_IDENTITY: Final = ("data_dir", "path", "pixels", "classes")
 
 
 def identity(study: Study, settings: Settings) -> str:
@@ -137,7 +150,10 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
         whole += " (" + "; ".join(f"{key} {', '.join(values)}" for key, values in options.only.items()) + ")"
     page = study.page(runs)
     findings = [SEEN + line for line in page.findings if options.own_data]
-    page = replace(page, statements=[*page.statements, *findings, *options.notes(whole)])
+    tables = page.tables
+    if not options.reports_data:
+        tables = [without_report(table) for table in tables if table.rows]
+    page = replace(page, tables=tables, statements=[*page.statements, *findings, *options.notes(whole)])
     write(study, options, whole, page, runs, folder)
     return page
 
@@ -146,7 +162,10 @@ def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, fo
     """Tables (CSV, Markdown), pictures, and results.json with settings, machine and versions."""
     from .. import plots
 
-    text = f"# {study.name}: {study.line}\n\n"
+    line = study.line
+    if not is_reports(options.data):
+        line = line.replace("784-128-10", sizes(runs[0][0])).replace("MNIST", data_title(options.data))
+    text = f"# {study.name}: {line}\n\n"
     for table in page.tables:
         rows = [dict(zip(table.heading, row, strict=True)) for row in table.rows]
         write_text(folder / f"{slug(table.title)}.csv", csv_table(rows))
@@ -160,7 +179,7 @@ def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, fo
         folder / RESULTS,
         {
             "study": study.name,
-            "line": study.line,
+            "line": line,
             "form": whole,
             "options": {
                 "quick": options.quick,

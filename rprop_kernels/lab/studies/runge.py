@@ -15,12 +15,14 @@ from .base import (
     Settings,
     Study,
     Table,
+    data_title,
     diverged,
     fitted,
     groups,
     mean,
     minus,
     number,
+    sizes,
     with_spread,
 )
 
@@ -499,17 +501,17 @@ def _page_mnist(runs: Runs) -> Page:
     return Page(
         [
             Table(
-                "MNIST",
+                data_title(settings),
                 ["optimizer", "test accuracy", "best epoch's", "report", "diff.", "seconds", "note"],
                 rows,
             )
         ],
         [
-            f"784-128-64-10, leaky ReLU, softmax, 0.001, {settings['epochs']} epochs; pixels in 0..1. The "
+            f"{sizes(settings)}, leaky ReLU, softmax, 0.001, {settings['epochs']} epochs; pixels in 0..1. The "
             "report does not name its batch; ours is the full one, which suits the Rprop rules too.",
         ],
         {
-            "curves.png": pictures.curves(lines, "784-128-64-10, full batch", logarithmic=["Training loss"]),
+            "curves.png": pictures.curves(lines, f"{sizes(settings)}, full batch", logarithmic=["Training loss"]),
             "confusion.png": pictures.confusion(result["confusion"], title),
             "samples.png": predictions(settings, result, "Predictions"),
         },

@@ -18,9 +18,11 @@ from .base import (
     diverged,
     fitted,
     groups,
+    is_reports,
     mean,
     minus,
     number,
+    sizes,
     with_spread,
 )
 
@@ -85,6 +87,7 @@ def _page_optimizers(runs: Runs) -> Page:
     for (name, batch), members in groups(runs, "optimizer", "batch").items():
         settings = members[0][0]
         results = [result for _, result in members]
+        known = OPTIMIZERS.get(name, ()) if batch and is_reports(settings) else ()
         rows.append(
             [
                 _label(settings),
@@ -99,7 +102,7 @@ def _page_optimizers(runs: Runs) -> Page:
                 diverged(members),
             ]
         )
-        for (what, key), figure in zip(FIGURES.items(), OPTIMIZERS.get(name, ()) if batch else (), strict=False):
+        for (what, key), figure in zip(FIGURES.items(), known, strict=False):
             ours = mean(r[key] for r in results)
             beside.append([f"{LABELS[name]}, {what}", number(ours), number(figure), minus(ours, figure)])
         panel = full if batch is None else curves
@@ -126,7 +129,7 @@ def _page_optimizers(runs: Runs) -> Page:
             Table("Beside the report", ["optimizer, figure", "ours", "report", "diff."], beside),
         ],
         [
-            "784-128-10, ReLU, softmax with cross-entropy, pixels in 0..1. acc. and loss of the network "
+            f"{sizes(runs[0][0])}, ReLU, softmax with cross-entropy, pixels in 0..1. acc. and loss of the network "
             "after the last epoch, mean ± standard deviation over seeds; train: of 10,000 images. lowest test loss: "
             "of any epoch.",
             "The report names neither learning rates nor batch size. Keras' defaults stand here (SGD 0.01, "
@@ -208,7 +211,7 @@ def _page_architectures(runs: Runs) -> Page:
     maps: dict[str, list[list[float | None]]] = {}
     layer_counts = sorted({len(s["hidden"]) for s, _ in runs})
     neuron_counts = sorted({s["hidden"][0] for s, _ in runs})
-    found = groups(runs, "optimizer", "hidden")
+    found, reports = groups(runs, "optimizer", "hidden"), is_reports(runs[0][0])
     for (name, hidden), members in found.items():
         results = [result for _, result in members]
         reported = ARCHITECTURES.get((len(hidden), hidden[0])) if name == "adam" else None
@@ -237,9 +240,14 @@ def _page_architectures(runs: Runs) -> Page:
     return Page(
         [Table("Architectures", heading, rows)],
         [
-            "A fifth of the learning part is the validation part; Adam with batches of 32 (report's "
-            f"columns), and iRprop+ on the full batch with {FULL_BATCH} times the epochs. For validation the report "
-            "has ranges, such as 81.0 to 82.0 %; its column here holds their middles.",
+            "A fifth of the learning part is the validation part; Adam with batches of 32"
+            + (" (report's columns)" if reports else "")
+            + f", and iRprop+ on the full batch with {FULL_BATCH} times the epochs."
+            + (
+                " For validation the report has ranges, such as 81.0 to 82.0 %; its column here holds their middles."
+                if reports
+                else ""
+            ),
             "The report's 79 to 88.5 % cannot be MNIST with 5 epochs of the network it describes, which "
             "its own table of optimizers puts at 97 %: its text on this grid names no data and no "
             "settings.",
