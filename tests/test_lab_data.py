@@ -105,6 +105,9 @@ def test_mnist_needs_a_folder(tmp_path: Path) -> None:
         data.load("mnist", tmp_path / "nowhere")
     with pytest.raises(LabError, match="no data set 'mist'"):
         data.load("mist")
+    for name in ("glass1.dt", "proben1"):
+        with pytest.raises(LabError, match="study f-table or f-compare, with --data-dir"):
+            data.load(name)
 
 
 def csv_text(pixels: int = 64, rows: int = 30, heading: bool = False) -> str:
@@ -161,7 +164,9 @@ def test_csv_folder_with_its_own_test_file(tmp_path: Path) -> None:
         (b"\n\n", "no rows"),
         (b"label,a,b\n", "no rows"),
         (b"label,7,3\n1,2,3\n", "line 1: some fields are numbers"),
-        (b"1,2,3\n1,2\n", "as many in each row"),
+        (b"1,2,3\n1,2\n", r"as many in each row: the number of columns changed from 3 to 2 at row 2\. Look at that"),
+        (b"A,2,3\nB,2,3\n", "must be whole numbers from 0"),
+        (b"label,a,b\n1,2,3\nB,2,3\n", "must be whole numbers from 0"),
         (b"1,2,3\n1,x,3\n", "could not convert"),
         (b"1,2,3\n1,,3\n", "could not convert"),
         (b"1,2,3\n1,nan,3\n", "empty or infinite values: row 2"),

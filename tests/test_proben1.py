@@ -112,7 +112,7 @@ def test_kind_of_problem(tmp_path: Path) -> None:
         ("test_examples=1", "test_examples=0", "a part without examples"),
         ("training_examples=2", "training_examples=3", r"announces 3 \+ 1 \+ 1 examples but holds 4"),
         ("0 0.5 0.75", "0 0.5", r"line 9: 2 numbers, 2 \+ 1"),
-        ("0 0.5 0.75", "0 x 0.75", "line 9: could not convert"),
+        ("0 0.5 0.75", "0 x 0.75", "line 9: could not convert.* fetch it again, or mend"),
         ("0 0.5 0.75", "0 nan 0.75", "line 9"),
         ("1 2 3\n", "", "but holds 3"),
         (SMALL, "", "does not announce bool_in, real_in"),

@@ -257,6 +257,11 @@ def test_problems_that_are_not_the_reports() -> None:
         Path(f"dt/{name}.dt").write_text(SMALL.replace("0.9", "0.7") if name == "even1" else SMALL)
     arguments = ("--epochs", 10, "--seeds", 1, "--data-dir", "dt")
     assert quick("f-table", *arguments, "--problem", "odd1").exit_code == 0
+    Path("dt/bad1.dt").write_text(SMALL.replace("0.9", "x"))
+    refused = quick("f-table", *arguments)
+    words = "To leave it out, name the others: --problem cancer1 --problem even1 --problem odd1."
+    assert refused.exit_code == 2 and words in plain(refused.output)
+    Path("dt/bad1.dt").unlink()
     refused = quick("f-table", *arguments, "--problem", "even1")
     assert refused.exit_code == 2 and "other problems, odd1, which would be lost" in plain(refused.output)
     assert "--out" in refused.output

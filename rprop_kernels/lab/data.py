@@ -6,6 +6,7 @@ from the learning part by its own seed.
 
 import gzip
 import math
+import re
 import struct
 import warnings
 import zlib
@@ -25,6 +26,7 @@ Array = NDArray[Any]
 CLASSES: Final = 10
 """Of digits; other sets may have up to ``MOST_CLASSES``."""
 MOST_CLASSES: Final = 256
+_LABELS: Final = "Labels, the first column, must be whole numbers from 0: give each letter or name a number."
 TEST_SHARE: Final = 0.2
 """Share of a data set without a test part of its own that is set aside as unseen."""
 
@@ -95,6 +97,11 @@ def load(name: str = "digits", folder: Path | None = None) -> Dataset:
                 "apart. In a CSV the label is the first column."
             )
         return dataset
+    if name.lower().endswith(".dt") or Path(name).name.lower() == "proben1":
+        raise LabError(
+            f"{name} is PROBEN1's, which holds no images: give its folder to rprop-lab study f-table or f-compare, "
+            "with --data-dir FOLDER."
+        )
     raise LabError(
         f"There is no data set {name!r}. There is: {', '.join(LOADERS)}, or the path of a .csv file."
     )
@@ -282,6 +289,7 @@ def read_csv(path: Path) -> tuple[Array, Array]:
             raise LabError(
                 f"{path}, line 1: some fields are numbers and some are not. It must be all numbers "
                 "(label, pixels) or all words (a heading)."
+                + (f" {_LABELS}" if not _is_number(fields[0]) and all(map(_is_number, fields[1:])) else "")
             )
         table = _numbers(path, int(heading))
     except (OSError, EOFError, zlib.error) as error:
@@ -294,8 +302,11 @@ def read_csv(path: Path) -> tuple[Array, Array]:
             f"{path} holds no rows. Each row must be a label and the pixels of an image."
         ) from None
     except ValueError as error:  # what NumPy and the UTF-8 decoder raise; theirs names row and column
+        what = str(error).partition("; use `usecols`")[0].rstrip(".")
+        letter = re.search(r"could not convert string .* at row \d+, column 1\b", what)
         raise LabError(
-            f"{path} is not a CSV of numbers with as many in each row: {error}. Look at that row."
+            f"{path} is not a CSV of numbers with as many in each row: {what}. Look at that row."
+            + (f" {_LABELS}" if letter else "")
         ) from error
     labels, images = table[:, 0], np.ascontiguousarray(table[:, 1:])
     if not images.shape[1]:

@@ -96,7 +96,9 @@ def read(path: Path) -> Problem:
         try:
             row = [float(field) for field in line.split()]
         except ValueError as error:
-            raise LabError(f"{path}, line {index}: {error}.") from error
+            raise LabError(
+                f"{path}, line {index}: {error}. The file is damaged; fetch it again, or mend that line."
+            ) from error
         if len(row) != inputs + outputs or not np.isfinite(row).all():
             raise LabError(
                 f"{path}, line {index}: {len(row)} numbers, {inputs} + {outputs} finite ones expected. "

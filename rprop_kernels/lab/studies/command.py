@@ -284,8 +284,18 @@ def _problems(names: tuple[str, ...], data_dir: Path | None, quick: bool) -> tup
         names = ("cancer1", "glass1") if quick else PROBLEMS
         if data_dir is not None and (there := sorted(path.stem for path in base.rglob("*.dt"))):
             names = names if set(names) <= set(there) else tuple(there)
-    found = find(base, names)
-    return tuple({"name": name, "path": str(path), "crc32": read(path).crc32} for name, path in found.items())
+    said, bad = [], []
+    for name, path in find(base, names).items():
+        try:
+            said.append({"name": name, "path": str(path), "crc32": read(path).crc32})
+        except LabError as error:
+            bad.append(error)
+    if bad and said:
+        others = " ".join(f"--problem {problem['name']}" for problem in said)
+        raise LabError(f"{bad[0]} To leave it out, name the others: {others}.") from bad[0]
+    if bad:
+        raise bad[0]
+    return tuple(said)
 
 
 def _given(
