@@ -297,8 +297,12 @@ class Network:
 
     def predict(self, x: Array) -> Array:
         """Outputs, shape (samples, outputs)."""
-        outputs: Array = self.activations[-1].apply(self._forward(x)[-1])
+        outputs: Array = self.activations[-1].apply(self.logits(x))
         return outputs
+
+    def logits(self, x: Array) -> Array:
+        """Z of the output layer, before its activation: shape (samples, outputs)."""
+        return self._forward(x)[-1]
 
     def loss_and_gradient(self, x: Array, targets: Array) -> tuple[float, Array]:
         """E with its penalties, and dE/dtheta in a vector that the next call overwrites."""
@@ -349,7 +353,7 @@ class Network:
 
     def loss(self, x: Array, targets: Array) -> float:
         """E without penalties."""
-        loss: float = self.cost.evaluate(self._forward(x)[-1], targets, self.activations[-1])[0]
+        loss: float = self.cost.evaluate(self.logits(x), targets, self.activations[-1])[0]
         return loss
 
     def _forward(self, x: Array) -> list[Array]:

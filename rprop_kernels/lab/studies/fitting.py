@@ -151,10 +151,10 @@ def measure(network: Network, x: Array, y: Array) -> tuple[float, float]:
     if not len(x):
         return math.nan, math.nan
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        outputs = network.predict(x)
-        if network.cost.name == "mse":
-            return float(np.square(outputs - y).mean(dtype=np.float64)), score(outputs, y)
-        return network.loss(x, y), score(outputs, y)
+        z = network.logits(x)
+        found = score(z, y)  # of the outputs too: they are z itself, or softmax, which keeps the order
+        loss: float = network.cost.evaluate(z, y, network.activations[-1])[0]
+        return loss, found
 
 
 def build(settings: Settings, inputs: int, classes: int) -> Network:
