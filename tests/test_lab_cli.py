@@ -160,12 +160,18 @@ def test_an_unwritable_folder_is_found_before_training(monkeypatch: pytest.Monke
     assert lab("compare", "--out", "file/below").exit_code == 2
 
 
-def test_a_model_is_not_tested_on_images_of_another_size(tmp_path: Path) -> None:
+def test_a_model_is_neither_tested_on_images_of_another_size_nor_replaced_by_theirs(tmp_path: Path) -> None:
     assert lab("train", configuration(epochs=1), "--out", "here").exit_code == 0
     rows = "\n".join(f"{row % 10},3,200,7" for row in range(30))
     Path("other.csv").write_text(rows)
     result = lab("test", "here/model.npz", "--data", "other.csv")
     assert result.exit_code == 2 and "images of 64 pixels" in plain(result.output)
+    before = Path("here/model.npz").read_bytes()
+    refused = lab("train", configuration(epochs=1), "--data", "other.csv", "--out", "here")
+    assert refused.exit_code == 2 and "here/model.npz holds a model of other data (scikit" in plain(refused.output)
+    assert Path("here/model.npz").read_bytes() == before
+    assert lab("train", configuration(epochs=1, seed=1), "--out", "here").exit_code == 0  # its own may be
+    assert Path("here/model.npz").read_bytes() != before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

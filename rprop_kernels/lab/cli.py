@@ -145,6 +145,7 @@ def _train(config: Config, folder: Path) -> None:
         from .techniques import find
         from .training import Epoch, Run, hold_out, tensors
 
+        _check_model(path, dataset.origin)
         training, evaluation = hold_out(tensors(dataset)[0], config, config.seed)
         run = Run(find(config.optimizer), training, evaluation, config, config.seed)
     console.print(
@@ -217,6 +218,25 @@ def _train(config: Config, folder: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _check_model(path: Path, origin: str) -> None:
+    """A model of the same data may be replaced, one of other data not.
+
+    Raises:
+        LabError: the file holds a model of other data.
+    """
+    from .model import load
+
+    try:
+        earlier = load(path).about["settings"].get("data_origin", origin)
+    except LabError:  # there is none, or none that could be used
+        return
+    if earlier != origin:
+        raise LabError(
+            f"{path} holds a model of other data ({earlier}), which would be lost. "
+            "Choose another folder with --out."
+        )
 
 
 def _test(path: Path, data: str | None, data_dir: str | None) -> None:
