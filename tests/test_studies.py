@@ -452,3 +452,15 @@ def test_the_page_of_the_site_is_of_the_results_on_file() -> None:
         text = (study["folder"] / "results.json").read_text(encoding="utf-8")
         assert not re.search(r'"/(work|tmp|home|root)|data_dir', text), study["title"]
     assert sum(path.stat().st_size for path in (docs / "studies").rglob("*.png")) < 3e6
+
+
+def test_runs_far_from_the_others_do_not_squash_them() -> None:
+    from rprop_kernels.lab.studies import pictures
+
+    near = [10 + 0.01 * k for k in range(30)]
+    rows = {"one": [*near, 57.0, 300.0], "other": [*near, None]}
+    axis = pictures.bars({"E": rows}, "", reported={"E": {"one": 10.5}}).axes[0]
+    assert 10.5 < axis.get_xlim()[1] < 57
+    assert [text.get_text() for text in axis.texts] == ["57, 300 →"]
+    wide = pictures.bars({"E": {"one": [*near, 11.0]}}, "").axes[0]
+    assert wide.get_xlim()[1] > 11 and not wide.texts

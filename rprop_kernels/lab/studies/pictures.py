@@ -217,7 +217,11 @@ def bars(
     logarithmic: Sequence[str] = (),
     from_zero: Sequence[str] = (),
 ) -> Figure:
-    """Each repetition as a dot, their mean as a line (a bar where 0 means something)."""
+    """Each repetition as a dot, their mean as a line (a bar where 0 means something).
+
+    Where a few runs lie so far above the others that these would be one blot, the axis ends before them, and their
+    values stand at its end.
+    """
     labels = list(dict.fromkeys(label for rows in panels.values() for label in rows))
     across = len(panels) if len(panels) < 4 else 2
     down = -(-len(panels) // across)
@@ -256,9 +260,34 @@ def bars(
         rest(axis, "", name, "")
         if name in logarithmic:
             _logarithmic(axis, "x")
+        else:
+            beside = [value for value in (reported or {}).get(name, {}).values() if value is not None]
+            _without_the_far(axis, [(-labels.index(label), values) for label, values in rows.items()], beside)
     if marks:
         made.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False)
     return made
+
+
+def _without_the_far(
+    axis: Axes, rows: Sequence[tuple[int, Sequence[float | None]]], beside: Sequence[float]
+) -> None:
+    """Ends an axis before values that lie far above the others, and says which they are."""
+    found = [(place, np.array([v for v in row if v is not None and np.isfinite(v)])) for place, row in rows]
+    known = np.concatenate([values for _, values in found]) if found else np.empty(0)
+    if known.size < 20:
+        return
+    low, middle, high = np.percentile(known, (25, 50, 75))
+    bound = middle + 8 * (high - low)
+    near = known[known <= bound]
+    if known.max() - near.min() < 2 * (near.max() - near.min()):
+        return
+    start = min([near.min(), *beside])
+    end = max(near.max(), *beside, *(values.mean() for _, values in found if values.size))
+    axis.set_xlim(start - 0.05 * (end - start), end + 0.45 * (end - start))
+    for place, values in found:
+        if len(far := np.sort(values[values > bound])):
+            text = ", ".join(f"{value:.3g}" for value in far[:4]) + (", ..." if len(far) > 4 else "")
+            axis.text(0.99, place + 0.27, f"{text} →", transform=axis.get_yaxis_transform(), ha="right", va="center")
 
 
 def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
