@@ -395,3 +395,10 @@ def test_an_epoch_can_be_left(track: Track) -> None:
         run.epoch(before_batch)
     assert len(run.step_seconds) == 3 and run.history == []
     assert isinstance(run, training.Run)
+
+
+def test_advice_on_small_batches() -> None:
+    small = Settings(batch=32)
+    assert "iRprop+ compares the signs" in race.advice(small, 1000) and "batches of 32" in race.advice(small, 1000)
+    for fine in (Settings(), Settings(batch=300), Settings("adam", batch=8), Settings("sgd", batch=8)):
+        assert race.advice(fine, 1000) == ""

@@ -119,6 +119,17 @@ def read_settings(texts: Mapping[str, str], images: int) -> Settings:
     )
 
 
+def advice(settings: Settings, images: int) -> str:
+    """What speaks against training so, in words; empty where nothing does."""
+    batch = settings.batch
+    if batch is None or 4 * batch > images or settings.technique not in {one.name for one in TECHNIQUES}:
+        return ""
+    return (
+        f"{settings.label} compares the signs of the gradients of two steps. In batches of {batch} they flip by chance "
+        "and the step sizes go astray: give it all images at once."
+    )
+
+
 def _whole(name: str, text: str, most: int, more: str = "") -> int:
     text = text.strip()
     if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .drawing import rasterise, to_form
 from .errors import LabError
-from .race import ENTRANTS, Runner, Session, Settings, Track, curve, race_settings, read_settings
+from .race import ENTRANTS, Runner, Session, Settings, Track, advice, curve, race_settings, read_settings
 
 HOST: Final = "127.0.0.1"
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3A9BD9", "#1B1B1B")
@@ -84,7 +84,7 @@ kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; fo
 input[type=range] { accent-color: var(--accent); width: 100%; height: 2rem; cursor: pointer; }
 .setting .q-field__native { padding: 0; }
 .buttons { display: flex; flex-wrap: wrap; gap: .6rem; margin: .8rem 0 .6rem; align-items: center; }
-.trouble { color: #a3000b; font-weight: 600; }
+.trouble { color: #a3000b; font-weight: 600; } .advice { font-size: .88rem; color: #7a4a00; }
 .state { font-size: .92rem; min-height: 1.4em; }
 .chart { height: 19rem; width: 100%; }
 .scroll { overflow-x: auto; }
@@ -108,7 +108,7 @@ input[type=range] { accent-color: var(--accent); width: 100%; height: 2rem; curs
   .nicegui-content { padding: .5rem; } .card { padding: .75rem; }
   .draw { grid-template-columns: minmax(0, 1fr); gap: .6rem; } .pad-board { max-width: 18rem; margin: 0 auto; }
   .setting { grid-template-columns: 6.2rem minmax(0, 1fr) 4.8rem; gap: .7rem; }
-  .chart { height: 16rem; }
+  .chart { height: 16rem; } .runs th, .runs td { padding: .35rem .3rem; }
 }
 """
 
@@ -338,6 +338,7 @@ class RaceHere:
             self._stop.props("outline no-caps color=negative")
             self._automatic = ui.switch("Retrain on every change", value=True)
         self._trouble = ui.label("").classes("trouble").props("role=alert")
+        self._advice = ui.label("").classes("advice").props("role=status")
         self._progress = ui.linear_progress(0, show_value=False).props("instant-feedback aria-label=Progress")
         self._state = ui.label("").classes("state")
         self._news = ui.label("").classes("state").props("role=status")
@@ -350,7 +351,7 @@ class RaceHere:
         self._later()
 
     def _later(self) -> None:
-        if self._automatic.value:
+        if self._read() is not None and self._automatic.value:
             self._due = time.monotonic() + SETTLED_SECONDS
 
     def _read(self) -> Settings | None:
@@ -365,7 +366,12 @@ class RaceHere:
             self._trouble.set_text(str(error))
             return None
         self._trouble.set_text("")
+        self._advise(settings)
         return settings
+
+    def _advise(self, *settings: Settings) -> None:
+        said = (advice(one, self._session.track.images) for one in settings)
+        self._advice.set_text(next(filter(None, said), ""))
 
     def train(self) -> None:
         """Trains with what the fields say."""
@@ -376,7 +382,9 @@ class RaceHere:
     def race(self) -> None:
         """Trains Rprop, Adam and SGD at the same time."""
         if (settings := self._read()) is not None:
-            self._session.start(*race_settings(settings))
+            racing = race_settings(settings)
+            self._advise(*racing)
+            self._session.start(*racing)
             self.refresh()
 
     def _clear(self) -> None:
@@ -439,7 +447,8 @@ def _colour(runner: Runner) -> str:
 
 def _table(runners: Sequence[Runner]) -> str:
     words = ("run", "technique")
-    heading = (*words, "learning rate", "batch", "hidden", "epochs", "seconds", "accuracy", "unseen", "")
+    # Results first: on a phone the rest is reached by scrolling.
+    heading = (*words, "accuracy", "unseen", "seconds", "epochs", "learning rate", "batch", "hidden", "")
     cells = "".join(f'<th scope="col"{_left(name in (*words, ""))}>{name}</th>' for name in heading)
     rows = "".join(map(_row, reversed(runners))) or f'<tr><td class="words" colspan="{len(heading)}">none</td></tr>'
     return (
@@ -452,9 +461,9 @@ def _table(runners: Sequence[Runner]) -> str:
 def _row(runner: Runner) -> str:
     settings = runner.settings
     texts = (
-        runner.number, _name(runner), f"{settings.learning_rate:g}", settings.batch or "all", settings.hidden,
-        f"{len(runner.history)} / {settings.epochs}", f"{runner.seconds:.2f}", _share(runner.accuracy),
-        _share(runner.test_accuracy), runner.trouble or runner.state,
+        runner.number, _name(runner), _share(runner.accuracy), _share(runner.test_accuracy), f"{runner.seconds:.2f}",
+        f"{len(runner.history)} / {settings.epochs}", f"{settings.learning_rate:g}", settings.batch or "all",
+        settings.hidden, runner.trouble or runner.state,
     )  # fmt: skip
     swatch = f'<i style="background: {_colour(runner)}"></i>'
     cells = "".join(
