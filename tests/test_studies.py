@@ -464,3 +464,26 @@ def test_runs_far_from_the_others_do_not_squash_them() -> None:
     assert [text.get_text() for text in axis.texts] == ["57, 300 →"]
     wide = pictures.bars({"E": {"one": [*near, 11.0]}}, "").axes[0]
     assert wide.get_xlim()[1] > 11 and not wide.texts
+
+
+def test_how_far_runs_in_progress_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rprop_kernels.lab.studies.progress.SECONDS", 0.0)
+    folder = Path("here")
+    study = STUDIES["c-batch"]
+    options = base.Options(True, 1, 40, {"data": "digits", "data_dir": None, "crc32": "0", "origin": "digits"})
+    plan = study.plan(options)[:2]
+    (folder / "runs").mkdir(parents=True)
+    run.run_file(study, plan[0], folder).with_suffix(".part").write_text("0.9")  # of a run that was killed
+    seen: list[float] = []
+    work = fitting.measure
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.002)
+        return work(*arguments)
+
+    monkeypatch.setattr(fitting, "measure", slow)
+    run.execute(study, plan, folder, 1, lambda done, total: seen.append(done))
+    assert seen[0] == 0 and seen[-1] == 2 and seen == sorted(seen) and seen[1] < 0.9
+    within = [done for done in seen if done % 1]
+    assert min(within) < 1 < max(within)
+    assert not list((folder / "runs").glob("*.part"))

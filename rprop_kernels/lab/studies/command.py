@@ -177,7 +177,7 @@ def _study(
     with _progress(console) as bar:
         task = bar.add_task(chosen.name, total=len(plan))
 
-        def progress(done: int, total: int) -> None:
+        def progress(done: float, total: int) -> None:
             bar.update(task, completed=done)
 
         run.execute(chosen, plan, folder, jobs, progress)

@@ -15,6 +15,7 @@ from ..data import Dataset
 from ..network import Array, Network, make_optimizer, train
 from ..stopping import CRITERIA
 from .base import Result, Settings
+from .progress import Teller
 
 DEFAULTS: Final = MappingProxyType[str, Any](
     {
@@ -194,7 +195,7 @@ def fit(settings: Settings, path: Path) -> Result:
     history: dict[str, list[float]] = {
         f"{part}_{what}": [] for part in ("train", "valid", "test") for what in ("loss", "score")
     }
-    diverged_at, seconds = None, 0.0
+    diverged_at, seconds, teller = None, 0.0, Teller(path)
     start = process_time()
     for epoch, loss in enumerate(
         train(
@@ -224,6 +225,7 @@ def fit(settings: Settings, path: Path) -> Result:
                 del criteria[name]
         if stops and not criteria:
             break
+        teller.tell(epoch / s["epochs"])
         start = process_time()
     result: Result = {
         "history": history,

@@ -38,6 +38,7 @@ from .base import (
     sizes,
     without_report,
 )
+from .progress import Watcher, forget
 
 RESULTS: Final = "results.json"
 SEEN: Final = "Of the results in the documentation: "
@@ -72,10 +73,13 @@ def do_run(study: Study, settings: Settings, folder: Path) -> float:
 
     path = run_file(study, settings, folder)
     start = time.perf_counter()
-    with threadpool_limits(1):  # the same bits however many processes there are
-        result = study.work(settings, path)
-    seconds = time.perf_counter() - start
-    write_json(path, {"settings": settings, "seconds": seconds, "result": result})
+    try:
+        with threadpool_limits(1):  # the same bits however many processes there are
+            result = study.work(settings, path)
+        seconds = time.perf_counter() - start
+        write_json(path, {"settings": settings, "seconds": seconds, "result": result})
+    finally:
+        forget(path)
     return seconds
 
 
@@ -100,9 +104,9 @@ def _end_with_parent(parent: int) -> None:
 
 
 def execute(
-    study: Study, plan: list[Settings], folder: Path, jobs: int, progress: Callable[[int, int], None]
+    study: Study, plan: list[Settings], folder: Path, jobs: int, progress: Callable[[float, int], None]
 ) -> None:
-    """Does every run of the plan that has no result yet; ``progress(done, total)`` after each.
+    """Does every run of the plan that has no result yet; ``progress(done, total)`` after each, and meanwhile.
 
     Raises:
         Interrupted: by Ctrl-C; every finished run is kept.
@@ -110,23 +114,21 @@ def execute(
     from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
 
     todo = [settings for settings in plan if stored(run_file(study, settings, folder)) is None]
-    done = len(plan) - len(todo)
-    progress(done, len(plan))
-    if not todo:
-        return
+    paths = [run_file(study, settings, folder) for settings in todo]
+    for path in paths:
+        forget(path)  # of a run that was killed
     workers = 1 if study.alone else min(jobs, len(todo))
     try:
-        if workers == 1:
-            for settings in todo:
-                do_run(study, settings, folder)
-                done += 1
-                progress(done, len(plan))
-            return
-        with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
-            tasks = (delayed(_by_name)(study.name, settings, folder) for settings in todo)
-            for _ in Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")(tasks):
-                done += 1
-                progress(done, len(plan))
+        with Watcher(paths, len(plan) - len(todo), len(plan), progress) as watcher:
+            if workers <= 1:
+                for settings in todo:
+                    do_run(study, settings, folder)
+                    watcher.finished()
+                return
+            with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
+                tasks = (delayed(_by_name)(study.name, settings, folder) for settings in todo)
+                for _ in Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")(tasks):
+                    watcher.finished()
     except KeyboardInterrupt:
         kept = sum(stored(run_file(study, settings, folder)) is not None for settings in plan)
         raise Interrupted(
