@@ -105,6 +105,9 @@ def _forget(state: Array, where: Array) -> None:
     np.multiply(size, code.shift, out=state, where=where)
 
 
+_PAIRS: Final = "SciPy's list of pairs, one for each weight, becomes that by np.transpose(pairs)."
+
+
 class _Box:
     """Bounds of one parameter, and the scratch memory that lets every step do without allocation."""
 
@@ -119,7 +122,7 @@ class _Box:
             where = tuple(int(i) for i in np.argwhere(outside)[0])
             raise ValueError(f"{name} starts outside its bounds: {weight[where]} at index {where} is not "
                              f"within [{self.lower[where]}, {self.upper[where]}]; start inside, such as at "
-                             "np.clip(x, lower, upper)")
+                             f"np.clip(x, lower, upper). {_PAIRS}")
         code, real = CODES[weight.dtype.name], weight.dtype.type
         self.shift, self.threshold = real(code.shift), real(code.threshold)
         one = slice(None if any(self.lower.strides + self.upper.strides) else 1)  # one number each: one width
@@ -164,7 +167,7 @@ def _boxes(
             raise TypeError
         lower, upper = bounds
     except (TypeError, ValueError):
-        raise ValueError(f"bounds must be a pair (lower, upper), got {bounds!r}") from None
+        raise ValueError(f"bounds must be (lower, upper), got {bounds!r}. {_PAIRS}") from None
     lowers, uppers = (_one_each(f"{name} bound", value, weights, single)
                       for name, value in (("lower", lower), ("upper", upper)))
     boxes: list[_Box | None] = []

@@ -151,8 +151,10 @@ def test_a_parameter_that_changed_its_shape_is_refused(change, backend):
 
 
 BOUNDS = {
-    "one number": (1.0, ValueError, r"must be a pair \(lower, upper\)"),
-    "three": ((0, 1, 2), ValueError, r"must be a pair \(lower, upper\)"),
+    "one number": (1.0, ValueError, r"must be \(lower, upper\), got 1.0"),
+    "three": ((0, 1, 2), ValueError, r"must be \(lower, upper\), got"),
+    "SciPy's, of two weights": ([(-1, 2)] * 2, ValueError, r"starts outside.* by np.transpose\(pairs\)"),
+    "SciPy's, of three": ([(-1, 2)] * 3, ValueError, r"must be \(lower, upper\).* by np.transpose\(pairs\)"),
     "crossed": ((1.0, [2.0, 0.0]), ValueError, "bounds of params.0. cross"),
     "nan": ((math.nan, 1.0), ValueError, "are NaN"),
     "nothing finite": ((math.inf, math.inf), ValueError, "leave no finite value"),
