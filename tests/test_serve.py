@@ -101,12 +101,12 @@ def test_missing_data_and_missing_nicegui(tmp_path: Path, monkeypatch: pytest.Mo
 class Served:
     """``rprop-lab serve`` in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
         # One thread: several that wait for one another are slow on a machine that does other things too.
         environment = ENVIRONMENT | {"OMP_NUM_THREADS": "1"}
         self.folder, self.errors = folder, folder / "stderr"
         with self.errors.open("w") as errors:
-            command = [*MAIN, "serve", "--port", "0"]
+            command = [*MAIN, "serve", "--port", "0", *arguments]
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=folder
             )
@@ -412,6 +412,31 @@ def test_on_a_phone(tabs: Callable[..., Tab]) -> None:
     assert tab.page.evaluate(wide) == 390
     at = tab.page.locator(".runs th", has_text="unseen").bounding_box()
     assert at["x"] + at["width"] <= 390  # the results are seen without scrolling
+
+
+def test_more_classes_than_digits(browser: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(600) % 26 + 1  # such as EMNIST's letters
+    images = np.zeros((600, 8, 8), int)
+    images.reshape(600, 64)[np.arange(600), 2 * labels] = 16  # a label is where its dot is
+    rows = np.column_stack([labels, np.clip(images.reshape(600, 64) + rng.integers(0, 2, (600, 64)), 0, 16)])
+    np.savetxt(tmp_path / "letters.csv", rows, "%d", delimiter=",")
+    server = Served(tmp_path, "--data", "letters.csv")
+    try:
+        tab = Tab(browser, server.address)
+        tab.draw((0.45, 0.5), (0.55, 0.5))
+        tab.read()
+        verdict, bars = tab.page.locator(".verdict .digit"), tab.page.locator(".bars li > :first-child")
+        until(lambda: bars.first.inner_text() == verdict.inner_text(), 10)
+        names = bars.all_inner_texts()
+        assert len(names) == len(set(names)) == 10 and all(0 <= int(name) <= 26 for name in names)
+        shares = tab.shares()
+        assert shares == sorted(shares, reverse=True) and tab.page.locator(".bars .first").count() == 1
+        tab.context.close()
+        assert tab.complaints == [] and server.end()[0] == 0
+    finally:
+        server.process.kill()
+        server.process.communicate()
 
 
 def test_tabs_do_not_disturb_one_another(tabs: Callable[..., Tab]) -> None:

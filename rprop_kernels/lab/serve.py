@@ -30,6 +30,7 @@ from fastapi import FastAPI
 from nicegui import events, ui
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .data import CLASSES
 from .drawing import rasterise, to_form
 from .errors import LabError
 from .race import ENTRANTS, Runner, Session, Settings, Track, advice, curve, race_settings, read_settings
@@ -73,7 +74,7 @@ kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; fo
 .verdict .seen { width: 4rem; height: 4rem; image-rendering: pixelated; border: 1px solid var(--line); }
 .verdict .words { font-size: .85rem; color: #4a4f55; min-width: 0; }
 .bars { margin: 0; padding: 0; list-style: none; font-variant-numeric: tabular-nums; }
-.bars li { display: grid; grid-template-columns: 1.1rem minmax(0, 1fr) 3.4rem; gap: .5rem; align-items: center;
+.bars li { display: grid; grid-template-columns: 1.7rem minmax(0, 1fr) 3.4rem; gap: .5rem; align-items: center;
   line-height: 1.5rem; }
 .bars .bar { height: .85rem; background: #e9ebee; border-radius: .2rem; overflow: hidden; }
 .bars .fill { height: 100%; width: 0; background: #7d8894; }
@@ -210,7 +211,7 @@ class DrawHere:
                     ui.button("Clear the drawing", on_click=self._clear).props("outline no-caps")
                 with ui.element("div"):
                     self._verdict()
-                    self._bars = _Bars()
+                    self._bars = _Bars(session.track.dataset.classes)
                     self._choice = ui.select({0: "the newest run"}, value=0, label="Predicted by")
                     self._choice.props("dense outlined").style("margin-top: .7rem").on_value_change(self.refresh)
         ui.timer(DRAWING_SECONDS, self.refresh)
@@ -270,24 +271,29 @@ class DrawHere:
 
 
 class _Bars:
-    """The ten probabilities."""
+    """Probabilities: of the ten digits, or the ten greatest where there are more classes."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
+        self._all = classes == CLASSES
         self._rows = []
-        with ui.element("ul").classes("bars").props('aria-label="Probability of each digit"'):
-            for digit in range(10):
+        which = "Probability of each digit" if self._all else "The ten most probable classes"
+        with ui.element("ul").classes("bars").props(f'aria-label="{which}"'):
+            for digit in range(CLASSES):
                 with ui.element("li") as row:
-                    ui.label(str(digit))
+                    name = ui.label(str(digit) if self._all else "")
                     with ui.element("div").classes("bar").props("aria-hidden=true"):
                         fill = ui.element("div").classes("fill")
-                    self._rows.append((row, fill, ui.label("").classes("share")))
+                    self._rows.append((row, name, fill, ui.label("").classes("share")))
 
     def show(self, shares: Any) -> None:
-        for digit, (row, fill, text) in enumerate(self._rows):
-            share = 0.0 if shares is None else float(shares[digit])
+        order = range(CLASSES) if shares is None or self._all else (-shares).argsort()[:CLASSES].tolist()
+        best = None if shares is None else int(shares.argmax())
+        for label, (row, name, fill, text) in zip(order, self._rows, strict=True):
+            share = 0.0 if shares is None else float(shares[label])
+            name.set_text("" if shares is None and not self._all else str(label))
             fill.style(f"width: {100 * share:.1f}%")
             text.set_text("" if shares is None else _percent(share))
-            row.classes(**{"add" if shares is not None and digit == shares.argmax() else "remove": "first"})
+            row.classes(**{"add" if label == best else "remove": "first"})
 
 
 class RaceHere:
