@@ -141,7 +141,11 @@ def test_find(tmp_path: Path) -> None:
 
 
 def test_error_measure_and_networks() -> None:
-    assert proben1.squared_error_percentage(0.0287) == pytest.approx(2.87)
+    assert proben1.squared_error_percentage(0.0287, 1.0) == pytest.approx(2.87)
+    part = (np.zeros((2, 1)), np.array([[-1.0], [2.0]]))
+    assert proben1.Problem("", part, part, part, False, "").span == 3.0
+    inside = (np.zeros((2, 1)), np.array([[0.25], [0.5]]))
+    assert proben1.Problem("", inside, inside, inside, False, "").span == 1.0
     assert proben1.pivot("glass1").hidden == (16, 8) and proben1.pivot("glass1").test == 9.75
     assert proben1.pivot("card3").hidden == (32,) and math.isnan(proben1.pivot("card3").test)
     assert proben1.pivot("gene1").hidden == (16, 8)
@@ -158,12 +162,15 @@ def stops(criterion: Any, losses: list[tuple[float, float]]) -> int | None:
 def test_generalization_loss() -> None:
     falling = [(1 / epoch, valid) for epoch, valid in enumerate([2, 1, 1.04, 1.05, 1.0501, 3], 1)]
     assert stops(stopping.GeneralizationLoss(), falling) == 5
-    flat = [(1.0, 1.0)] * 9
-    assert stops(stopping.GeneralizationLoss(), flat) == 5  # no progress over a strip
-    assert stops(stopping.GeneralizationLoss(progress=0), flat) is None
+    assert stops(stopping.GeneralizationLoss(), [(1.0, 1.0)] * 9) is None
+
+
+def test_training_progress() -> None:
+    assert stops(stopping.TrainingProgress(), [(1.0, math.nan)] * 9) == 5
     slow = [(1 - 5e-5 * epoch, 1.0) for epoch in range(9)]  # mean of a strip is 0.1 per mille over its least
-    assert stops(stopping.GeneralizationLoss(progress=0.0999), slow) is None
-    assert stops(stopping.GeneralizationLoss(progress=0.11), slow) == 5
+    assert stops(stopping.TrainingProgress(0.0999), slow) is None
+    assert stops(stopping.TrainingProgress(0.11), slow) == 5
+    assert stops(stopping.TrainingProgress(0.11, strip=3), slow) == 3
 
 
 def test_the_other_criteria() -> None:

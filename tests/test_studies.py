@@ -23,7 +23,7 @@ pytest.importorskip("jinja2")
 
 from rprop_kernels.lab import augment, report  # noqa: E402
 from rprop_kernels.lab.cli import app  # noqa: E402
-from rprop_kernels.lab.studies import base, fitting, run  # noqa: E402
+from rprop_kernels.lab.studies import base, experiments, fitting, run  # noqa: E402
 from rprop_kernels.lab.studies.table import STUDIES  # noqa: E402
 
 DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -335,6 +335,9 @@ def test_form_says_how_much_of_a_study_was_run() -> None:
     assert base.form([s | {"epochs": s["epochs"] // 50} for s in full], full) == "2-4 epochs of 100-200"
     assert base.form([s for s in full if s["lr"] == 1], full) == "10 of 20 runs"
     assert base.form([s for s in one if s["lr"] == 1], full) == "1 seed of 5, 2 of 4 kinds of runs"
+    more = [s | {"seed": s["seed"] + 5 * k} for k in range(2) for s in full]
+    assert base.form(more, full) == "10 seeds instead of 5"
+    assert base.form([s | {"epochs": 10 * s["epochs"]} for s in full], full) == "1000-2000 epochs instead of 100-200"
     done = quick("e-grid", "--epochs", 2)
     assert "A reduced form of the study: 1 seed of 5, 2 epochs of 100" in plain(done.output)
 
@@ -487,3 +490,88 @@ def test_how_far_runs_in_progress_are(monkeypatch: pytest.MonkeyPatch) -> None:
     within = [done for done in seen if done % 1]
     assert min(within) < 1 < max(within)
     assert not list((folder / "runs").glob("*.part"))
+
+
+def csv(rows: int, classes: int = 10, path: str = "own.csv") -> str:
+    """Images of 8 x 8 with a dot where their label says."""
+    labels = np.arange(rows) % classes
+    images = np.zeros((rows, 64), int)
+    images[np.arange(rows), 2 * labels] = 16
+    np.savetxt(path, np.column_stack([labels, images]), "%d", delimiter=",")
+    return path
+
+
+@pytest.mark.parametrize("name", ["b-optimizers", "c-augmentation", "d-mnist", "e-mnist"])
+def test_few_images(name: str) -> None:
+    done = quick(name, "--data", csv(20), "--epochs", 2, "--seeds", 1)
+    assert done.exit_code == 0, done.output
+    assert "60,000" not in plain(done.output)
+
+
+def test_more_than_ten_classes_and_what_counts_as_learned() -> None:
+    settings = {"data": csv(520, 26, "letters.csv"), "data_dir": None}
+    assert 1 / 26 < experiments.commonest_share(settings) < 0.11
+    arguments = ("--data", "letters.csv", "--epochs", 40, "--seeds", 1, "--jobs", 1, "--out", "here")
+    done = lab("study", "c-initialisation", *arguments)
+    assert done.exit_code == 0, done.output
+    rows = {row[0]: row[-1] for row in json.loads(Path("here/results.json").read_text())["tables"][0]["rows"]}
+    assert rows["zeros, iRprop+"] == "did not learn" and rows["he, iRprop+"] == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["b-optimizers", "b-architectures", "c-batch", "c-stopping", "d-mnist", "e-sgd", "e-grid", "e-mnist"]
+)
+def test_pages_of_what_diverged(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every single run, at its first epoch."""
+    work = fitting.fit
+
+    def lost(settings: base.Settings, path: Path) -> base.Result:
+        kept = {key: value for key, value in settings.items() if key != "keep"}
+        result = work(kept | {"epochs": 1}, path)
+        for key in ("bootstrap", "confusion", "samples"):
+            result.pop(key, None)
+        scores = {key: np.nan for key in result if key.endswith(("_loss", "_score"))}
+        history = {key: [np.nan] for key in result["history"]}
+        return result | scores | {"history": history, "diverged_at": 1, "stops": {}}
+
+    monkeypatch.setattr(fitting, "fit", lost)
+    done = quick(name, "--seeds", 1)
+    assert done.exit_code == 0, done.output
+    assert "diverged at epoch 1" in plain(done.output)
+
+
+def test_seeds_of_every_study() -> None:
+    data = {"data": "digits", "data_dir": None, "crc32": "0", "is_mnist": False, "origin": "digits"}
+    problem = {"name": "glass1", "path": "glass1.dt", "crc32": "0"}
+    for study in STUDIES.values():
+        plan = study.plan(base.Options(True, 3, 1, data, (problem,)))
+        assert study.name == "d-activations" or {s["seed"] for s in plan} == {0, 1, 2}, study.name
+
+
+def test_runs_of_other_versions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "made_with", lambda: "numpy 1")
+    arguments = ("e-grid", "--epochs", 2, "--seeds", 1)
+    assert "same versions" not in plain(quick(*arguments).output)
+    next(Path("runs/study-e-grid-quick/runs").iterdir()).unlink()
+    monkeypatch.setattr(run, "made_with", lambda: "numpy 2")
+    said = plain(quick(*arguments).output)
+    assert "not all made with the same versions on the same processor: 1 with numpy 2; 5 with numpy 1." in said or (
+        "5 with numpy 1; 1 with numpy 2." in said
+    )
+
+
+def test_two_folders_of_one_name_in_the_report() -> None:
+    for place in "ab":
+        assert quick("d-activations", "--out", f"{place}/study-d-activations").exit_code == 0
+    failed = lab("report", ".", "--markdown", "page.md")
+    assert failed.exit_code == 2 and "have the same name" in plain(failed.output) and not Path("page.md").exists()
+
+
+def test_findings_are_seen_only_in_the_form_they_were_written_for() -> None:
+    assert quick("d-activations").exit_code == 0
+    file = Path("runs/study-d-activations-quick/results.json")
+    found = json.loads(file.read_text())
+    for form, word in (("in full", "**Seen:** so"), ("1 seed of 5", run.SEEN + "so")):
+        file.write_text(json.dumps(found | {"statements": [run.SEEN + "so"], "form": form, "findings of": "in full"}))
+        assert lab("report", "runs", "--markdown", "page.md").exit_code == 0
+        assert f"- {word}\n" in Path("page.md").read_text()

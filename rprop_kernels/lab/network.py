@@ -440,7 +440,7 @@ class Optimizer(Protocol):
 
 
 class Descent:
-    """SGD, momentum, RMSProp and Adam as torch.optim defines them, on one vector.
+    """SGD, momentum, RMSProp and Adam as torch.optim defines them (RMSProp with Keras's decay), on one vector.
 
     No library has them for arrays (scikit-learn's are private); torch's, on shared memory, cost more than a
     step of a small network.

@@ -115,7 +115,7 @@ def environment() -> dict[str, Any]:
 
     facts: dict[str, Any] = dict(show_config(display=False))
     facts["machine"] = facts["machine"] | {
-        "processor name": _processor_name(),
+        "processor name": processor_name(),
         "cores": os.cpu_count(),
         "torch threads": torch.get_num_threads(),
         "system": platform.system(),
@@ -123,7 +123,7 @@ def environment() -> dict[str, Any]:
     return facts
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
     """What Linux calls the processor; elsewhere what Python does."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -43,6 +43,12 @@ class Problem:
     crc32: str
 
     @property
+    def span(self) -> float:
+        """Width of the range of the outputs: 1, that of PROBEN1's own problems (0..1), unless some are outside."""
+        targets = np.concatenate([y for _, y in (self.train, self.valid, self.test)])
+        return max(1.0, float(targets.max())) - min(0.0, float(targets.min()))
+
+    @property
     def sizes(self) -> tuple[int, int]:
         """Inputs and outputs."""
         return int(self.train[0].shape[1]), int(self.train[1].shape[1])
@@ -126,10 +132,10 @@ def find(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
         names: such as ``glass1``, or paths of .dt files.
 
     Raises:
-        LabError: one is missing; lists what there is.
+        LabError: one is missing (lists what there is), or two have the same name.
     """
     there = {path.stem: path for path in sorted(folder.rglob("*.dt"))} if folder.is_dir() else {}
-    found = {}
+    found: dict[str, Path] = {}
     for name in names:
         path = Path(name) if name.endswith(".dt") else there.get(name)
         if path is None or not path.is_file():
@@ -137,13 +143,19 @@ def find(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
             raise LabError(
                 f"No PROBEN1 problem {name!r} in {folder}. {known} Give the folder with --data-dir."
             )
-        found[path.stem] = path
+        if found.setdefault(path.stem, path) != path:
+            raise LabError(f"{found[path.stem]} and {path} are two problems of one name. Rename one of the files.")
     return found
 
 
-def squared_error_percentage(mean_square: float, low: float = 0.0, high: float = 1.0) -> float:
-    """PROBEN1's E = 100 (omax - omin) / (N P) * sum of (o - t)^2, from the mean of the squares."""
-    return 100 * (high - low) * mean_square
+def squared_error_percentage(mean_square: float, span: float) -> float:
+    """PROBEN1's E = 100 (omax - omin) / (N P) * sum of (o - t)^2, from the mean of the squares.
+
+    Args:
+        mean_square: over all examples and outputs.
+        span: omax - omin, see :attr:`Problem.span`.
+    """
+    return 100 * span * mean_square
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,11 +96,18 @@ def write_markdown(folder: Path, path: Path) -> int:
     given as ``folder``, the same page is written again from it.
 
     Raises:
-        LabError: there are none, or the page cannot be written.
+        LabError: there are none, two folders have the same name, or the page cannot be written.
     """
     beside = path.with_suffix("")
     check_writable(path.parent, (path.name,))
     studies = collect(folder)
+    folders: dict[str, Path] = {}
+    for study in studies:
+        other = folders.setdefault(study["title"], study["folder"])
+        if other != study["folder"]:
+            raise LabError(
+                f"{other} and {study['folder']} have the same name, so one page cannot hold both: rename one of them."
+            )
     for study in studies:
         own = beside / study["title"]
         if study["folder"].resolve() == own.resolve():
@@ -138,7 +145,9 @@ def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
             rows = [[_escaped(cell) for cell in row] for row in table["rows"]]
             text += f"\n**{table['title']}**\n\n" + markdown_table(list(map(_escaped, table["heading"])), rows)
         lines = [_escaped(line) for line in study["statements"]]
-        text += "\n" + "".join(f"- {line.replace(SEEN, '**Seen:** ')}\n" for line in lines) + "\n"
+        if study["form"] == study["found"].get("findings of"):
+            lines = [line.replace(SEEN, "**Seen:** ") for line in lines]
+        text += "\n" + "".join(f"- {line}\n" for line in lines) + "\n"
         for picture in study["pictures"]:
             what = picture.stem.replace("-", " ").replace("_", " ")
             text += f"![{title}: {what}]({beside}/{title}/{picture.name})\n\n"

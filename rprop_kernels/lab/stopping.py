@@ -62,29 +62,39 @@ class Plateau:
 
 
 class GeneralizationLoss:
-    """PROBEN1's GL: the validation error is ``percent`` % over its minimum so far.
+    """PROBEN1's GL: the validation error is ``percent`` % over its minimum so far."""
 
-    PROBEN1 also ends a training that makes no progress: over a strip of ``strip`` epochs the mean training
-    error is less than ``progress`` per mille above the smallest of the strip. ``progress=0`` leaves that out.
-    """
-
-    def __init__(self, percent: float = 5.0, strip: int = 5, progress: float = 0.1) -> None:
-        self.percent, self.progress, self.best = percent, progress, math.inf
-        self.strip: deque[float] = deque(maxlen=strip)
+    def __init__(self, percent: float = 5.0) -> None:
+        self.percent, self.best = percent, math.inf
 
     def stop(self, train_loss: float, valid_loss: float) -> str:
         self.best = min(self.best, valid_loss)
+        if valid_loss <= (1 + self.percent / 100) * self.best:
+            return ""
+        return f"validation error {self.percent:g} % over its minimum"
+
+
+class TrainingProgress:
+    """PROBEN1's P: over a strip of ``strip`` epochs the mean training error is less than ``per_mille`` above the
+    smallest of the strip.
+    """
+
+    def __init__(self, per_mille: float = 0.1, strip: int = 5) -> None:
+        self.per_mille = per_mille
+        self.strip: deque[float] = deque(maxlen=strip)
+
+    def stop(self, train_loss: float, valid_loss: float) -> str:
         self.strip.append(train_loss)
-        if valid_loss > (1 + self.percent / 100) * self.best:
-            return f"validation error {self.percent:g} % over its minimum"
         smallest = min(self.strip)
-        full = len(self.strip) == self.strip.maxlen
-        if full and 1000 * (float(np.mean(self.strip)) - smallest) < self.progress * smallest:
-            return f"training progress below {self.progress:g} per mille"
-        return ""
+        if len(self.strip) < (self.strip.maxlen or 0):
+            return ""
+        if 1000 * (float(np.mean(self.strip)) - smallest) >= self.per_mille * smallest:
+            return ""
+        return f"training progress below {self.per_mille:g} per mille"
 
 
 CRITERIA: Final = MappingProxyType(
-    {"early": EarlyStopping, "patience": Patience, "plateau": Plateau, "gl": GeneralizationLoss}
+    {"early": EarlyStopping, "patience": Patience, "plateau": Plateau, "gl": GeneralizationLoss,
+     "progress": TrainingProgress}
 )
 """By name."""

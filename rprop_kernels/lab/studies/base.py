@@ -83,7 +83,7 @@ class Options:
         if self.data and not self.data["is_mnist"]:
             said.append(f"The data is {self.data['origin']}; the report used MNIST.")
         if form != FULL:
-            said.append(f"A reduced form of the study: {form}.")
+            said.append(f"{'Another' if 'instead of' in form else 'A reduced'} form of the study: {form}.")
         return said
 
     def part(self, plan: list[Settings]) -> list[Settings]:
@@ -133,14 +133,15 @@ def form(plan: list[Settings], full: list[Settings]) -> str:
     said = []
     mine, whole = (len({s.get("seed") for s in part}) for part in (plan, full))
     if mine != whole:
-        said.append(f"{mine} seed{'s' * (mine != 1)} of {whole}")
+        said.append(f"{mine} seed{'s' * (mine != 1)} {'of' if mine < whole else 'instead of'} {whole}")
     for key in ("epochs", "evaluations"):
         ours, theirs = (sorted({s[key] for s in part if key in s}) for part in (plan, full))
         if ours and ours[-1] != theirs[-1]:
             spans = ["-".join(map(str, dict.fromkeys((span[0], span[-1])))) for span in (ours, theirs)]
-            said.append(f"{spans[0]} {key.removesuffix('s') if ours[-1] == 1 else key} of {spans[1]}")
+            what, of = key.removesuffix("s") if ours[-1] == 1 else key, "of" if ours[-1] < theirs[-1] else "instead of"
+            said.append(f"{spans[0]} {what} {of} {spans[1]}")
     seeds = {s.get("seed") for s in plan}
-    kinds = sum(s.get("seed") in seeds for s in full)
+    kinds = sum(s.get("seed") in seeds for s in full) if mine <= whole else len(full) * mine // whole
     if len(plan) != kinds:
         said.append(f"{len(plan)} of {kinds} kinds of runs" if mine != whole else f"{len(plan)} of {kinds} runs")
     return ", ".join(said) or FULL
@@ -176,14 +177,15 @@ class Page:
         tables: our figures beside the report's.
         statements: sentences: what was done, where we differ and why.
         pictures: by file name.
-        findings: sentences that were seen to be true on the report's data, and may not be on other data or in
-            the reduced form.
+        findings: sentences on the results in the documentation, which may not be true of others.
+        findings_of: the form (:func:`form`) of those results.
     """
 
     tables: list[Table]
     statements: list[str]
     pictures: "dict[str, Figure]"
     findings: list[str] = field(default_factory=list)
+    findings_of: str = "in full"
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,7 @@ def _table(
     report: Callable[[Settings], Any],
 ) -> Table:
     rows = []
+    common = commonest_share(next(iter(groups_.values()))[0][0])
     for members in groups_.values():
         settings, results = members[0][0], [result for _, result in members]
         reported = report(settings)
@@ -93,11 +94,21 @@ def _table(
                 number(mean(r["seconds"] for r in results), 1),
                 reported if isinstance(reported, str) else number(figure, 4).removesuffix("0"),
                 minus(test, figure),
-                diverged(members) or ("did not learn" if test is not None and test < 0.15 else ""),
+                diverged(members) or ("did not learn" if test is not None and test < common + 0.02 else ""),
             ]
         )
     heading = [first, "test accuracy", "train loss", "epochs", "seconds", "report", "diff.", "note"]
     return Table(title, heading, rows)
+
+
+def commonest_share(settings: Settings) -> float:
+    """Accuracy on the test images of always saying the commonest label."""
+    import numpy as np
+
+    from .fitting import image_set
+
+    counts = np.bincount(image_set(settings["data"], settings.get("data_dir")).test_labels)
+    return float(counts.max() / counts.sum())
 
 
 def _pictures(
@@ -270,8 +281,8 @@ def _page_architecture(runs: Runs) -> Page:
     return Page(
         [_table("Architecture", ordered, "hidden units", name, report)],
         [
-            "Xavier, SGD with 0.001; batches of 8 and 100 epochs, the deep ones batches of 64 and 200 "
-            "epochs; iRprop+ on the full batch for as many epochs.",
+            "Xavier, SGD with 0.001 and batches of 8, the last three networks of 64 (the report: 100 and 200 epochs); "
+            "iRprop+ on the full batch for as many epochs.",
             STABLE,
             "Every run's weights are beside its result in the folder runs; rprop-lab classify tests them "
             "on a CSV.",
@@ -331,7 +342,8 @@ def _page_stopping(runs: Runs) -> Page:
             )
         history = results[0]["history"]
         panels[name] = {"training": [history["train_loss"]], "validation": [history["valid_loss"]]}
-    heading = ["network", "stopped at", "test accuracy", "report: at", "report's epoch: ours", "report: acc.", "diff.", "why"]
+    report = ["report: at", "report's epoch: ours", "report: acc.", "diff."]
+    heading = ["network", "stopped at", "test accuracy", *report, "why"]
     return Page(
         [Table("Stopping", heading, rows)],
         [
@@ -341,7 +353,8 @@ def _page_stopping(runs: Runs) -> Page:
             f"{runs[0][0]['epochs']} epochs (the report: 200), the accuracy of the epoch it stopped at.",
             "The report's early stopping compares two losses that differ from the start by chance: when it "
             "fires depends on which images are held out. patience, beside it, is the usual rule: no lower "
-            "validation loss for five epochs, read off the same training.",
+            "validation loss for five epochs, read off the same training. The picture's training loss is that of "
+            "10,000 images after the epoch, which is lower than the one met during it.",
         ],
         {
             "curves.png": pictures.curves(
@@ -349,15 +362,16 @@ def _page_stopping(runs: Runs) -> Page:
             )
         },
         findings=[
-            "By the words of the report its early stopping ends SGD after 8 to 12 epochs at accuracies of 0.90 to 0.94, "
-            "where the report has epoch 44, 98, 153 or no stop. Its networks are ours nevertheless: at the epochs "
-            "where it stopped, ours have 0.974 to 0.976 (the report: 0.970 to 0.975), and of those that it did not "
-            "stop ours are 0.001 below to 0.007 above after 200 epochs. So its program must have looked at other "
+            "By the words of the report its early stopping ends SGD after 8 to 12 epochs at accuracies of 0.90 to "
+            "0.94, where the report has epoch 44, 98, 153 or no stop. Its networks are ours nevertheless: at the "
+            "epochs where it stopped, ours have 0.974 to 0.976 (the report: 0.970 to 0.975), and of those that it did "
+            "not stop ours are 0.001 below to 0.007 above after 200 epochs. So its program must have looked at other "
             "losses than its words say.",
             "The usual patience stops batches of 8 at epoch 69 (800-800) and 78 (100-100), larger ones not within 200 "
             "epochs. The plateau rule never fires: the losses still fall.",
-            "iRprop+ has its lowest validation loss after 35 to 44 steps on the full batch; then it learns by heart and "
-            "loses up to 0.007 of accuracy. By patience 800-800 ends with 0.973, 0.006 below SGD with batches of 8.",
+            "iRprop+ has its lowest validation loss after 35 to 44 steps on the full batch; then it learns by heart "
+            "and loses up to 0.007 of accuracy. By patience 800-800 ends with 0.973, 0.006 below SGD with batches of "
+            "8.",
         ],
     )
 
@@ -383,7 +397,8 @@ def _at(results: Sequence[Result], epoch: int) -> float | None:
 
 def _to_the_end(result: Result) -> Result:
     """What stands for a criterion that never stopped the training."""
-    return {"reason": "ran to the end", "epoch": result["epochs"], "test_score": result["test_score"]}
+    reason = "the others had ended the training" if result["stops"] else "ran to the end"
+    return {"reason": reason, "epoch": result["epochs"], "test_score": result["test_score"]}
 
 
 # Augmentation
@@ -441,8 +456,16 @@ def _page_augmentation(runs: Runs) -> Page:
         [
             "Every image of the training part is joined by a zoomed, a rotated, a blurred one and one with "
             "black squares: five times the images and the steps of an epoch. Early stopping as in "
-            f"c-stopping, {sizes(settings)}, Xavier. The report had 0.9748 after 36 epochs and does not say "
-            "for which network.",
+            f"c-stopping, {sizes(settings)}, Xavier. train loss: of 10,000 unchanged images.",
+            *(
+                [
+                    "The report had 0.9748 after 36 epochs. Beside that figure it names no network; its conclusion "
+                    "calls 800-800 with all augmentations its best, with about 0.975, while it drew digits with "
+                    "100-100. 800-800 was not made here: an epoch takes it half a minute."
+                ]
+                if is_reports(settings)
+                else []
+            ),
             "Changed images are harder than those held out, so the training loss stays above the "
             "validation loss for longer: with this criterion one expects a later end than without them, "
             "where the report has an earlier one.",

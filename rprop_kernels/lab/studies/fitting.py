@@ -45,7 +45,7 @@ DEFAULTS: Final = MappingProxyType[str, Any](
 said so; ``decay``: lr / (epoch * batches + 1)."""
 
 SEEN: Final = 10_000
-"""Training samples that are looked at after every epoch, at most."""
+"""Training samples that are looked at after every epoch, at most: the first. Of augmented ones they are unchanged."""
 
 
 class Split(NamedTuple):
@@ -76,6 +76,9 @@ def images(settings: Settings) -> Split:
     dataset = image_set(settings["data"], settings.get("data_dir"))
     learn, test = _unit(settings["data"], settings.get("data_dir"))
     labels, test_part = dataset.learn_labels, (test, dataset.test_labels)
+    if len(labels) > SEEN and not dataset.is_mnist:  # the first SEEN are looked at: they may be of one class
+        order = np.random.default_rng(0).permutation(len(labels))
+        learn, labels = learn[order], labels[order]
     held = int(len(labels) * settings["validation"])
     valid = learn[:0], labels[:0]
     if held:
@@ -251,7 +254,7 @@ def _kept(s: Settings, network: Network, data: Split, path: Path) -> Result:
         matrix = np.zeros((classes, classes), int)
         np.add.at(matrix, (y, guess), 1)
         wrong = np.flatnonzero(guess != y)
-        shown = [*range(8), *wrong[wrong >= 8][:8].tolist()]
+        shown = [*range(min(8, len(guess))), *wrong[wrong >= 8][:8].tolist()]
         kept["confusion"] = matrix.tolist()
         kept["samples"] = [[int(i), int(guess[i]), float(outputs[i].max())] for i in shown]
     if "prediction" in s["keep"]:

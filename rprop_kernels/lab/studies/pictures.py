@@ -90,7 +90,6 @@ def curves(
     unit: str = "epoch",
     y: str = "",
     logarithmic: Sequence[str] = (),
-    from_zero: bool = False,
 ) -> Figure:
     """Panels of curves: ``panels[title][label]`` holds the repetitions; line their mean, band their range."""
     columns = min(2, len(panels))
@@ -103,7 +102,7 @@ def curves(
         for label, repetitions in lines.items():
             look = looks[label]
             stack = np.ma.masked_invalid(padded(repetitions))
-            at = np.arange(stack.shape[1]) + (0 if from_zero else 1)
+            at = np.arange(1, 1 + stack.shape[1])
             axis.plot(
                 at,
                 stack.mean(0),
@@ -147,7 +146,6 @@ def heat_maps(
     axes_names: tuple[str, str],
     caption: str = "",
     digits: int = 3,
-    logarithmic: bool = False,
     low_is_good: bool = False,
     limits: tuple[float, float] | None = None,
     notes: Mapping[str, Sequence[Sequence[str]]] | None = None,
@@ -163,10 +161,9 @@ def heat_maps(
     low, high = limits or ((everything.min(), everything.max()) if everything.size else (0.0, 1.0))
     if low == high:
         high = low + 1e-9
-    norm: Any = {"norm": LogNorm(low, high)} if logarithmic and low > 0 else {"vmin": low, "vmax": high}
     image: Any = None
     for axis, (name, table) in zip(axes, tables.items(), strict=False):
-        image = axis.imshow(table, cmap="viridis_r" if low_is_good else "viridis", aspect="auto", **norm)
+        image = axis.imshow(table, cmap="viridis_r" if low_is_good else "viridis", aspect="auto", vmin=low, vmax=high)
         axis.set_title(name if len(tables) > 1 else "", fontsize=12)
         axis.set_xticks(
             range(len(columns)), columns, fontsize=10, rotation=30 if max(map(len, columns)) > 6 else 0
@@ -345,7 +342,6 @@ def lines(
     names: tuple[str, str],
     dots: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     caption: str = "",
-    logarithmic: bool = False,
 ) -> Figure:
     """Functions of x, and measured points."""
     made = figure(7.6, 4.8, title, caption)
@@ -357,8 +353,6 @@ def lines(
         look = looks[label]
         axis.plot(x, y, label=label, color=look.colour, linestyle=look.dashes, linewidth=2)
     rest(axis, "", *names)
-    if logarithmic:
-        _logarithmic(axis, "y")
     axis.legend(frameon=False, fontsize=10)
     return made
 

@@ -7,8 +7,10 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from ..output import (
     csv_table,
     environment,
     markdown_table,
+    processor_name,
     stored_results,
     write_json,
     write_text,
@@ -60,11 +63,18 @@ def run_file(study: Study, settings: Settings, folder: Path) -> Path:
 
 def stored(path: Path) -> Result | None:
     """The result of a run, or None where there is none that is whole."""
+    record = _record(path)
+    return None if record is None else record["result"]
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """All that is kept of a run, or None."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))["result"]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        whole = isinstance(record["result"], dict)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return result if isinstance(result, dict) else None
+    return record if whole else None
 
 
 def do_run(study: Study, settings: Settings, folder: Path) -> float:
@@ -77,10 +87,20 @@ def do_run(study: Study, settings: Settings, folder: Path) -> float:
         with threadpool_limits(1):  # the same bits however many processes there are
             result = study.work(settings, path)
         seconds = time.perf_counter() - start
-        write_json(path, {"settings": settings, "seconds": seconds, "result": result})
+        write_json(path, {"settings": settings, "seconds": seconds, "made with": made_with(), "result": result})
     finally:
         forget(path)
     return seconds
+
+
+@cache
+def made_with() -> str:
+    """Versions and processor that a run's result and seconds depend on, in words."""
+    versions = []
+    for name in ("numpy", "scipy", "scikit-learn", "numba", "torch"):
+        with suppress(PackageNotFoundError):
+            versions.append(f"{name} {version(name)}")
+    return ", ".join([*versions, processor_name()])
 
 
 def _by_name(name: str, settings: Settings, folder: Path) -> float:
@@ -139,10 +159,13 @@ def execute(
 def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -> Page:
     """Makes the page from the finished runs and writes it."""
     runs: list[tuple[Settings, Result]] = []
+    makers: dict[str, int] = {}
     for settings in plan:
-        result = stored(run_file(study, settings, folder))
-        assert result is not None
-        runs.append((settings, result))
+        record = _record(run_file(study, settings, folder))
+        assert record is not None
+        runs.append((settings, record["result"]))
+        maker = str(record.get("made with"))
+        makers[maker] = 1 + makers.get(maker, 0)
     whole = form(plan, study.plan(Options(data=options.data, problems=options.problems)))
     names = {problem["name"] for problem in options.problems}
     if names < set(REPORT):
@@ -155,7 +178,11 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
     tables = page.tables
     if not options.reports_data:
         tables = [without_report(table) for table in tables if table.rows]
-    page = replace(page, tables=tables, statements=[*page.statements, *findings, *options.notes(whole)])
+    notes = options.notes(whole)
+    if len(makers) > 1:
+        made = "; ".join(f"{count} with {maker}" for maker, count in makers.items())
+        notes.append(f"The runs were not all made with the same versions on the same processor: {made}.")
+    page = replace(page, tables=tables, statements=[*page.statements, *findings, *notes])
     write(study, options, whole, page, runs, folder)
     return page
 
@@ -183,6 +210,7 @@ def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, fo
             "study": study.name,
             "line": line,
             "form": whole,
+            "findings of": page.findings_of,
             "options": {
                 "quick": options.quick,
                 "seeds": options.seeds,

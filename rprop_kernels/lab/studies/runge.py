@@ -1,6 +1,6 @@
 """Report D, "Building a neural network code": Runge function, schedulers, scikit-learn, penalties, MNIST."""
 
-import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,6 +19,7 @@ from .base import (
     diverged,
     fitted,
     groups,
+    is_reports,
     mean,
     minus,
     number,
@@ -61,7 +62,7 @@ def _plan_fit(options: Options) -> list[Settings]:
 def _work_fit(settings: Settings, path: Path) -> Result:
     if "model" not in settings:
         return fitted(settings, path)
-    from time import perf_counter
+    from time import process_time
 
     import numpy as np
     from sklearn.linear_model import LinearRegression  # type: ignore[import-untyped]
@@ -71,10 +72,10 @@ def _work_fit(settings: Settings, path: Path) -> Result:
     from .fitting import score, split
 
     data = split(settings)
-    start = perf_counter()
+    start = process_time()
     model = make_pipeline(PolynomialFeatures(settings["degree"]), LinearRegression())
     model.fit(data.x.astype(float), data.y)
-    seconds = perf_counter() - start
+    seconds = process_time() - start
     x, y = data.test
     outputs = model.predict(x.astype(float))
     order = np.argsort(x[:, 0])
@@ -287,10 +288,14 @@ def _plan_sklearn(options: Options) -> list[Settings]:
 
 
 def _work_sklearn(settings: Settings, path: Path) -> Result:
-    """scikit-learn first, then ours to its R2: the time to it, and the R2 of as many seconds or epochs."""
-    import warnings
-    from time import perf_counter
+    """The R2 that scikit-learn ends with by itself, and the seconds of training until it was first reached.
 
+    Both sides are asked for their R2 after every epoch, which is not in the time.
+    """
+    import warnings
+    from time import process_time
+
+    from sklearn.base import clone  # type: ignore[import-untyped]
     from sklearn.neural_network import MLPRegressor  # type: ignore[import-untyped]
 
     from ..network import make_optimizer, train
@@ -309,30 +314,45 @@ def _work_sklearn(settings: Settings, path: Path) -> Result:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged
-        start = perf_counter()
+        start = process_time()
         model.fit(data.x, data.y[:, 0])
-        seconds = perf_counter() - start
-    wanted = score(model.predict(x)[:, None], y)
+        seconds = process_time() - start
+    wanted, epochs = score(model.predict(x)[:, None], y), model.n_iter_
     if s["model"] == "scikit-learn":
-        return {"test_score": wanted, "seconds": seconds, "epochs": model.n_iter_, "to_theirs": seconds}
+        again = clone(model)
+        steps: Iterator[object] = (again.partial_fit(data.x, data.y[:, 0]) for _ in range(s["epochs"]))
+        spent, first = _until(steps, lambda: score(again.predict(x)[:, None], y), wanted, stop=True)
+        return {"test_score": wanted, "seconds": seconds, "epochs": epochs, "to_theirs": first}
     network = build(s, 1, classes=0)
     optimizer = make_optimizer(s["model"], network.theta, s["lr"])
     batch = 200 if s["model"] == "adam" else None
-    spent, to_theirs, best = 0.0, None, -math.inf
-    start = perf_counter()
-    for _ in train(network, data.x, data.y, optimizer, epochs=s["epochs"], batch_size=batch, seed=s["seed"]):
-        spent += perf_counter() - start
-        best = max(best, score(network.predict(x), y))
-        if to_theirs is None and best >= wanted:
-            to_theirs = spent
-        start = perf_counter()
+    steps = train(network, data.x, data.y, optimizer, epochs=s["epochs"], batch_size=batch, seed=s["seed"])
+    spent, first = _until(steps, lambda: score(network.predict(x), y), wanted)
     return {
         "test_score": score(network.predict(x), y),
         "seconds": spent,
         "epochs": s["epochs"],
-        "to_theirs": to_theirs,
+        "to_theirs": first,
         "wanted": wanted,
     }
+
+
+def _until(
+    steps: Iterator[object], scored: Callable[[], float], wanted: float, stop: bool = False
+) -> tuple[float, float | None]:
+    """Seconds of the processor in all steps, and in those until ``scored()`` was first ``wanted``; None: never."""
+    from time import process_time
+
+    spent, first = 0.0, None
+    start = process_time()
+    for _ in steps:
+        spent += process_time() - start
+        if first is None and scored() >= wanted:
+            first = spent
+            if stop:
+                break
+        start = process_time()
+    return spent, first
 
 
 def _page_sklearn(runs: Runs) -> Page:
@@ -351,6 +371,8 @@ def _page_sklearn(runs: Runs) -> Page:
                 label,
                 with_spread(r["test_score"] for r in results),
                 with_spread([r["seconds"] for r in results], 3),
+                number(mean(r["epochs"] for r in results), 0),
+                number(mean(1000 * r["seconds"] / r["epochs"] for r in results), 2),
                 f"{number(mean(times), 3)} ({len(times)} of {len(results)})",
                 number(reported[0]),
                 number(reported[1], 1),
@@ -365,21 +387,25 @@ def _page_sklearn(runs: Runs) -> Page:
         reported_ratio = SCIKIT_LEARN["own network, Adam"][1] / SCIKIT_LEARN["scikit-learn, Adam"][1]
         difference = (
             f"The report's network took {reported_ratio:.0f} times scikit-learn's time and reached a higher R2. Ours "
-            f"reaches scikit-learn's R2 in {ours / theirs:.2f} of its time; it goes on to the end of its epochs, "
-            "where scikit-learn stops by itself."
+            f"reaches the R2 that scikit-learn ends with in {ours / theirs:.2f} of the time that scikit-learn needs to "
+            "reach it first; it goes on to the end of its epochs, where scikit-learn stops by itself."
         )
     return Page(
         [
             Table(
                 "Against scikit-learn",
-                ["network", "test R2", "seconds", "s to scikit-learn's R2", "report R2", "report s"],
+                ["network", "test R2", "seconds", "epochs", "ms an epoch", "s to scikit-learn's R2", "report R2",
+                 "report s"],
                 rows,
             )
         ],
         [
             "2x100 tanh, Adam with 1e-3 and batches of 200 as scikit-learn's MLPRegressor (its own "
             "stopping, at most 200 epochs), the Rprop rules on the full batch; at most 1000 epochs, a "
-            "small L2; float32 on both sides, one core, one run at a time.",
+            "small L2; float32 on both sides, one core, one run at a time. The time to scikit-learn's R2 is that of "
+            "the training until the R2 after an epoch first was what scikit-learn ended with, for both sides (for "
+            "scikit-learn in a second training, epoch by epoch); its own seconds hold the ten epochs without progress "
+            "after which it stops.",
             difference,
             "Without the noise: with N(0, 0.1) no model could reach the report's R2 of 0.9995, so its "
             "comparison must have been made without it.",
@@ -460,8 +486,9 @@ def _page_penalty(runs: Runs) -> Page:
             )
         },
         findings=[
-            "The sharp limit at a lambda of 1e-3 is ours too: from there on the penalty wins and the network is "
-            "constant. The report's good learning rates are not ours: up to 1e-4 Adam learns nothing here, so the "
+            "The limit is as sharp as the report's and a decade lower: at a lambda of 1e-3, which it still finds "
+            "acceptable, our penalty wins and the network is constant, so its penalty was probably divided by "
+            "something. The report's good learning rates are not ours: up to 1e-4 Adam learns nothing here, so the "
             "report's scheduler or number of epochs must have been another.",
         ],
     )
@@ -500,7 +527,7 @@ def _page_mnist(runs: Runs) -> Page:
         results = [result for _, result in members]
         reported = 0.92 if name == "adam" else None
         test = mean(r["test_score"] for r in results)
-        best = mean(max(v for v in r["history"]["test_score"] if v is not None) for r in results)
+        best = mean(max((v for v in r["history"]["test_score"] if v is not None), default=None) for r in results)
         rows.append(
             [
                 LABELS[name],
@@ -514,8 +541,15 @@ def _page_mnist(runs: Runs) -> Page:
         )
         lines["Training loss"][LABELS[name]] = [r["history"]["train_loss"] for r in results]
         lines["Test accuracy"][LABELS[name]] = [r["history"]["test_score"] for r in results]
-    settings, result = next((s, r) for s, r in runs if "confusion" in r)
-    title = f"{LABELS[settings['optimizer']]}: confusion matrix of the test part"
+    settings, made = runs[0][0], {}
+    for one, result in runs:
+        if "confusion" in result:
+            title = f"{LABELS[one['optimizer']]}: confusion matrix of the test part"
+            made = {
+                "confusion.png": pictures.confusion(result["confusion"], title),
+                "samples.png": predictions(one, result, "Predictions"),
+            }
+            break
     return Page(
         [
             Table(
@@ -527,16 +561,19 @@ def _page_mnist(runs: Runs) -> Page:
         [
             f"{sizes(settings)}, leaky ReLU, softmax, 0.001, {settings['epochs']} epochs; pixels in 0..1. The "
             "report does not name its batch; ours is the full one, which suits the Rprop rules too.",
+            *(
+                ["It learned from 56,000 of MNIST's 70,000 images (its test part was a fifth), we from MNIST's own "
+                 "60,000."]
+                if is_reports(settings)
+                else []
+            ),
         ],
         {
             "curves.png": pictures.curves(lines, f"{sizes(settings)}, full batch", logarithmic=["Training loss"]),
-            "confusion.png": pictures.confusion(result["confusion"], title),
-            "samples.png": predictions(settings, result, "Predictions"),
-        },
+        }
+        | made,
         findings=[
-            "After 100 of the 1000 epochs Adam is at 0.945, already above the report's 0.92, and still rising. So the "
-            "report had fewer images to learn from, or another split; it does not say. The Rprop rules are above 0.96 "
-            "after 100 epochs.",
+            "DMNIST",
         ],
     )
 
