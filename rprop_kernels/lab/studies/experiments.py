@@ -496,7 +496,7 @@ STUDIES: Final = (
         _plan_architecture,
         _page_architecture,
     ),
-    _study("c-stopping", "early stopping and plateau", 130, _plan_stopping, _page_stopping),
+    _study("c-stopping", "early stopping and plateau", 90, _plan_stopping, _page_stopping),
     _study(
         "c-augmentation", "zoom, rotation, blur, black squares", 20, _plan_augmentation, _page_augmentation
     ),
