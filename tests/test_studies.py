@@ -575,3 +575,16 @@ def test_findings_are_seen_only_in_the_form_they_were_written_for() -> None:
         file.write_text(json.dumps(found | {"statements": [run.SEEN + "so"], "form": form, "findings of": "in full"}))
         assert lab("report", "runs", "--markdown", "page.md").exit_code == 0
         assert f"- {word}\n" in Path("page.md").read_text()
+
+
+def test_long_curves_are_drawn_by_medians() -> None:
+    from rprop_kernels.lab.studies import pictures
+
+    values: list[float | None] = [1.0] * 1000
+    values[500] = 1e6  # a spike
+    axis = pictures.curves({"loss": {"one": [values], "short": [values[:7]]}}, "").axes[0]
+    (line, short) = axis.lines
+    assert len(line.get_xdata()) == 200 and np.ptp(line.get_ydata()) == 0 and line.get_xdata()[0] == 3
+    assert len(short.get_xdata()) == 2 and axis.get_xlabel() == "epoch (medians of 5)"
+    axis = pictures.curves({"loss": {"one": [values[:200]]}}, "").axes[0]
+    assert len(axis.lines[0].get_xdata()) == 200 and axis.get_xlabel() == "epoch"

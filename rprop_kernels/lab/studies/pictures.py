@@ -83,6 +83,20 @@ def padded(rows: Sequence[Sequence[float | None]]) -> Array:
     return table
 
 
+MOST: Final = 200
+"""Points of a curve, at most."""
+
+
+def _thinned(stack: Array, width: int) -> tuple[Array, Array]:
+    """Places and rows of medians of ``width`` epochs."""
+    starts = np.arange(0, stack.shape[1], width)
+    if width == 1:
+        return starts + 1, stack
+    median: Any = np.ma.median
+    parts = [median(stack[:, start : start + width], axis=1) for start in starts]
+    return starts + (1 + width) / 2, np.ma.stack(parts, axis=1)
+
+
 def curves(
     panels: Mapping[str, Mapping[str, Sequence[Sequence[float | None]]]],
     title: str,
@@ -91,7 +105,10 @@ def curves(
     y: str = "",
     logarithmic: Sequence[str] = (),
 ) -> Figure:
-    """Panels of curves: ``panels[title][label]`` holds the repetitions; line their mean, band their range."""
+    """Panels of curves: ``panels[title][label]`` holds the repetitions; line their mean, band their range.
+
+    Of long ones medians of some neighbouring epochs are drawn, or the spikes of a few would fill the panel.
+    """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     made = figure(5.7 * columns, 4.1 * rows + 0.5, title, caption)
@@ -99,10 +116,11 @@ def curves(
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
     looks = _looks(labels)
     for axis, (name, lines) in zip(axes, panels.items(), strict=False):
+        longest = max((len(one) for repetitions in lines.values() for one in repetitions), default=0)
+        width = max(1, -(-longest // MOST))
         for label, repetitions in lines.items():
             look = looks[label]
-            stack = np.ma.masked_invalid(padded(repetitions))
-            at = np.arange(1, 1 + stack.shape[1])
+            at, stack = _thinned(np.ma.masked_invalid(padded(repetitions)), width)
             axis.plot(
                 at,
                 stack.mean(0),
@@ -115,7 +133,7 @@ def curves(
             )
             if len(stack) > 1:
                 axis.fill_between(at, stack.min(0), stack.max(0), color=look.colour, alpha=0.15, linewidth=0)
-        rest(axis, name, unit, y or name[:1].lower() + name[1:])
+        rest(axis, name, f"{unit} (medians of {width})" if width > 1 else unit, y or name[:1].lower() + name[1:])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if name in logarithmic:
             _logarithmic(axis, "y")
