@@ -249,3 +249,13 @@ def test_one_label_is_nothing_to_learn(tmp_path: Path) -> None:
     np.savetxt(tmp_path / "last.csv", np.column_stack([np.zeros((30, 5)), np.arange(30) % 10 + 2]), "%d", delimiter=",")
     with pytest.raises(LabError, match="every label to learn is 0"):
         data.load(str(tmp_path / "last.csv"))
+
+
+@pytest.mark.parametrize("name", ["label", "Class", '"target"'])
+def test_a_heading_that_has_the_label_elsewhere(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "last.csv"
+    path.write_text(f"a,b,{name}\n" + "3,200,1\n" * 30)
+    with pytest.raises(LabError, match=r"in column 3, but the label must be the first column\. Move it there"):
+        data.read_csv(path)
+    path.write_text(f"{name},a,y\n" + "3,200,1\n" * 30)  # a pixel may have any name
+    assert data.read_csv(path)[1].tolist() == [3] * 30

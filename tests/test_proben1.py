@@ -109,7 +109,7 @@ def test_kind_of_problem(tmp_path: Path) -> None:
         ("real_in=1\n", "", "does not announce real_in"),
         ("real_in=1", "reel_in=1", "line 2: one of"),
         ("real_in=1", "bool_in=1", "line 2: bool_in stands twice"),
-        ("test_examples=1", "test_examples=0", "a part without examples"),
+        ("test_examples=1", "test_examples=0", "announces no test examples; at least one"),
         ("training_examples=2", "training_examples=3", r"announces 3 \+ 1 \+ 1 examples but holds 4"),
         ("0 0.5 0.75", "0 0.5", r"line 9: 2 numbers, 2 \+ 1"),
         ("0 0.5 0.75", "0 x 0.75", "line 9: could not convert.* fetch it again, or mend"),

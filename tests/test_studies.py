@@ -21,7 +21,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 pytest.importorskip("jinja2")
 
-from rprop_kernels.lab import augment, report  # noqa: E402
+from rprop_kernels.lab import augment, data, report  # noqa: E402
 from rprop_kernels.lab.cli import app  # noqa: E402
 from rprop_kernels.lab.studies import base, experiments, fitting, run  # noqa: E402
 from rprop_kernels.lab.studies.table import STUDIES  # noqa: E402
@@ -151,7 +151,10 @@ def test_interrupted_then_continued() -> None:
         (("b-optimizers", "--data", "mnst"), "There is no data set 'mnst'"),
         (("b-optimizers", "--data-dir", "."), "has no MNIST files"),
         (("f-table", "--data-dir", "."), "No PROBEN1 problem 'cancer1'"),
-        (("f-table", "--problem", "nothing.dt"), "No PROBEN1 problem"),
+        (("f-table", "--problem", "nothing.dt"), "There is no file nothing.dt"),
+        (("f-table", "--data", "mnist"), "f-table works on PROBEN1's problems and takes no --data. Leave it out."),
+        (("b-optimizers", "--problem", "glass1"), "b-optimizers works on images and takes no --problem"),
+        (("d-grid", "--data-dir", "."), "d-grid works on data that it makes itself and takes no --data-dir"),
         (("d-runge", "--out", "a_file"), "a_file is not a folder"),
     ],
 )
@@ -414,7 +417,7 @@ def test_images_of_other_sizes_and_classes() -> None:
     assert failed.exit_code == 2 and "for labels 0 to 26, but more.csv has 29" in plain(failed.output)
     np.savetxt("oblong.csv", np.column_stack([np.arange(40) % 3, rng.integers(0, 256, (40, 63))]), "%d", delimiter=",")
     refused = quick("b-optimizers", "--epochs", 1, "--seeds", 1, "--data", "oblong.csv")
-    assert refused.exit_code == 2 and "other data, IDX files, which would be lost" in plain(refused.output)
+    assert refused.exit_code == 2 and "other data, IDX files in ., which would be lost" in plain(refused.output)
     oblong = ("--epochs", 1, "--seeds", 1, "--data", "oblong.csv", "--out", "oblong")
     assert quick("b-optimizers", *oblong).exit_code == 0  # 7 x 9
     assert quick("b-optimizers", *oblong).exit_code == 0  # the same goes on
@@ -588,3 +591,60 @@ def test_long_curves_are_drawn_by_medians() -> None:
     assert len(short.get_xdata()) == 2 and axis.get_xlabel() == "epoch (medians of 5)"
     axis = pictures.curves({"loss": {"one": [values[:200]]}}, "").axes[0]
     assert len(axis.lines[0].get_xdata()) == 200 and axis.get_xlabel() == "epoch"
+
+
+def test_images_that_are_no_squares(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 60), ("t10k", 20)):
+        labels = np.arange(count) % 10
+        images = rng.integers(0, 99, (count, 12, 20))
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+            (tmp_path / f"{part}-{kind}-ubyte").write_bytes(header + array.astype(np.uint8).tobytes())
+    dataset = data.mnist(tmp_path)
+    assert dataset.shape == (12, 20) and np.array_equal(dataset.test_images[0].reshape(12, 20), images[0])
+    assert quick("d-mnist", "--data", "mnist", "--data-dir", tmp_path, "--epochs", 2).exit_code == 0
+    assert Path("runs/study-d-mnist-quick/samples.png").exists()
+    np.savetxt("rows.csv", np.column_stack([np.arange(60) % 10, rng.integers(0, 99, (60, 240))]), "%d", delimiter=",")
+    done = quick("d-mnist", "--data", "rows.csv", "--epochs", 2, "--out", "here")
+    assert done.exit_code == 0, done.output
+    assert not Path("here/samples.png").exists() and Path("here/confusion.png").exists()  # who knows its rows?
+
+
+def test_a_confusion_matrix_of_many_classes() -> None:
+    from rprop_kernels.lab.studies import pictures
+
+    made = pictures.confusion(np.eye(200), "")
+    assert max(made.get_size_inches()) < 16 and not made.axes[0].texts
+    assert len(made.axes[0].get_xticks()) <= 60
+    few = np.zeros((10, 10))
+    few[2, 2], few[2, 7] = 5, 1
+    axis = pictures.confusion(few, "").axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["2", "7"]
+    assert sorted(text.get_text() for text in axis.texts) == ["1", "5"]
+
+
+def test_damaged_results_are_told_in_the_report() -> None:
+    assert quick("d-activations").exit_code == 0
+    Path("runs/other").mkdir()
+    Path("runs/other/results.json").write_text("{")
+    assert "other: results.json is damaged" in plain(lab("report", "runs").output)
+
+
+def test_a_problem_of_ones_own_named_like_one_of_the_reports() -> None:
+    if not (DATA / "proben1").is_dir():
+        pytest.skip(f"no PROBEN1 files in {DATA}")
+    text = next((DATA / "proben1").rglob("glass1.dt")).read_text()
+    for name in ("cancer1", "mine1"):
+        Path(f"{name}.dt").write_text(text)
+    done = plain(quick("f-table", "--problem", "cancer1.dt", "--problem", "mine1.dt", "--seeds", 1, "--epochs", 3).output)
+    assert "cancer1: another file than PROBEN1's, with the network of that one, 4+2 hidden units." in done
+    assert "mine1: 16+8 hidden units, our choice; the report's network and figures are not at hand." in done
+    assert "problems of 7" not in done
+    lines = text.splitlines()
+    outputs = 6
+    wide = [line if "=" in line else " ".join([*line.split()[:-outputs], *["700"] * outputs]) for line in lines]
+    Path("wide1.dt").write_text("\n".join(wide))
+    done = plain(quick("f-compare", "--problem", "wide1.dt", "--seeds", 2, "--epochs", 3).output)
+    assert "wide1: its outputs run from 700 to 700, PROBEN1's from 0 to 1. Scale them" in done
+    assert "no difference between 10 methods can be significant, so none is marked" in done

@@ -44,6 +44,7 @@ class Dataset:
         learn_images, test_images: shape (count, pixels), values 0 .. ``pixel_max``.
         learn_labels, test_labels: shape (count,), int64, 0 .. ``classes`` - 1.
         pixel_max: the value of a full pixel.
+        rows: of an image; 0 where the file does not say.
     """
 
     name: str
@@ -53,6 +54,13 @@ class Dataset:
     test_images: Array
     test_labels: Array
     pixel_max: int
+    rows: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Rows and columns of an image; None where nobody said and it can be no square."""
+        rows = self.rows or math.isqrt(self.pixels)
+        return (rows, self.pixels // rows) if self.rows or rows**2 == self.pixels else None
 
     @property
     def pixels(self) -> int:
@@ -94,7 +102,8 @@ def load(name: str = "digits", folder: Path | None = None) -> Dataset:
         if (dataset.learn_labels == dataset.learn_labels[0]).all():
             raise LabError(
                 f"{dataset.origin}: every label to learn is {dataset.learn_labels[0]}, so there is nothing to tell "
-                "apart. In a CSV the label is the first column."
+                "apart."
+                + ("" if name == "mnist" else " In a CSV the label is the first column.")
             )
         return dataset
     if name.lower().endswith(".dt") or Path(name).name.lower() == "proben1":
@@ -156,6 +165,7 @@ def mnist(folder: Path | None) -> Dataset:
         test_images.reshape(len(test_images), -1),
         test_labels.astype(np.int64),
         255,
+        learn_images.shape[1],
     )
 
 
@@ -285,6 +295,13 @@ def read_csv(path: Path) -> tuple[Array, Array]:
         with _open_text(path) as file:
             fields = file.readline().split(",")
         heading = not all(map(_is_number, fields))
+        words = [field.strip().strip("\"'").lower() for field in fields]
+        elsewhere = [index for index, word in enumerate(words) if word in _LABEL_NAMES and index]
+        if elsewhere and words[0] not in _LABEL_NAMES:
+            raise LabError(
+                f"{path}: its heading has {words[elsewhere[0]]!r} in column {elsewhere[0] + 1}, but the label must be "
+                "the first column. Move it there."
+            )
         if heading and any(map(_is_number, fields)):
             raise LabError(
                 f"{path}, line 1: some fields are numbers and some are not. It must be all numbers "
@@ -421,6 +438,9 @@ def _numbers(path: Path, skip: int) -> Array:
                 if dtype is np.float32:
                     raise
     raise AssertionError
+
+
+_LABEL_NAMES: Final = ("label", "labels", "class", "target", "y", "digit")
 
 
 def _is_number(field: str) -> bool:

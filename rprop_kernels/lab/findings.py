@@ -108,7 +108,7 @@ def _on_the_drop_in(comparison: Comparison) -> Iterator[str]:
 
 def _on_the_report(comparison: Comparison) -> Iterator[str]:
     if not comparison.is_mnist:
-        yield f"The report has no figures for this data ({comparison.data_name}); it used MNIST."
+        yield f"The report has no figures for this data ({comparison.settings['data_origin']}); it used MNIST."
         return
     if comparison.deviations:
         yield (

@@ -83,7 +83,7 @@ def load(path: Path) -> SavedModel:
         if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
             raise LabError(
                 f"{path} is not in the format {FORMAT!r}: it was written by something else or by "
-                "another version of rprop-lab. Train again."
+                "another version of rprop-lab. Train again; what a study wrote is for rprop-lab classify."
             )
         numbers = (about["epoch"], about["eval_loss"], about["eval_accuracy"])
         if not all(isinstance(number, int | float) for number in numbers) or not isinstance(

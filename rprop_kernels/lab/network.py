@@ -16,6 +16,7 @@ never kept. At the output, cost and activation are taken together where that is 
 
 import json
 import math
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -387,10 +388,14 @@ class Network:
             LabError: the file is missing, damaged or of another kind.
         """
         try:
+            if not zipfile.is_zipfile(path):
+                path.open("rb").close()  # says so if it is missing
+                raise ValueError("no .npz, or one that is cut short")
             entries = npz.read(path)
-            header, theta = json.loads(str(entries["header"])), entries["theta"]
+            header = json.loads(str(entries["header"]))
             if header.pop("format") != FORMAT:
-                raise ValueError("another format")
+                raise ValueError("another format; what rprop-lab train wrote is for rprop-lab test")
+            theta = entries["theta"]
             about = header.pop("about")
             if not isinstance(about, dict):
                 raise ValueError("a header that save() does not write")
@@ -601,6 +606,14 @@ def train(
         yield total / len(x)
         if not math.isfinite(total):
             return
+
+
+def warm_up(network: Network, optimizer: Optimizer, batch_size: int | None) -> None:
+    """Compiles what `train` will need, for those who look at the clock."""
+    x = np.zeros((SMALL + 1, 1), network.theta.dtype)
+    if (epoch := _compiled_sgd(network, x, optimizer, batch_size)) is not None:
+        small = Network((1, 1, 2), output="softmax", cost="cross_entropy", dtype=x.dtype)
+        epoch(small.theta, small.sizes, 0.0, x, np.zeros(len(x), np.int64), np.arange(len(x)), batch_size)
 
 
 def _compiled_sgd(network: Network, x: Array, optimizer: Optimizer, batch_size: int | None) -> Any:

@@ -93,8 +93,11 @@ def read(path: Path) -> Problem:
     inputs = header["bool_in"] + header["real_in"]
     outputs = header["bool_out"] + header["real_out"]
     parts = [header[f"{part}_examples"] for part in ("training", "validation", "test")]
-    if not inputs or not outputs or not all(parts):
-        raise LabError(f"{path} announces no inputs, no outputs, or a part without examples.")
+    for what, count in (("inputs", inputs), ("outputs", outputs), *zip(
+        (f"{part} examples" for part in ("training", "validation", "test")), parts, strict=True
+    )):
+        if not count:
+            raise LabError(f"{path} announces no {what}; at least one is needed. Mend the lines at its top.")
     rows = []
     for index, line in enumerate(lines[first:], first + 1):
         if not line.strip():
@@ -138,10 +141,13 @@ def find(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in names:
         path = Path(name) if name.endswith(".dt") else there.get(name)
-        if path is None or not path.is_file():
+        if name.endswith(".dt") and not Path(name).is_file():
+            raise LabError(f"There is no file {name}. Look at the path.")
+        if path is None:
             known = f"There is: {', '.join(there)}." if there else "There is no .dt file at all."
             raise LabError(
-                f"No PROBEN1 problem {name!r} in {folder}. {known} Give the folder with --data-dir."
+                f"No PROBEN1 problem {name!r} in {folder}. {known} Choose one of them, another folder with "
+                "--data-dir, or name a .dt file."
             )
         if found.setdefault(path.stem, path) != path:
             raise LabError(f"{found[path.stem]} and {path} are two problems of one name. Rename one of the files.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .errors import LabError
-from .output import check_writable, markdown_table, write_atomic, write_json, write_text
+from .output import check_writable, markdown_table, stored_results, write_atomic, write_json, write_text
 
 PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -186,12 +186,15 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 
 def unfinished(folder: Path) -> list[str]:
-    """Studies below a folder that have runs but no results yet, in words."""
+    """Studies below a folder that have runs but no results yet, or damaged ones, in words."""
     said = []
     for runs in sorted(folder.rglob("runs")):
         count = len(list(runs.glob("*.json"))) if runs.is_dir() else 0
         if count and runs != folder and not (runs.parent / "results.json").exists():
             said.append(f"{runs.parent.name}: {count} run{'s' * (count != 1)} so far, no results")
+    for file in sorted(folder.rglob("results.json")):
+        if stored_results(file) is None:
+            said.append(f"{file.parent.name}: results.json is damaged")
     return said
 
 
@@ -281,7 +284,8 @@ def _without_places(value: Any) -> Any:
     """Results without the paths of the machine they were made on; other data than the report's stays named as given."""
     if isinstance(value, dict):
         kept = {"data_dir"} if value.get("is_mnist") is False else set()
-        return {k: _without_places(v) for k, v in value.items() if k in kept or k not in ("data_dir", "path")}
+        places = ("data_dir", "path", "where")
+        return {k: _without_places(v) for k, v in value.items() if k in kept or k not in places}
     return [_without_places(one) for one in value] if isinstance(value, list) else value
 
 

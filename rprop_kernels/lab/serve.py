@@ -50,6 +50,9 @@ RATES: Final = (*(f"{digit * 10.0**power:g}" for power in range(-4, 0) for digit
 EPOCHS: Final = ("5", "10", "20", "50", "100", "200", "500", "1000", "2000", "5000")
 HIDDEN: Final = tuple(str(2**power) for power in range(2, 11))
 
+LEAST_LOSS: Final = 1e-4
+"""Where the plot of the loss ends."""
+
 LINES: Final = "full line: evaluation images; broken line: training images"
 CSS: Final = """
 :root { --ink: #1b1b1b; --line: #d5d8dc; --accent: #005a9c; --nicegui-default-padding: 0; }
@@ -70,7 +73,8 @@ header.lab { margin: 0 .2rem 1rem; } header.lab p { color: #4a4f55; font-size: .
 .pad-pen { margin-bottom: .3rem; font-size: .82rem; font-weight: 600; color: #a34700; min-height: 1.3em; }
 kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; font: inherit; background: #f4f5f7; }
 .verdict { display: flex; align-items: center; gap: .9rem; min-height: 4.2rem; margin-bottom: .5rem; }
-.verdict .digit { font-size: 3.4rem; font-weight: 700; line-height: 1; min-width: 2.2rem; text-align: center; }
+.verdict .digit { font-size: 3.4rem; font-weight: 700; line-height: 1; min-width: 2.2rem; flex-shrink: 0;
+  text-align: center; }
 .verdict .seen { width: 4rem; height: 4rem; image-rendering: pixelated; border: 1px solid var(--line); }
 .verdict .words { font-size: .85rem; color: #4a4f55; min-width: 0; }
 .bars { margin: 0; padding: 0; list-style: none; font-variant-numeric: tabular-nums; }
@@ -382,6 +386,7 @@ class RaceHere:
     def train(self) -> None:
         """Trains with what the fields say."""
         if (settings := self._read()) is not None:
+            self._raced = []
             self._session.start(settings)
             self.refresh()
 
@@ -390,6 +395,7 @@ class RaceHere:
         if (settings := self._read()) is not None:
             racing = race_settings(settings)
             self._advise(*racing)
+            self._raced = []
             self._session.start(*racing)
             self.refresh()
 
@@ -414,8 +420,8 @@ class RaceHere:
             self._news.set_text("; ".join(_outcome(runner) for runner in runners if runner.number in self._raced))
         elif busy:
             self._news.set_text("")
+            self._raced += [runner.number for runner in racing if runner.number not in self._raced]
         self._was_busy = busy
-        self._raced = [runner.number for runner in racing]
         self._table.set_content(_table(runners))
         _draw(self._loss, runners, "loss")
         _draw(self._accuracy, runners, "accuracy")
@@ -516,8 +522,8 @@ def _draw(chart: ui.echart, runners: Sequence[Runner], what: str) -> None:
         history = runner.history[:]  # grows meanwhile
         for part, width, dashes in (("eval", 2.4, "solid"), ("train", 1.2, "dashed")):
             values = [getattr(epoch, f"{part}_{what}") for epoch in history]
-            if what == "loss":  # a logarithm wants no 0
-                values = [value if value > 0 else math.nan for value in values]
+            if what == "loss":  # a logarithm wants no 0, and what is below the axis runs along it
+                values = [max(value, LEAST_LOSS) for value in values]
             start = 0 if what == "loss" else len(values) // 5
             met += [value for value in values[start:] if math.isfinite(value)]
             colour = _colour(runner)
@@ -542,7 +548,7 @@ def _draw(chart: ui.echart, runners: Sequence[Runner], what: str) -> None:
 def _decades(losses: Sequence[float]) -> dict[str, float]:
     """Limits that hold the losses, unless they are those of a network that has learned by heart, or diverges."""
     low, high = (math.log10(edge(losses, default=1.0)) for edge in (min, max))
-    bottom = max(-4, min(-1, math.floor(low)))
+    bottom = max(round(math.log10(LEAST_LOSS)), min(-1, math.floor(low)))
     return {"min": 10.0**bottom, "max": 10.0 ** min(2, max(1 + bottom, math.ceil(high)))}
 
 

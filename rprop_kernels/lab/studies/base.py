@@ -36,7 +36,8 @@ class Options:
     Attributes:
         quick: the reduced form: little data, few epochs and seeds.
         seeds, epochs: how many at most; None is the study's own number.
-        data: settings of the image set: ``data``, ``data_dir``, ``crc32``, ``is_mnist``, ``origin``.
+        data: settings of the image set: ``data``, ``data_dir``, ``crc32``, ``is_mnist``, ``origin`` (its kind),
+            ``where`` (it came from).
         problems: PROBEN1's: name, path and crc32 of each.
         only: of every setting named, the values of the runs that are wanted.
         given: words of the command line that name the data, unless it is the report's.
@@ -77,11 +78,11 @@ class Options:
         said = []
         if self.quick:
             said.append(
-                "Reduced (--quick): small data, few epochs, seeds and points of the grids"
+                "Reduced (--quick): few epochs and seeds, and of some studies fewer settings"
                 + ("; the report's figures stand here for orientation only." if self.reports_data else ".")
             )
         if self.data and not self.data["is_mnist"]:
-            said.append(f"The data is {self.data['origin']}; the report used MNIST.")
+            said.append(f"The data is {self.data['where']}; the report used MNIST.")
         if form != FULL:
             said.append(f"{'Another' if 'instead of' in form else 'A reduced'} form of the study: {form}.")
         return said

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from importlib import import_module
+from functools import cache, lru_cache
 from pathlib import Path
 from time import process_time
 from types import MappingProxyType
@@ -192,7 +191,8 @@ def _page_table(runs: Runs) -> Page:
             f"Mean ± standard deviation over {len(groups(runs, 'seed'))} starts (the report: 60). E is the "
             "squared error percentage: lowest on the training and validation part at any time; on the test "
             "part, and wrong classes, where the validation error was lowest.",
-            *_own_networks([problem for (problem,) in groups(runs, "problem")]),
+            *_own_networks(runs),
+            *_ranges(runs),
             *(
                 f"{problem}, {LABELS[name]}: {note}."
                 for (problem, name), members in groups(runs, "problem", "optimizer").items()
@@ -206,14 +206,30 @@ def _page_table(runs: Runs) -> Page:
     )
 
 
-def _own_networks(problems: Sequence[str]) -> list[str]:
+def _ranges(runs: Runs) -> list[str]:
+    """Problems whose outputs PROBEN1 would have scaled."""
+    said = []
+    for problem, path in groups(runs, "problem", "path"):
+        p = _problem(path)
+        targets = np.concatenate([y for _, y in (p.train, p.valid, p.test)])
+        if p.span > 1:
+            said.append(
+                f"{problem}: its outputs run from {targets.min():g} to {targets.max():g}, PROBEN1's from 0 to 1. "
+                "Scale them into that range, or first steps and errors have other sizes than elsewhere."
+            )
+    return said
+
+
+def _own_networks(runs: Runs) -> list[str]:
     """That the networks of some problems are not the report's."""
     said = []
-    for problem in problems:
+    for (problem,), members in groups(runs, "problem").items():
+        units = "+".join(map(str, pivot(problem).hidden))
         if problem not in REPORT:
-            units = "+".join(map(str, pivot(problem).hidden))
             whose = "file 1's of that problem" if f"{problem.rstrip('0123456789')}1" in REPORT else "our choice"
             said.append(f"{problem}: {units} hidden units, {whose}; the report's network and figures are not at hand.")
+        elif not is_reports(members[0][0]):
+            said.append(f"{problem}: another file than PROBEN1's, with the network of that one, {units} hidden units.")
     return said
 
 
@@ -271,7 +287,7 @@ def _work_compare(settings: Settings, path: Path) -> Result:
     )
     method = settings["method"]
     train = {"mlp": _by_mlp, "lbfgs": _by_lbfgs}.get(method, _by_steps)
-    _import(method)
+    _warm_up(method, settings["path"])
     start = process_time()
     errors = train(network, problem, method, count, seed)
     seconds = process_time() - start
@@ -286,12 +302,13 @@ def _work_compare(settings: Settings, path: Path) -> Result:
     }
 
 
-def _import(method: str) -> None:
-    """Imports what a method needs, which should not be in its seconds."""
-    for name in {"torch.optim.Rprop": ["torch"], "lbfgs": ["scipy.optimize"], "mlp": ["sklearn.neural_network"]}.get(
-        method, []
-    ):
-        import_module(name)
+@cache
+def _warm_up(method: str, path: str) -> None:
+    """What a method imports, and does only at its first step, should not be in its seconds."""
+    problem = _problem(path)
+    inputs, outputs = problem.sizes
+    train = {"mlp": _by_mlp, "lbfgs": _by_lbfgs}.get(method, _by_steps)
+    train(Network((inputs, 2, outputs), "tanh", dtype=np.float64), problem, method, 3, 0)
 
 
 def _by_steps(network: Network, problem: Problem, method: str, count: int, seed: int) -> list[float]:
@@ -461,15 +478,22 @@ def _page_compare(runs: Runs) -> Page:
         if (n := sum(bool(r["diverged_at"]) for s, r in runs if s["method"] == m))
     }
     largest = max((p for p in tests if p == p), default=1.0)
+    easy = [
+        problem
+        for problem in problems
+        if np.median([result["best"][0] for result in cells[problem, METHODS[0]]]) <= targets[problem]
+    ]
     said = [
         "The network that f-table has for each problem, but without shortcuts, tanh, linear outputs, squared error, "
         f"the same {starts} starts (Glorot) for every method, {runs[0][0]['evaluations']} gradients over all "
         "training examples. error: the lowest squared error percentage on the training part. target: 1.05 "
-        "times the median over methods of their median final error, so that about half of them reach it; "
-        "'(n)' counts the starts that did.",
+        "times the median over methods of their median final error, so that about half of them reach it"
+        + (f" (on {', '.join(easy)} the first weights do, so that its columns say nothing)" if easy else "")
+        + "; '(n)' counts the starts that did.",
         f"First steps or learning rates, the same for all problems and not tuned: {_steps()}. Others would "
         "move Adam, RMSProp and momentum more than the Rprop rules.",
-        *_own_networks(problems),
+        *_own_networks(runs),
+        *_ranges(runs),
         "The picture of ranks: they are taken start by start"
         + (
             "; * there: not significantly worse than the best of that problem (Wilcoxon's signed-rank test with Holm's "

@@ -159,6 +159,14 @@ def _study(
     from . import run
 
     part = _part(only, chosen)
+    needless = {
+        "--data": data is not None and chosen.needs != "images",
+        "--data-dir": data_dir is not None and not chosen.needs,
+        "--problem": bool(problems) and chosen.needs != "proben1",
+    }
+    if option := next((name for name, given in needless.items() if given), ""):
+        what = {"images": "images", "proben1": "PROBEN1's problems"}.get(chosen.needs, "data that it makes itself")
+        raise LabError(f"{chosen.name} works on {what} and takes no {option}. Leave it out.")
 
     console = Console()
     run.check(folder)
@@ -171,7 +179,7 @@ def _study(
         plan = options.part(chosen.plan(options))
     _check_square(plan)
     if images:
-        console.print(f"data: {images['origin']}", highlight=False, soft_wrap=True)
+        console.print(f"data: {images['where']}", highlight=False, soft_wrap=True)
     from ..cli import _progress
 
     with _progress(console) as bar:
@@ -271,9 +279,8 @@ def _images(data: str | None, data_dir: Path | None, quick: bool) -> Settings:
         "pixels": dataset.pixels,
         "classes": dataset.classes,
     }
-    return found | {
-        "origin": dataset.origin if data != "mnist" else "MNIST" if dataset.is_mnist else "IDX files"
-    }
+    kind = dataset.origin if data != "mnist" else "MNIST" if dataset.is_mnist else "IDX files"
+    return found | {"origin": kind, "where": "MNIST" if kind == "MNIST" else dataset.origin}
 
 
 def _problems(names: tuple[str, ...], data_dir: Path | None, quick: bool) -> tuple[Settings, ...]:
@@ -333,8 +340,9 @@ def _classify(weights: Path, data: str, data_dir: Path | None, out: Path | None)
         origin = f"test part of {dataset.origin}"
     if images.shape[1] != network.sizes[0]:
         raise LabError(
-            f"{weights} was trained on images of {network.sizes[0]} pixels, but {origin} has "
-            f"{images.shape[1]}."
+            f"{weights} was trained on images of {network.sizes[0]} pixels, but {origin} has {images.shape[1]}. "
+            + ("Is the column of labels, the first, missing?" if images.shape[1] == network.sizes[0] - 1 else "")
+            + "Give it images of that size."
         )
     if labels.max() >= network.sizes[-1]:
         raise LabError(

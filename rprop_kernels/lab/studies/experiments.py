@@ -283,8 +283,8 @@ def _page_architecture(runs: Runs) -> Page:
     return Page(
         [_table("Architecture", ordered, "hidden units", name, report)],
         [
-            "Xavier, SGD with 0.001 and batches of 8, the last three networks of 64 (the report: 100 and 200 epochs); "
-            "iRprop+ on the full batch for as many epochs.",
+            "Xavier, SGD with 0.001 and batches of 8, the three largest deep networks of 64 (the report: 100 and 200 "
+            "epochs); iRprop+ on the full batch for as many epochs.",
             STABLE,
             "Every run's weights are beside its result in the folder runs; rprop-lab classify tests them "
             "on a CSV.",
@@ -355,8 +355,8 @@ def _page_stopping(runs: Runs) -> Page:
             f"{runs[0][0]['epochs']} epochs (the report: 200), the accuracy of the epoch it stopped at.",
             "The report's early stopping compares two losses that differ from the start by chance: when it "
             "fires depends on which images are held out. patience, beside it, is the usual rule: no lower "
-            "validation loss for five epochs, read off the same training. The picture's training loss is that of "
-            "10,000 images after the epoch, which is lower than the one met during it.",
+            "validation loss for five epochs, read off the same training. The picture's training loss is that of at "
+            "most 10,000 images after the epoch, which is lower than the one met during it.",
         ],
         {
             "curves.png": pictures.curves(
@@ -450,11 +450,10 @@ def _page_augmentation(runs: Runs) -> Page:
     settings = runs[0][0]
     dataset = image_set(settings["data"], settings.get("data_dir"))
     shown, rng = [], np.random.default_rng(0)
-    for image in dataset.learn_images[:4]:
-        side = round(image.size**0.5)
+    for row in dataset.learn_images[:4]:
+        image = row.reshape(dataset.shape).astype(float)
         shown.append((image, "image", True))
-        for what, change in CHANGES.items():
-            shown.append((change(image.reshape(side, side).astype(float), rng).ravel(), what, True))
+        shown.extend((change(image, rng), what, True) for what, change in CHANGES.items())
     made = _pictures(found, name, report, "Augmentation")
     made["augmented.png"] = pictures.images(shown, "Four images and what is made of them", columns=5)
     return Page(
@@ -462,7 +461,7 @@ def _page_augmentation(runs: Runs) -> Page:
         [
             "Every image of the training part is joined by a zoomed, a rotated, a blurred one and one with "
             "black squares: five times the images and the steps of an epoch. Early stopping as in "
-            "c-stopping, Xavier. train loss: of 10,000 unchanged images.",
+            "c-stopping, Xavier. train loss: of at most 10,000 unchanged images.",
             *(
                 [
                     "The report had 0.9748 after 36 epochs. Beside that figure it names no network; its conclusion "

@@ -12,7 +12,7 @@ import numpy as np
 from .. import data as datasets
 from ..augment import augmented
 from ..data import Dataset
-from ..network import Array, Network, make_optimizer, train
+from ..network import Array, Network, make_optimizer, train, warm_up
 from ..stopping import CRITERIA
 from .base import Result, Settings
 from .progress import Teller
@@ -199,6 +199,7 @@ def fit(settings: Settings, path: Path) -> Result:
         f"{part}_{what}": [] for part in ("train", "valid", "test") for what in ("loss", "score")
     }
     diverged_at, seconds, teller = None, 0.0, Teller(path)
+    warm_up(network, optimizer, s["batch"])
     start = process_time()
     for epoch, loss in enumerate(
         train(

@@ -178,7 +178,7 @@ def heat_maps(
     everything = np.array([value for table in tables.values() for value in table.compressed()])
     low, high = limits or ((everything.min(), everything.max()) if everything.size else (0.0, 1.0))
     if low == high:
-        high = low + 1e-9
+        low, high = low - 0.5, high + 0.5
     image: Any = None
     for axis, (name, table) in zip(axes, tables.items(), strict=False):
         image = axis.imshow(table, cmap="viridis_r" if low_is_good else "viridis", aspect="auto", vmin=low, vmax=high)
@@ -305,16 +305,22 @@ def _without_the_far(
             axis.text(0.99, place + 0.27, f"{text} →", transform=axis.get_yaxis_transform(), ha="right", va="center")
 
 
+NUMBERED: Final = 60
+"""Classes up to which a confusion matrix has its numbers, and names of classes on an axis."""
+
+
 def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
     """Counts; coloured by their share of the row on a logarithmic scale, so that errors are seen."""
     table = np.asarray(matrix, float)
-    side = max(6.0, 0.24 * len(table))
+    named = np.flatnonzero(table.sum(0) + table.sum(1))  # labels that are nowhere are left out
+    table = table[np.ix_(named, named)]
+    side = min(max(6.0, 0.24 * len(table)), 14.0)
     made = figure(side + 0.6, side, title, caption)
     axis = made.subplots()
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
     image = axis.imshow(np.maximum(share, 1e-4), cmap="viridis", norm=LogNorm(1e-4, 1))
     for row, column in np.ndindex(*table.shape):
-        if table[row, column]:
+        if table[row, column] and len(table) <= NUMBERED:
             axis.text(
                 column,
                 row,
@@ -324,8 +330,9 @@ def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
                 fontsize=9 if len(table) < 20 else 5,
                 color=_ink(image, float(share[row, column])),
             )
-    axis.set_xticks(range(len(table)))
-    axis.set_yticks(range(len(table)))
+    places = range(0, len(table), -(-len(table) // NUMBERED))
+    axis.set_xticks(places, [str(named[place]) for place in places])
+    axis.set_yticks(places, [str(named[place]) for place in places])
     axis.tick_params(labelsize=10 if len(table) < 20 else 7)
     axis.set_xlabel("predicted", fontsize=11)
     axis.set_ylabel("true", fontsize=11)
@@ -336,7 +343,7 @@ def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
 def images(
     pictures: Sequence[tuple[Array, str, bool]], title: str, caption: str = "", columns: int = 8
 ) -> Figure:
-    """Small square images with a line below each; those marked as wrong have a frame and bold text."""
+    """Small images (rows, columns) with a line below each; those marked as wrong have a frame and bold text."""
     rows = -(-len(pictures) // columns)
     below = 1 + max((text.count("\n") for _, text, _ in pictures), default=0)
     made = figure(1.35 * columns, (1.25 + 0.2 * below) * rows + 0.7, title, caption)
@@ -346,8 +353,7 @@ def images(
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
     for axis, (image, text, right) in zip(axes, pictures, strict=False):
-        height = next(h for h in range(round(image.size**0.5), 0, -1) if not image.size % h)  # of a square, its side
-        axis.imshow(np.asarray(image, float).reshape(height, -1), cmap="gray_r")
+        axis.imshow(np.asarray(image, float), cmap="gray_r")
         axis.set_xlabel(text, fontsize=9, fontweight="normal" if right else "bold")
         if not right:
             axis.spines[:].set(visible=True, color="#D55E00", linewidth=2.5)

@@ -46,7 +46,7 @@ from .progress import Watcher, forget
 RESULTS: Final = "results.json"
 SEEN: Final = "Of the results in the documentation: "
 """How a finding begins."""
-_NOT_IDENTITY: Final = ("data_dir", "path", "pixels", "classes")
+_NOT_IDENTITY: Final = ("data_dir", "path", "where", "pixels", "classes")
 
 
 def identity(study: Study, settings: Settings) -> str:
@@ -167,8 +167,8 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
         maker = str(record.get("made with"))
         makers[maker] = 1 + makers.get(maker, 0)
     whole = form(plan, study.plan(Options(data=options.data, problems=options.problems)))
-    names = {problem["name"] for problem in options.problems}
-    if names < set(REPORT):
+    names = {problem["name"] for problem in options.problems if is_reports(problem)}
+    if names < set(REPORT) and len(names) == len(options.problems):
         some = f"{len(names)} problem{'s' * (len(names) != 1)} of {len(REPORT)}" if names else ""
         whole = ", ".join(part for part in (some, whole) if part and (part != FULL or not some))
     if options.only:
@@ -267,7 +267,7 @@ def check_data(study: Study, options: Options, folder: Path) -> None:
     if earlier.get("study") != study.name:
         other = str(earlier.get("study"))
     elif crc32 != options.data.get("crc32"):
-        other = f"other data, {(known.get('data') or {}).get('origin')}"
+        other = f"other data, {(known.get('data') or {}).get('where')}"
     else:
         mine = {problem["name"]: problem["crc32"] for problem in options.problems}
         theirs = known.get("crc32s") or {name: mine.get(name) for name in known.get("problems", [])}

@@ -545,10 +545,8 @@ def _page_mnist(runs: Runs) -> Page:
     for one, result in runs:
         if "confusion" in result:
             title = f"{LABELS[one['optimizer']]}: confusion matrix of the test part"
-            made = {
-                "confusion.png": pictures.confusion(result["confusion"], title),
-                "samples.png": predictions(one, result, "Predictions"),
-            }
+            made = {"confusion.png": pictures.confusion(result["confusion"], title)}
+            made |= predictions(one, result, "samples.png", f"{LABELS[one['optimizer']]} after the last epoch")
             break
     return Page(
         [

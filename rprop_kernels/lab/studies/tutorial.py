@@ -125,9 +125,8 @@ def _page_optimizers(runs: Runs) -> Page:
     made = {}
     for one, result in runs:
         if one["optimizer"] == "adam" and "samples" in result:
-            made = {
-                "predictions.png": predictions(one, result, "Adam after the last epoch"),
-                "confusion.png": pictures.confusion(result["confusion"], "Adam: confusion matrix of the test part"),
+            made = predictions(one, result, "predictions.png", "Adam after the last epoch") | {
+                "confusion.png": pictures.confusion(result["confusion"], "Adam: confusion matrix of the test part")
             }
             break
     return Page(
@@ -137,8 +136,8 @@ def _page_optimizers(runs: Runs) -> Page:
         ],
         [
             f"{sizes(runs[0][0])}, ReLU, softmax with cross-entropy, pixels in 0..1. acc. and loss of the network "
-            "after the last epoch, mean ± standard deviation over seeds; train: of 10,000 images. lowest test loss: "
-            "of any epoch.",
+            "after the last epoch, mean ± standard deviation over seeds; train: of at most 10,000 images. lowest test "
+            "loss: of any epoch.",
             "The report names neither learning rates nor batch size. Keras' defaults stand here (SGD 0.01, "
             "the others 0.001, batch 32). Its training figures are probably Keras's, means over the last epoch while "
             "it learned; ours are of the network after it, and so a little better.",
@@ -176,18 +175,24 @@ def _lowest(results: Sequence[Result]) -> list[str]:
     return [number(mean(one[i] for one in found), digits) for i, digits in enumerate((4, 0, 4))]
 
 
-def predictions(settings: Settings, result: Result, title: str) -> Any:
-    """Test images with the predicted label: the first eight, and the first eight mistakes."""
+def predictions(settings: Settings, result: Result, name: str, title: str) -> dict[str, Any]:
+    """A picture of that name: test images with the predicted label, the first eight and the first eight mistakes.
+
+    Nothing where nobody knows the rows and columns of an image.
+    """
     from . import pictures
     from .fitting import image_set
 
     dataset = image_set(settings["data"], settings.get("data_dir"))
+    if dataset.shape is None:
+        return {}
     shown = []
     for index, guess, probability in result["samples"]:
         label = int(dataset.test_labels[index])
         text = f"predicted {guess}\n({probability:.0%})" + ("" if guess == label else f", is {label}")
-        shown.append((dataset.test_images[index], text, guess == label))
-    return pictures.images(shown, title, "the first eight test images, and below the first mistakes (framed)")
+        shown.append((dataset.test_images[index].reshape(dataset.shape), text, guess == label))
+    below = "" if all(right for _, _, right in shown) else ", and the first mistakes (framed)"
+    return {name: pictures.images(shown, title, f"the first test images{below}")}
 
 
 def _plan_architectures(options: Options) -> list[Settings]:
