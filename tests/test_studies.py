@@ -637,7 +637,8 @@ def test_a_problem_of_ones_own_named_like_one_of_the_reports() -> None:
     text = next((DATA / "proben1").rglob("glass1.dt")).read_text()
     for name in ("cancer1", "mine1"):
         Path(f"{name}.dt").write_text(text)
-    done = plain(quick("f-table", "--problem", "cancer1.dt", "--problem", "mine1.dt", "--seeds", 1, "--epochs", 3).output)
+    both = ("--problem", "cancer1.dt", "--problem", "mine1.dt")
+    done = plain(quick("f-table", *both, "--seeds", 1, "--epochs", 3).output)
     assert "cancer1: another file than PROBEN1's, with the network of that one, 4+2 hidden units." in done
     assert "mine1: 16+8 hidden units, our choice; the report's network and figures are not at hand." in done
     assert "problems of 7" not in done

@@ -224,7 +224,7 @@ def _page_batch(runs: Runs) -> Page:
         [_table("Batch size", found, "batch", _batch_name, _batch_report)],
         [
             f"{sizes(runs[0][0])}, Xavier, SGD with 0.001. With a fixed learning rate a larger batch means fewer "
-            "and not larger steps, so accuracy falls with the batch: that is the report's trend.",
+            "and not larger steps; in the report accuracy falls with the batch.",
             STABLE,
             "The Rprop rules make one step an epoch on all images and set their own step sizes.",
         ],
