@@ -158,8 +158,8 @@ def _page_optimizers(runs: Runs) -> Page:
             "With these defaults plain SGD is far from the report's 0.972 after 5 epochs, and momentum 0.9 "
             "is at it: the report's SGD was faster than Keras' default. Adam and RMSProp are a few thousandths above "
             "the report's.",
-            "On the full batch the Rprop rules' test loss is lowest at epoch 42 to 46 and five to six times that after 100, "
-            "while their accuracy still gains 0.005 to 0.016: they grow too sure of their mistakes.",
+            "On the full batch the Rprop rules' test loss is lowest at epoch 42 to 46 and five to six times that "
+            "after 100, while their accuracy still gains 0.005 to 0.016: they grow too sure of their mistakes.",
         ],
     )
 
