@@ -148,7 +148,7 @@ def curves(
         [handles[label] for label in labels],
         labels,
         loc="outside lower center",
-        ncols=min(4, len(labels)),
+        ncols=max(1, min(4, len(labels), int(10 * made.get_size_inches()[0]) // (max(map(len, labels), default=0) + 8))),
         frameon=False,
         fontsize=10,
         handlelength=3.5,
