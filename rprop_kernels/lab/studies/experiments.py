@@ -478,9 +478,9 @@ def _page_augmentation(runs: Runs) -> Page:
         made,
         findings=[
             "With five times the images SGD stops after 17 and 18 epochs, 800-800 with 0.983 and 100-100 with 0.978 "
-            "(the report: 36 epochs, 0.9748); without them the criterion stops it after 8, long before it has learned: it "
-            "ends later with augmentation, not earlier. By the usual patience c-stopping has 0.979 and 0.974 without "
-            "augmentation, which therefore gains 0.004.",
+            "(the report: 36 epochs, 0.9748); without them the criterion stops it after 8, long before it has "
+            "learned: it ends later with augmentation, not earlier. By the usual patience c-stopping has 0.979 and "
+            "0.974 without augmentation, which therefore gains 0.004.",
             "iRprop+ gains more, 0.970 after 64 steps where c-stopping's patience has 0.9625.",
         ],
     )

@@ -144,11 +144,12 @@ def curves(
     handles: dict[str, Any] = {}
     for axis in axes[: len(panels)]:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    longest_label = max(map(len, labels), default=0)
     made.legend(
         [handles[label] for label in labels],
         labels,
         loc="outside lower center",
-        ncols=max(1, min(4, len(labels), int(10 * made.get_size_inches()[0]) // (max(map(len, labels), default=0) + 8))),
+        ncols=max(1, min(4, len(labels), int(10 * made.get_size_inches()[0] / (longest_label + 8)))),
         frameon=False,
         fontsize=10,
         handlelength=3.5,

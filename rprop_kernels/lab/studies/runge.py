@@ -263,9 +263,9 @@ def _page_grid(runs: Runs) -> Page:
             )
         },
         findings=[
-            "RMSProp and Adam are good from 250 epochs on with a rate of 0.01, as the report's; SGD, which is good there "
-            "after more, learns nothing within 5000 epochs here. The Rprop rules are at what the noise allows after 100 "
-            "epochs, whatever the first step, and lose 0.01 to 0.03 by 5000, overfitting.",
+            "RMSProp and Adam are good from 250 epochs on with a rate of 0.01, as the report's; SGD, which is good "
+            "there after more, learns nothing within 5000 epochs here. The Rprop rules are at what the noise allows "
+            "after 100 epochs, whatever the first step, and lose 0.01 to 0.03 by 5000, overfitting.",
         ],
     )
 
