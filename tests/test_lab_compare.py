@@ -86,7 +86,7 @@ class Noisy(torch.optim.Rprop):
 def says(small: Any, *techniques: Technique) -> tuple[dict[str, Any], str]:
     result = run(small, *techniques)
     comparison = compare.Comparison(
-        {"is_mnist": False, "data": "x", "train_batch_size": 1, "train_set_size": 1},
+        {"is_mnist": False, "data": "x", "data_origin": "x", "train_batch_size": 1, "train_set_size": 1},
         [], {}, {technique.name: technique.label for technique in techniques}, seeds=[result],
     )  # fmt: skip
     return result["drop_in"], " ".join(findings.statements(comparison))
