@@ -281,10 +281,11 @@ def _page_architectures(runs: Runs) -> Page:
             ),
         },
         findings=[
-            "After 2 of the 5 epochs every network is at 95 to 97 % on the validation part, 8 to 15 points above the "
-            "report's. More neurons help, as there; more layers hardly do. 40 steps of iRprop+ on the full batch "
-            "come a little below Adam's 3,000.",
+            "Every network of Adam is at 96.6 to 97.5 % on the validation part, 9 to 17 points above the report's. "
+            "More neurons help, as there; more layers hardly do. 100 steps of iRprop+ on the full batch fit the training "
+            "part better than Adam's 7,500 and the validation part by 1 to 1.5 points less.",
         ],
+        findings_of="1 seed of 2",
     )
 
 
