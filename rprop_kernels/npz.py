@@ -1,6 +1,7 @@
 """Reading .npz files, which anybody may have damaged or made."""
 
 import os
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         ValueError: it is damaged, holds pickles, or is no .npz file at all.
     """
     with open(path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz file, or is cut short")
+        file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as archive:
                 entries = {key: archive[key] for key in archive.files}

@@ -26,6 +26,8 @@ Array = NDArray[Any]
 CLASSES: Final = 10
 """Of digits; other sets may have up to ``MOST_CLASSES``."""
 MOST_CLASSES: Final = 256
+_LABEL_NAMES: Final = ("label", "labels", "class", "target", "y", "digit")
+"""What the heading of the column of labels may be, in small letters."""
 _LABELS: Final = "Labels, the first column, must be whole numbers from 0: give each letter or name a number."
 TEST_SHARE: Final = 0.2
 """Share of a data set without a test part of its own that is set aside as unseen."""
@@ -438,9 +440,6 @@ def _numbers(path: Path, skip: int) -> Array:
                 if dtype is np.float32:
                     raise
     raise AssertionError
-
-
-_LABEL_NAMES: Final = ("label", "labels", "class", "target", "y", "digit")
 
 
 def _is_number(field: str) -> bool:

@@ -43,10 +43,16 @@ class Problem:
     crc32: str
 
     @property
+    def outputs(self) -> tuple[float, float]:
+        """The smallest and the largest target of all parts."""
+        targets = np.concatenate([y for _, y in (self.train, self.valid, self.test)])
+        return float(targets.min()), float(targets.max())
+
+    @property
     def span(self) -> float:
         """Width of the range of the outputs: 1, that of PROBEN1's own problems (0..1), unless some are outside."""
-        targets = np.concatenate([y for _, y in (self.train, self.valid, self.test)])
-        return max(1.0, float(targets.max())) - min(0.0, float(targets.min()))
+        low, high = self.outputs
+        return max(1.0, high) - min(0.0, low)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -92,12 +98,11 @@ def read(path: Path) -> Problem:
         )
     inputs = header["bool_in"] + header["real_in"]
     outputs = header["bool_out"] + header["real_out"]
-    parts = [header[f"{part}_examples"] for part in ("training", "validation", "test")]
-    for what, count in (("inputs", inputs), ("outputs", outputs), *zip(
-        (f"{part} examples" for part in ("training", "validation", "test")), parts, strict=True
-    )):
+    examples = {f"{part} examples": header[f"{part}_examples"] for part in ("training", "validation", "test")}
+    for what, count in ({"inputs": inputs, "outputs": outputs} | examples).items():
         if not count:
             raise LabError(f"{path} announces no {what}; at least one is needed. Mend the lines at its top.")
+    parts = list(examples.values())
     rows = []
     for index, line in enumerate(lines[first:], first + 1):
         if not line.strip():
@@ -140,10 +145,13 @@ def find(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
     there = {path.stem: path for path in sorted(folder.rglob("*.dt"))} if folder.is_dir() else {}
     found: dict[str, Path] = {}
     for name in names:
-        path = Path(name) if name.endswith(".dt") else there.get(name)
-        if name.endswith(".dt") and not Path(name).is_file():
-            raise LabError(f"There is no file {name}. Look at the path.")
-        if path is None:
+        if name.endswith(".dt"):
+            path = Path(name)
+            if not path.is_file():
+                raise LabError(f"There is no file {name}. Look at the path.")
+        elif name in there:
+            path = there[name]
+        else:
             known = f"There is: {', '.join(there)}." if there else "There is no .dt file at all."
             raise LabError(
                 f"No PROBEN1 problem {name!r} in {folder}. {known} Choose one of them, another folder with "

@@ -94,7 +94,12 @@ class TrainingProgress:
 
 
 CRITERIA: Final = MappingProxyType(
-    {"early": EarlyStopping, "patience": Patience, "plateau": Plateau, "gl": GeneralizationLoss,
-     "progress": TrainingProgress}
+    {
+        "early": EarlyStopping,
+        "patience": Patience,
+        "plateau": Plateau,
+        "gl": GeneralizationLoss,
+        "progress": TrainingProgress,
+    }
 )
 """By name."""

@@ -238,6 +238,11 @@ def mean(values: Iterable[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
+def at_epoch(results: Sequence[Result], key: str, epoch: int) -> float | None:
+    """Mean of a history after that epoch, of the trainings that came so far."""
+    return mean(r["history"][key][epoch - 1] for r in results if len(r["history"][key]) >= epoch)
+
+
 def spread(values: Iterable[float | None]) -> float | None:
     """Standard deviation of those that are there."""
     known = [value for value in values if value is not None and value == value]

@@ -210,12 +210,11 @@ def _ranges(runs: Runs) -> list[str]:
     """Problems whose outputs PROBEN1 would have scaled."""
     said = []
     for problem, path in groups(runs, "problem", "path"):
-        p = _problem(path)
-        targets = np.concatenate([y for _, y in (p.train, p.valid, p.test)])
-        if p.span > 1:
+        low, high = _problem(path).outputs
+        if low < 0 or high > 1:
             said.append(
-                f"{problem}: its outputs run from {targets.min():g} to {targets.max():g}, PROBEN1's from 0 to 1. "
-                "Scale them into that range, or first steps and errors have other sizes than elsewhere."
+                f"{problem}: its outputs run from {low:g} to {high:g}, PROBEN1's from 0 to 1. Scale them into that "
+                "range, or first steps and errors have other sizes than elsewhere."
             )
     return said
 
@@ -287,7 +286,7 @@ def _work_compare(settings: Settings, path: Path) -> Result:
     )
     method = settings["method"]
     train = {"mlp": _by_mlp, "lbfgs": _by_lbfgs}.get(method, _by_steps)
-    _warm_up(method, settings["path"])
+    _warm_up(train, method, settings["path"])
     start = process_time()
     errors = train(network, problem, method, count, seed)
     seconds = process_time() - start
@@ -303,11 +302,10 @@ def _work_compare(settings: Settings, path: Path) -> Result:
 
 
 @cache
-def _warm_up(method: str, path: str) -> None:
+def _warm_up(train: Callable[..., list[float]], method: str, path: str) -> None:
     """What a method imports, and does only at its first step, should not be in its seconds."""
     problem = _problem(path)
     inputs, outputs = problem.sizes
-    train = {"mlp": _by_mlp, "lbfgs": _by_lbfgs}.get(method, _by_steps)
     train(Network((inputs, 2, outputs), "tanh", dtype=np.float64), problem, method, 3, 0)
 
 

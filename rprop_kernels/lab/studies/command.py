@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from ..errors import LabError
+from ..proben1 import REPORT
 from .base import Options, Page, Settings, Study, is_reports
 
-PROBLEMS: Final = ("cancer1", "card1", "diabetes1", "flare1", "glass1", "soybean1", "thyroid1")
+PROBLEMS: Final = tuple(REPORT)
 
 
 def register(app: typer.Typer) -> None:
@@ -341,7 +342,7 @@ def _classify(weights: Path, data: str, data_dir: Path | None, out: Path | None)
     if images.shape[1] != network.sizes[0]:
         raise LabError(
             f"{weights} was trained on images of {network.sizes[0]} pixels, but {origin} has {images.shape[1]}. "
-            + ("Is the column of labels, the first, missing?" if images.shape[1] == network.sizes[0] - 1 else "")
+            + ("Is the column of labels, the first, missing? " if images.shape[1] == network.sizes[0] - 1 else "")
             + "Give it images of that size."
         )
     if labels.max() >= network.sizes[-1]:

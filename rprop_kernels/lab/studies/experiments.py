@@ -14,6 +14,7 @@ from .base import (
     Settings,
     Study,
     Table,
+    at_epoch,
     diverged,
     fitted,
     groups,
@@ -336,7 +337,7 @@ def _page_stopping(runs: Runs) -> Page:
                     number(mean(stop["epoch"] for stop in stops), 0),
                     with_spread(stop["test_score"] for stop in stops),
                     "-" if at is None else str(at),
-                    number(None if at is None else _at(results, at)),
+                    number(None if at is None else at_epoch(results, "test_score", at)),
                     number(reported),
                     minus(test, reported),
                     diverged(members) or "; ".join(dict.fromkeys(stop["reason"] for stop in stops)),
@@ -389,12 +390,6 @@ def _replayed(criterion: str, result: Result) -> Result | None:
         if loss is not None and (reason := rule.stop(0.0, loss)):
             return {"reason": reason, "epoch": epoch, "test_score": history["test_score"][epoch - 1]}
     return None
-
-
-def _at(results: Sequence[Result], epoch: int) -> float | None:
-    """Mean test accuracy after that epoch, of the trainings that came so far."""
-    scores = [r["history"]["test_score"] for r in results]
-    return mean(score[epoch - 1] for score in scores if len(score) >= epoch)
 
 
 def _to_the_end(result: Result) -> Result:

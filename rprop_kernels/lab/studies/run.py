@@ -133,8 +133,9 @@ def execute(
     """
     from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
 
-    todo = [settings for settings in plan if stored(run_file(study, settings, folder)) is None]
-    paths = [run_file(study, settings, folder) for settings in todo]
+    files = [(settings, run_file(study, settings, folder)) for settings in plan]
+    left = [(settings, path) for settings, path in files if stored(path) is None]
+    todo, paths = [settings for settings, _ in left], [path for _, path in left]
     for path in paths:
         forget(path)  # of a run that was killed
     workers = 1 if study.alone else min(jobs, len(todo))
@@ -150,7 +151,7 @@ def execute(
                 for _ in Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")(tasks):
                     watcher.finished()
     except KeyboardInterrupt:
-        kept = sum(stored(run_file(study, settings, folder)) is not None for settings in plan)
+        kept = sum(stored(path) is not None for _, path in files)
         raise Interrupted(
             f"{kept} of {len(plan)} runs are kept in {folder}; the same command goes on from there"
         ) from None
@@ -270,8 +271,8 @@ def check_data(study: Study, options: Options, folder: Path) -> None:
         other = f"other data, {(known.get('data') or {}).get('where')}"
     else:
         mine = {problem["name"]: problem["crc32"] for problem in options.problems}
-        theirs = known.get("crc32s") or {name: mine.get(name) for name in known.get("problems", [])}
-        if lost := [name for name in theirs if theirs[name] != mine.get(name) or name not in mine]:
+        theirs = known.get("crc32s", {})
+        if lost := [name for name in theirs if theirs[name] != mine.get(name)]:
             other = f"other problems, {', '.join(lost)}"
     if other:
         raise LabError(f"{folder} holds results of {other}, which would be lost. Choose another folder with --out.")

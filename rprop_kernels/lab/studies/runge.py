@@ -15,6 +15,7 @@ from .base import (
     Settings,
     Study,
     Table,
+    at_epoch,
     data_title,
     diverged,
     fitted,
@@ -240,7 +241,7 @@ def _page_grid(runs: Runs) -> Page:
         table = []
         for rate in rates:
             results = [result for settings, result in members if settings["lr"] == rate]
-            table.append([_at(results, "test_score", count) for count in marks])
+            table.append([at_epoch(results, "test_score", count) for count in marks])
             rows.append([f"{LABELS[name]}, {rate:g}", *(number(value, 3) for value in table[-1])])
         maps[LABELS[name]] = table
     return Page(
@@ -268,10 +269,6 @@ def _page_grid(runs: Runs) -> Page:
             "after 100 epochs, whatever the first step, and lose 0.01 to 0.03 by 5000, overfitting.",
         ],
     )
-
-
-def _at(results: list[Result], key: str, epoch: int) -> float | None:
-    return mean(r["history"][key][epoch - 1] for r in results if len(r["history"][key]) >= epoch)
 
 
 # scikit-learn
@@ -519,7 +516,7 @@ def _plan_mnist(options: Options) -> list[Settings]:
 
 def _page_mnist(runs: Runs) -> Page:
     from . import pictures
-    from .tutorial import predictions
+    from .tutorial import guesses
 
     rows: list[list[str]] = []
     lines: dict[str, Any] = {"Training loss": {}, "Test accuracy": {}}
@@ -541,13 +538,7 @@ def _page_mnist(runs: Runs) -> Page:
         )
         lines["Training loss"][LABELS[name]] = [r["history"]["train_loss"] for r in results]
         lines["Test accuracy"][LABELS[name]] = [r["history"]["test_score"] for r in results]
-    settings, made = runs[0][0], {}
-    for one, result in runs:
-        if "confusion" in result:
-            title = f"{LABELS[one['optimizer']]}: confusion matrix of the test part"
-            made = {"confusion.png": pictures.confusion(result["confusion"], title)}
-            made |= predictions(one, result, "samples.png", f"{LABELS[one['optimizer']]} after the last epoch")
-            break
+    settings = runs[0][0]
     return Page(
         [
             Table(
@@ -569,7 +560,7 @@ def _page_mnist(runs: Runs) -> Page:
         {
             "curves.png": pictures.curves(lines, f"{sizes(settings)}, full batch", logarithmic=["Training loss"]),
         }
-        | made,
+        | guesses(runs, "samples.png"),
         findings=[
             "Our Adam is past the report's 0.92 after 55 epochs and ends 0.05 above it. Its 4,000 images fewer do not "
             "explain that; what its network did in 1000 epochs its text does not tell us.",

@@ -122,13 +122,6 @@ def _page_optimizers(runs: Runs) -> Page:
         "acc. there",
         "note",
     ]
-    made = {}
-    for one, result in runs:
-        if one["optimizer"] == "adam" and "samples" in result:
-            made = predictions(one, result, "predictions.png", "Adam after the last epoch") | {
-                "confusion.png": pictures.confusion(result["confusion"], "Adam: confusion matrix of the test part")
-            }
-            break
     return Page(
         [
             Table("Optimizers", heading, rows),
@@ -153,7 +146,7 @@ def _page_optimizers(runs: Runs) -> Page:
                 full, "Rprop on the full batch: one step an epoch", logarithmic=["Training loss"]
             ),
         }
-        | made,
+        | guesses([run for run in runs if run[0]["optimizer"] == "adam"], "predictions.png"),
         findings=[
             "With these defaults plain SGD is far from the report's 0.972 after 5 epochs, and momentum 0.9 "
             "is at it: the report's SGD was faster than Keras' default. Adam and RMSProp are a few thousandths above "
@@ -175,24 +168,29 @@ def _lowest(results: Sequence[Result]) -> list[str]:
     return [number(mean(one[i] for one in found), digits) for i, digits in enumerate((4, 0, 4))]
 
 
-def predictions(settings: Settings, result: Result, name: str, title: str) -> dict[str, Any]:
-    """A picture of that name: test images with the predicted label, the first eight and the first eight mistakes.
+def guesses(runs: Runs, name: str) -> dict[str, Any]:
+    """Of the first run that did not diverge: its confusion matrix and, of that name, test images with their guesses.
 
-    Nothing where nobody knows the rows and columns of an image.
+    The images are the first eight and the first eight mistakes; left out where nobody knows their rows and columns.
     """
     from . import pictures
     from .fitting import image_set
 
+    settings, result = next((run for run in runs if "confusion" in run[1]), (None, None))
+    if settings is None or result is None:
+        return {}
+    label = LABELS[settings["optimizer"]]
+    made = {"confusion.png": pictures.confusion(result["confusion"], f"{label}: confusion matrix of the test part")}
     dataset = image_set(settings["data"], settings.get("data_dir"))
     if dataset.shape is None:
-        return {}
+        return made
     shown = []
     for index, guess, probability in result["samples"]:
-        label = int(dataset.test_labels[index])
-        text = f"predicted {guess}\n({probability:.0%})" + ("" if guess == label else f", is {label}")
-        shown.append((dataset.test_images[index].reshape(dataset.shape), text, guess == label))
+        true = int(dataset.test_labels[index])
+        text = f"predicted {guess}\n({probability:.0%})" + ("" if guess == true else f", is {true}")
+        shown.append((dataset.test_images[index].reshape(dataset.shape), text, guess == true))
     below = "" if all(right for _, _, right in shown) else ", and the first mistakes (framed)"
-    return {name: pictures.images(shown, title, f"the first test images{below}")}
+    return {name: pictures.images(shown, f"{label} after the last epoch", f"the first test images{below}")} | made
 
 
 def _plan_architectures(options: Options) -> list[Settings]:
