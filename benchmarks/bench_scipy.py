@@ -87,6 +87,7 @@ class GivenUp(Exception):
 def by_scipy(method):
     def search(function, start):
         minimize(function, start, jac=True, method=method, options={"gtol": 0.0, "maxiter": MOST})
+
     return search
 
 
@@ -100,7 +101,10 @@ def by_pints(function, start):
 
 
 CONTENDERS = {name: by_scipy(method) for name, method in METHODS.items()} | {
-    "L-BFGS-B": by_scipy("L-BFGS-B"), "CG": by_scipy("CG"), "PINTS irprop-": by_pints}
+    "L-BFGS-B": by_scipy("L-BFGS-B"),
+    "CG": by_scipy("CG"),
+    "PINTS irprop-": by_pints,
+}
 
 
 def run(problem, search):

@@ -16,8 +16,7 @@ RACES = [
     pytest.param(work, contender, id=f"{work}-{contender.name}", marks=pytest.mark.benchmark(group=work))
     for work in WORKLOADS
     for contender in contenders()
-    if weights(WORKLOADS[work]) <= contender.largest
-    and (not contender.only or work in contender.only)
+    if weights(WORKLOADS[work]) <= contender.largest and (not contender.only or work in contender.only)
 ]
 
 

@@ -124,9 +124,7 @@ def capturable(params: list[Tensor]) -> dict[str, Callable[[], Callable[[], Any]
     }
 
 
-def stepping(
-    params: list[Tensor], gradients: list[list[Tensor]], bare: Callable[[], Any]
-) -> Callable[[int], Any]:
+def stepping(params: list[Tensor], gradients: list[list[Tensor]], bare: Callable[[], Any]) -> Callable[[int], Any]:
     """Step number i of a loop."""
 
     def step(i: int) -> None:
@@ -292,9 +290,7 @@ def numba_cuda(seconds: float, copy: float, sizes: list[int]) -> Iterator[dict[s
             (p,), gradients = make([(n,)], torch.float32)
             state = torch.full_like(p, 0.01 * 2.0**96, requires_grad=False)
 
-            def bare(
-                p: Tensor = p, state: Tensor = state, blocks: int = min((n + 255) // 256, 132 * 16)
-            ) -> None:
+            def bare(p: Tensor = p, state: Tensor = state, blocks: int = min((n + 255) // 256, 132 * 16)) -> None:
                 arrays = (cuda.as_cuda_array(x, sync=False) for x in (p.detach(), p.grad, state))
                 kernel[blocks, 256](*arrays, *numbers)
 
@@ -315,9 +311,7 @@ def line(row: dict[str, Any]) -> str:
         return f"{row.get('work', ''):<28} {row.get('dtype', ''):<9} {row['who']:<22} {row['error'][:90]}"
     graph = f"{row['graph_seconds'] * 1e6:11,.1f}" if "graph_seconds" in row else " " * 11
     share = f"{row['of_a_copy']:5.0%}" if "of_a_copy" in row else " " * 5
-    counted = (
-        f"{row['kernels']:5} {row['copies']:4} {row['peak_bytes'] / 1e6:10,.1f}" if "kernels" in row else ""
-    )
+    counted = f"{row['kernels']:5} {row['copies']:4} {row['peak_bytes'] / 1e6:10,.1f}" if "kernels" in row else ""
     wall = f"{row['seconds'] * 1e6:11,.1f}"
     error = f"  {row['error'][:60]}" if "error" in row else ""
     return f"{row['work']:<28} {row['dtype']:<9} {row['who']:<22} {wall} {graph} {share} {counted}{error}"
@@ -407,9 +401,7 @@ def main() -> int:
     seconds = 0.1 if options.quick else 0.3
     copy = copy_bandwidth(2 * seconds)
     print(f"device copy: {copy / 1e12:.3f} TB/s\n")
-    print(
-        f"{'work':<28} {'dtype':<9} {'who':<22} {'wall us':>11} {'graph us':>11} copy% kern. cop.    peak MB"
-    )
+    print(f"{'work':<28} {'dtype':<9} {'who':<22} {'wall us':>11} {'graph us':>11} copy% kern. cop.    peak MB")
     everybody = list(contenders([torch.nn.Parameter(torch.ones(1))], torch.ones(())))
     quick = [who for who in everybody if who != "torch Rprop compiled"]
     mine = ["Rprop", "RpropMinus", "IRpropPlus", "torch Rprop foreach"]
@@ -445,10 +437,7 @@ def main() -> int:
     save()
     print("\n" + "\n".join(f"{key}: {value}" for key, value in facts().items()))
     print(f"tests: {'not run' if options.no_tests else 'passed' if passed else 'FAILED, see tests.log'}")
-    print(
-        f"device copy: {copy / 1e12:.3f} TB/s"
-        + (f"; no time left for: {'; '.join(left_out)}" if left_out else "")
-    )
+    print(f"device copy: {copy / 1e12:.3f} TB/s" + (f"; no time left for: {'; '.join(left_out)}" if left_out else ""))
     print("\n".join(targets(rows)))
     return 0 if passed else 1
 

@@ -51,8 +51,9 @@ class Counted(GaussianProcessRegressor):
 def main(years=309, restarts=(0, 4)):
     x, y = sunspots(years)
     rows = {}
-    print(f"sunspot numbers, the last {years} years\n\n"
-          "optimizer  restarts  log marginal likelihood  evaluations  seconds")
+    print(
+        f"sunspot numbers, the last {years} years\n\noptimizer  restarts  log marginal likelihood  evaluations  seconds"
+    )
     for name in (*METHODS, "L-BFGS-B"):
         for count in restarts:
             optimizer = gp_optimizer(name) if name in METHODS else "fmin_l_bfgs_b"

@@ -23,8 +23,11 @@ def new_network(hidden=32, seed=0):
     """Weights and biases, as the list of arrays that the optimizer takes."""
     rng = np.random.default_rng(seed)
     layers = [(64, hidden), (hidden, 10)]
-    return [array for n, m in layers for array in (
-        (rng.normal(size=(n, m)) / np.sqrt(n)).astype(np.float32), np.zeros(m, np.float32))]
+    return [
+        array
+        for n, m in layers
+        for array in ((rng.normal(size=(n, m)) / np.sqrt(n)).astype(np.float32), np.zeros(m, np.float32))
+    ]
 
 
 def forward(network, x):

@@ -33,11 +33,18 @@ def populations(rates, sensitivities=True):
         x, y, xa, xb, xc, xd, ya, yb, yc, yd = state.tolist()
         eaten = x * y
         xx, xy, yx, yy = a - b * y, -b * x, c * y, c * x - d  # the Jacobian
-        return (a * x - b * eaten, c * eaten - d * y,
-                xx * xa + xy * ya + a * x, xx * xb + xy * yb - b * eaten,
-                xx * xc + xy * yc, xx * xd + xy * yd,
-                yx * xa + yy * ya, yx * xb + yy * yb,
-                yx * xc + yy * yc + c * eaten, yx * xd + yy * yd - d * y)
+        return (
+            a * x - b * eaten,
+            c * eaten - d * y,
+            xx * xa + xy * ya + a * x,
+            xx * xb + xy * yb - b * eaten,
+            xx * xc + xy * yc,
+            xx * xd + xy * yd,
+            yx * xa + yy * ya,
+            yx * xb + yy * yb,
+            yx * xc + yy * yc + c * eaten,
+            yx * xd + yy * yd - d * y,
+        )
 
     slope = flow_and_sensitivities if sensitivities else flow
     start = np.concatenate([FIRST, np.zeros(8)]) if sensitivities else FIRST
@@ -71,11 +78,20 @@ def main(methods=("irprop-", "irprop+", "L-BFGS-B")):
     rows = {}
     for name in methods:
         began = time.perf_counter()
-        result = minimize(loss_and_gradient, start, args=(data,), jac=True, method=METHODS.get(name, name),
-                          bounds=BOUNDS, options={"gtol": 1e-2})
+        result = minimize(
+            loss_and_gradient,
+            start,
+            args=(data,),
+            jac=True,
+            method=METHODS.get(name, name),
+            bounds=BOUNDS,
+            options={"gtol": 1e-2},
+        )
         rows[name] = result
-        print(f"{name:9s} {result.fun:.6f}  {result.nfev:11d}  {time.perf_counter() - began:7.2f}  "
-              + ", ".join(f"{rate:.3f}" for rate in np.exp(result.x)))
+        print(
+            f"{name:9s} {result.fun:.6f}  {result.nfev:11d}  {time.perf_counter() - began:7.2f}  "
+            + ", ".join(f"{rate:.3f}" for rate in np.exp(result.x))
+        )
     return rows
 
 

@@ -84,8 +84,10 @@ def _fit(name: str, value: Any, weight: Array, dtype: Any) -> Array:
     try:
         return np.broadcast_to(array, weight.shape)
     except ValueError:
-        raise ValueError(f"{name} has shape {array.shape}, its parameter {weight.shape}: pass one value, or "
-                         "an array of the parameter's shape") from None
+        raise ValueError(
+            f"{name} has shape {array.shape}, its parameter {weight.shape}: pass one value, or "
+            "an array of the parameter's shape"
+        ) from None
 
 
 def _laid(array: Array, weight: Array) -> Array:
@@ -116,13 +118,17 @@ class _Box:
         self.upper = _fit(f"upper bound of {name}", np.inf if upper is None else upper, weight, weight.dtype)
         legal = (self.lower <= self.upper) & (self.lower < np.inf) & (self.upper > -np.inf)
         if not np.all(legal):
-            raise ValueError(f"bounds of {name} cross, are NaN, or leave no finite value: pass (lower, "
-                             "upper) with lower <= upper everywhere")
+            raise ValueError(
+                f"bounds of {name} cross, are NaN, or leave no finite value: pass (lower, "
+                "upper) with lower <= upper everywhere"
+            )
         if np.any(outside := (weight < self.lower) | (weight > self.upper)):
             where = tuple(int(i) for i in np.argwhere(outside)[0])
-            raise ValueError(f"{name} starts outside its bounds: {weight[where]} at index {where} is not "
-                             f"within [{self.lower[where]}, {self.upper[where]}]; start inside, such as at "
-                             f"np.clip(x, lower, upper). {_PAIRS}")
+            raise ValueError(
+                f"{name} starts outside its bounds: {weight[where]} at index {where} is not "
+                f"within [{self.lower[where]}, {self.upper[where]}]; start inside, such as at "
+                f"np.clip(x, lower, upper). {_PAIRS}"
+            )
         code, real = CODES[weight.dtype.name], weight.dtype.type
         self.shift, self.threshold = real(code.shift), real(code.threshold)
         one = slice(None if any(self.lower.strides + self.upper.strides) else 1)  # one number each: one width
@@ -168,8 +174,9 @@ def _boxes(
         lower, upper = bounds
     except (TypeError, ValueError):
         raise ValueError(f"bounds must be (lower, upper), got {bounds!r}. {_PAIRS}") from None
-    lowers, uppers = (_one_each(f"{name} bound", value, weights, single)
-                      for name, value in (("lower", lower), ("upper", upper)))
+    lowers, uppers = (
+        _one_each(f"{name} bound", value, weights, single) for name, value in (("lower", lower), ("upper", upper))
+    )
     boxes: list[_Box | None] = []
     for weight, low, high, mask in zip(weights, lowers, uppers, frozen, strict=True):
         bare = low is None and high is None
@@ -180,16 +187,19 @@ def _boxes(
 def _masks(frozen: Any, weights: Sequence[Array], single: bool) -> list[Array | None]:
     """Where each parameter is frozen, of its shape; None: nowhere."""
     masks = _one_each("frozen", frozen, weights, single)
-    return [None if mask is None else _fit(f"frozen[{index}]", mask, weight, bool)
-            for index, (weight, mask) in enumerate(zip(weights, masks, strict=True))]
+    return [
+        None if mask is None else _fit(f"frozen[{index}]", mask, weight, bool)
+        for index, (weight, mask) in enumerate(zip(weights, masks, strict=True))
+    ]
 
 
 def _check_move(name: str, move: Any, state: Array) -> None:
     """Whether a loaded state is one that a step leaves behind."""
     if not isinstance(move, np.ndarray) or move.shape != state.shape or move.dtype != state.dtype:
         kind = f"{move.dtype} of shape {move.shape}" if isinstance(move, np.ndarray) else type(move).__name__
-        raise ValueError(f"{name} is {kind}, not {state.dtype} of shape {state.shape}: make the optimizer "
-                         "with the same parameters")
+        raise ValueError(
+            f"{name} is {kind}, not {state.dtype} of shape {state.shape}: make the optimizer with the same parameters"
+        )
     step = decode(move)[1]
     if not np.all((step >= CODES[state.dtype.name].least) & (step <= STEP_LIMIT)):
         raise ValueError(f"{name} holds values that are no steps: the state is damaged; load another copy of it")
@@ -254,14 +264,20 @@ class _Rprop:
         check(self._weights)
         self._frozen = _masks(frozen, self._weights, single)
         self._boxes = _boxes(bounds, self._weights, single, self._frozen)
-        self._factors = [None if mask is None else (~mask).astype(w.dtype)  # 0 where frozen, else 1
-                         for w, mask in zip(self._weights, self._frozen, strict=True)]
-        self._products = [None if mask is None else np.zeros_like(w, subok=False)
-                          for w, mask in zip(self._weights, self._frozen, strict=True)]
+        self._factors = [
+            None if mask is None else (~mask).astype(w.dtype)  # 0 where frozen, else 1
+            for w, mask in zip(self._weights, self._frozen, strict=True)
+        ]
+        self._products = [
+            None if mask is None else np.zeros_like(w, subok=False)
+            for w, mask in zip(self._weights, self._frozen, strict=True)
+        ]
         self._any_frozen = any(mask is not None for mask in self._frozen)
         codes = [CODES[w.dtype.name] for w in self._weights]
-        self._states = [(np.full_like(w, max(self._lr, code.least) * code.shift, subok=False),)
-                        for w, code in zip(self._weights, codes, strict=True)]
+        self._states = [
+            (np.full_like(w, max(self._lr, code.least) * code.shift, subok=False),)
+            for w, code in zip(self._weights, codes, strict=True)
+        ]
         self._previous: float | Array | None = None  # E_prev
         self._warned: set[str] = set()
         self.backend = choose(backend, BACKENDS)
@@ -291,8 +307,10 @@ class _Rprop:
     def lr(self, value: float) -> None:
         if not (type(value) is float and value == self._lr):
             self._lr = hyperparameters.check_lr(value, self.step_sizes)
-            text = ("lr is the first step size, read when the optimizer was made; setting it now changes no "
-                    "step: set step_sizes to bound the steps, or make a new optimizer")
+            text = (
+                "lr is the first step size, read when the optimizer was made; setting it now changes no "
+                "step: set step_sizes to bound the steps, or make a new optimizer"
+            )
             self._warn_once("lr", text, UserWarning, stacklevel=2)
 
     @property
@@ -314,9 +332,11 @@ class _Rprop:
         self._hyper = hyperparameters.check(self.etas, value)
 
     def __repr__(self) -> str:
-        return (f"{type(self).__name__}({len(self._weights)} arrays, {sum(w.size for w in self._weights)} "
-                f"weights, etas={self.etas}, step_sizes={self.step_sizes}, maximize={self.maximize}, "
-                f"backend={self.backend!r})")
+        return (
+            f"{type(self).__name__}({len(self._weights)} arrays, {sum(w.size for w in self._weights)} "
+            f"weights, etas={self.etas}, step_sizes={self.step_sizes}, maximize={self.maximize}, "
+            f"backend={self.backend!r})"
+        )
 
     def step(self, grads: Array | Sequence[Array], loss: ArrayLike | None = None) -> None:
         """Update the parameters by one step, in place: all of them or, if anything is wrong, none.
@@ -340,8 +360,10 @@ class _Rprop:
         elif len(self._weights) == 1:
             gradients = (grads,)  # type: ignore[assignment]
         else:
-            raise TypeError(f"grads is a {type(grads).__name__}: pass a list with a gradient for each of the "
-                            f"{len(self._weights)} parameters")
+            raise TypeError(
+                f"grads is a {type(grads).__name__}: pass a list with a gradient for each of the "
+                f"{len(self._weights)} parameters"
+            )
         verdict: Verdict = BETTER
         previous = self._previous
         if self._variant.needs_loss:
@@ -356,11 +378,11 @@ class _Rprop:
             gradients = self._hide_frozen(gradients)
         elif self.backend != "cython":
             gradients = self._checked(gradients)
-        if not self._kernel(variant, weights, gradients, self._states, self._hyper,
-                            maximize=self.maximize, verdict=verdict, threads=0):
+        if not self._kernel(
+            variant, weights, gradients, self._states, self._hyper, maximize=self.maximize, verdict=verdict, threads=0
+        ):
             gradients = self._checked(gradients)  # raises what is wrong; what is left NumPy can do
-            numpy_.step(variant, weights, gradients, self._states, self._hyper,
-                        maximize=self.maximize, verdict=verdict)
+            numpy_.step(variant, weights, gradients, self._states, self._hyper, maximize=self.maximize, verdict=verdict)
         if self._boxes is not None:
             for box, weight, (state,) in zip(self._boxes, weights, self._states, strict=True):
                 if box is not None and not (self._stop and self._stop(weight, state, *box.native)):
@@ -372,25 +394,28 @@ class _Rprop:
         check(self._weights, gradients)
         for index, (weight, (state,)) in enumerate(zip(self._weights, self._states, strict=True)):
             if weight.shape != state.shape or weight.dtype != state.dtype:
-                raise ValueError(f"params[{index}] has changed its shape or dtype since the optimizer was "
-                                 "made: make a new one")
+                raise ValueError(
+                    f"params[{index}] has changed its shape or dtype since the optimizer was made: make a new one"
+                )
         return gradients
 
     def _hide_frozen(self, gradients: Sequence[Array]) -> Sequence[Array]:
         """The gradients, checked, with 0 (or NaN, which moves nothing either) where a weight is frozen."""
         gradients = self._checked(gradients)
         with np.errstate(invalid="ignore"):
-            return [g if factor is None else np.multiply(g, factor, out=product)
-                    for g, factor, product in zip(gradients, self._factors, self._products, strict=True)]
+            return [
+                g if factor is None else np.multiply(g, factor, out=product)
+                for g, factor, product in zip(gradients, self._factors, self._products, strict=True)
+            ]
 
-    def _judge(
-        self, loss: ArrayLike | None, gradients: Sequence[Array]
-    ) -> tuple[Verdict, float | Array | None]:
+    def _judge(self, loss: ArrayLike | None, gradients: Sequence[Array]) -> tuple[Verdict, float | Array | None]:
         """``(verdict, E_prev for the next step)``."""
         if loss is None:
             if any(np.any(gradient) for gradient in gradients):
-                raise ValueError(f"{type(self).__name__} needs the loss: pass it as step(grads, loss), or "
-                                 "use IRpropMinus, which needs none")
+                raise ValueError(
+                    f"{type(self).__name__} needs the loss: pass it as step(grads, loss), or "
+                    "use IRpropMinus, which needs none"
+                )
             return BETTER, self._previous
         loss = self._number_or_rows(loss)
         previous = self._previous
@@ -398,17 +423,23 @@ class _Rprop:
         if isinstance(loss, float) and not isinstance(previous, np.ndarray):
             verdict, previous = judge(loss, previous, self.maximize)
             unknown = previous is None
-        elif isinstance(loss, np.ndarray) and not isinstance(previous, float) and (
-                previous is None or previous.shape == loss.shape):
+        elif (
+            isinstance(loss, np.ndarray)
+            and not isinstance(previous, float)
+            and (previous is None or previous.shape == loss.shape)
+        ):
             verdict, previous = judge_rows(loss, previous, self.maximize)
             unknown = bool(np.isnan(previous).any())
         else:
             now, before = (getattr(value, "shape", ()) for value in (loss, previous))
-            raise ValueError(f"loss has shape {now}, that of the step before {before}: pass the same kind of "
-                             "loss on every step")
+            raise ValueError(
+                f"loss has shape {now}, that of the step before {before}: pass the same kind of loss on every step"
+            )
         if unknown:
-            text = (f"the first loss is {loss}: there is no earlier point to return to, so the step follows "
-                    "the gradient; start where the loss is finite")
+            text = (
+                f"the first loss is {loss}: there is no earlier point to return to, so the step follows "
+                "the gradient; start where the loss is finite"
+            )
             self._warn_once("loss", text, RuntimeWarning, stacklevel=3)
         return verdict, previous
 
@@ -421,13 +452,17 @@ class _Rprop:
         if value.ndim == 0 or (value.shape == (1,) and any(shape[:1] != (1,) for shape in shapes)):
             return float(value.reshape(()))
         if value.ndim != 1:
-            raise ValueError(f"loss has shape {value.shape}: pass one number, or an array of shape (B,) with "
-                             "one number a row of the parameters")
+            raise ValueError(
+                f"loss has shape {value.shape}: pass one number, or an array of shape (B,) with "
+                "one number a row of the parameters"
+            )
         for index, shape in enumerate(shapes):
             if shape[:1] != value.shape:
-                raise ValueError(f"loss has shape {value.shape}, but params[{index}] has shape {shape}, "
-                                 f"which has not {len(value)} rows: pass one number, or parameters whose "
-                                 f"first dimension is {len(value)}")
+                raise ValueError(
+                    f"loss has shape {value.shape}, but params[{index}] has shape {shape}, "
+                    f"which has not {len(value)} rows: pass one number, or parameters whose "
+                    f"first dimension is {len(value)}"
+                )
         return value
 
     def _warn_once(self, key: str, text: str, category: type[Warning], stacklevel: int) -> None:
@@ -451,8 +486,13 @@ class _Rprop:
         """
         previous = self._previous
         return {
-            "format": FORMAT, "version": VERSION, "variant": self._variant.name,
-            "lr": self.lr, "etas": self.etas, "step_sizes": self.step_sizes, "maximize": self.maximize,
+            "format": FORMAT,
+            "version": VERSION,
+            "variant": self._variant.name,
+            "lr": self.lr,
+            "etas": self.etas,
+            "step_sizes": self.step_sizes,
+            "maximize": self.maximize,
             "loss": previous.copy() if isinstance(previous, np.ndarray) else previous,
             "moves": [state.copy() for (state,) in self._states],
         }
@@ -468,14 +508,19 @@ class _Rprop:
             raise TypeError(f"state_dict is a {type(state_dict).__name__}: pass what state_dict() gave")
         wanted = {"format", "version", "variant", "lr", "etas", "step_sizes", "maximize", "loss", "moves"}
         if missing := wanted - set(state_dict):
-            raise ValueError(f"not a state of {FORMAT}: {', '.join(sorted(missing))} missing; pass what "
-                             "state_dict() gave")
+            raise ValueError(
+                f"not a state of {FORMAT}: {', '.join(sorted(missing))} missing; pass what state_dict() gave"
+            )
         if (state_dict["format"], state_dict["version"]) != (FORMAT, VERSION):
-            raise ValueError(f"a state of {state_dict['format']!r} version {state_dict['version']!r}, not of "
-                             f"{FORMAT!r} version {VERSION}: load it with the release that wrote it")
+            raise ValueError(
+                f"a state of {state_dict['format']!r} version {state_dict['version']!r}, not of "
+                f"{FORMAT!r} version {VERSION}: load it with the release that wrote it"
+            )
         if state_dict["variant"] != self._variant.name:
-            raise ValueError(f"a state of {state_dict['variant']!r}, not of {self._variant.name!r}: load it "
-                             "into the class that saved it")
+            raise ValueError(
+                f"a state of {state_dict['variant']!r}, not of {self._variant.name!r}: load it "
+                "into the class that saved it"
+            )
         hyper = hyperparameters.check(state_dict["etas"], state_dict["step_sizes"])
         lr = hyperparameters.check_lr(state_dict["lr"], (0.0, STEP_LIMIT))  # step_sizes may be others since it was read
         maximize = state_dict["maximize"]
@@ -490,8 +535,10 @@ class _Rprop:
         if not isinstance(moves, (list, tuple)):
             raise TypeError(f"moves is a {type(moves).__name__}: pass the list that state_dict() gave")
         if len(moves) != len(self._states):
-            raise ValueError(f"a state of {len(moves)} parameters, not of {len(self._states)}: make the "
-                             "optimizer with the same parameters")
+            raise ValueError(
+                f"a state of {len(moves)} parameters, not of {len(self._states)}: make the "
+                "optimizer with the same parameters"
+            )
         for index, (move, (state,)) in enumerate(zip(moves, self._states, strict=True)):
             _check_move(f"moves[{index}]", move, state)
         for index, (move, (state,)) in enumerate(zip(moves, self._states, strict=True)):
@@ -532,11 +579,9 @@ class _Rprop:
             entries = npz.read(path)
         except ValueError as error:
             name = os.fspath(path)
-            raise ValueError(
-                f"{name} is truncated or was not written by save(): {error}; load another copy") from error
+            raise ValueError(f"{name} is truncated or was not written by save(): {error}; load another copy") from error
         moves = [key for key in entries if key.startswith("move")]
-        state: dict[str, Any] = {
-            key: np.asarray(value).tolist() for key, value in entries.items() if key not in moves}
+        state: dict[str, Any] = {key: np.asarray(value).tolist() for key, value in entries.items() if key not in moves}
         state["loss"] = entries.get("loss")
         state["moves"] = [entries.get(f"move{index}") for index in range(len(moves))]
         try:
@@ -572,8 +617,7 @@ class IRpropPlus(_Rprop):
 for _class in (RpropMinus, RpropPlus, IRpropMinus, IRpropPlus):
     _class.__doc__ = f"{_class.__doc__}\n{(_Rprop.__doc__ or '').partition(chr(10))[2]}"
 
-METHODS: Final = MappingProxyType(
-    {c._variant.name: c for c in (RpropMinus, RpropPlus, IRpropMinus, IRpropPlus)})
+METHODS: Final = MappingProxyType({c._variant.name: c for c in (RpropMinus, RpropPlus, IRpropMinus, IRpropPlus)})
 """The four classes by the names of their rules, ``"rprop-"``, ``"rprop+"``, ``"irprop-"`` and ``"irprop+"``."""
 
 
@@ -651,13 +695,14 @@ class AskTell:
         loss = self.optimizer._number_or_rows(loss)
         shape = getattr(loss, "shape", ())
         if self._shape not in (None, shape):
-            raise ValueError(f"loss has shape {shape}, that of the step before {self._shape}: pass the same "
-                             "kind of loss on every step")
+            raise ValueError(
+                f"loss has shape {shape}, that of the step before {self._shape}: pass the same "
+                "kind of loss on every step"
+            )
         with np.errstate(over="ignore"):
             gradient = _real("grad", grad).astype(x.dtype, copy=False)
         if gradient.shape != x.shape:
-            raise ValueError(f"grad has shape {gradient.shape}, x0 has {x.shape}: pass a gradient of that "
-                             "shape")
+            raise ValueError(f"grad has shape {gradient.shape}, x0 has {x.shape}: pass a gradient of that shape")
         if np.may_share_memory(gradient, x):
             gradient = gradient.copy()
         self.optimizer._checked((gradient,))  # what it does not refuse is told to the end
@@ -687,8 +732,9 @@ class AskTell:
         if lost.any() and not optimizer._variant.needs_loss:
             for row in np.flatnonzero(lost):
                 rows = slice(row, row + 1)
-                numpy_.step("irprop+", [self._x[rows]], [gradient[rows]], [(state[rows],)], optimizer._hyper,
-                            verdict=LOST)
+                numpy_.step(
+                    "irprop+", [self._x[rows]], [gradient[rows]], [(state[rows],)], optimizer._hyper, verdict=LOST
+                )
             gradient = np.where(_beside(lost, gradient), 0, gradient)
         optimizer.step(gradient, losses)
         self.improved = finite & ~(losses <= best if optimizer.maximize else losses >= best)

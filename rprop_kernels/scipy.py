@@ -61,21 +61,31 @@ RUNNING, TARGET, GRADIENT, STEP, GAIN, ITERATIONS, EVALUATIONS, LOST, CALLBACK, 
 REASONS: Final = (
     Reason(-1, "The search has not ended."),
     Reason(0, "Optimization terminated successfully: the loss has reached target."),
-    Reason(0, "Optimization terminated successfully: no component of the (projected) gradient is above "
-              "gtol."),
+    Reason(0, "Optimization terminated successfully: no component of the (projected) gradient is above gtol."),
     Reason(0, "Optimization terminated successfully: all steps are within xtol."),
-    Reason(0, "Optimization terminated successfully: the best loss has changed by no more than ftol within "
-              "window iterations."),
+    Reason(
+        0,
+        "Optimization terminated successfully: the best loss has changed by no more than ftol within "
+        "window iterations.",
+    ),
     Reason(1, "Maximum number of iterations has been exceeded: raise maxiter, or loosen gtol, xtol or ftol."),
-    Reason(2, "Maximum number of function evaluations has been exceeded: raise maxfev, or loosen gtol, xtol "
-              "or ftol."),
-    Reason(3, f"The loss was NaN or infinite, or its gradient NaN, in {PATIENCE} evaluations in a row: start "
-              "elsewhere, with a smaller lr, or give bounds that keep them finite."),
+    Reason(2, "Maximum number of function evaluations has been exceeded: raise maxfev, or loosen gtol, xtol or ftol."),
+    Reason(
+        3,
+        f"The loss was NaN or infinite, or its gradient NaN, in {PATIENCE} evaluations in a row: start "
+        "elsewhere, with a smaller lr, or give bounds that keep them finite.",
+    ),
     Reason(99, "`callback` raised `StopIteration`."),
-    Reason(3, "The search has come to rest beside points where the loss is NaN or infinite, or its gradient NaN: give "
-              "bounds that keep them finite, or start elsewhere."),
-    Reason(4, "The loss has not fallen below that of x0 within window iterations: check the gradient's sign, start "
-              "elsewhere, or raise window."),
+    Reason(
+        3,
+        "The search has come to rest beside points where the loss is NaN or infinite, or its gradient NaN: give "
+        "bounds that keep them finite, or start elsewhere.",
+    ),
+    Reason(
+        4,
+        "The loss has not fallen below that of x0 within window iterations: check the gradient's sign, start "
+        "elsewhere, or raise window.",
+    ),
 )
 
 
@@ -104,12 +114,12 @@ def _settings(options: dict[str, Any], stacklevel: int) -> Settings:
     if tol is not None:
         options.setdefault("gtol", tol)
     if unknown := [key for key in options if key not in Settings._fields]:
-        warnings.warn(f"Unknown solver options: {', '.join(unknown)}", OptimizeWarning,
-                      stacklevel=stacklevel + 1)
+        warnings.warn(f"Unknown solver options: {', '.join(unknown)}", OptimizeWarning, stacklevel=stacklevel + 1)
     settings = Settings(**{key: value for key, value in options.items() if key in Settings._fields})
     if settings.finite_difference not in SCHEMES:
-        raise ValueError(f"finite_difference (or jac) is {settings.finite_difference!r}: choose one of "
-                         f"{', '.join(SCHEMES)}")
+        raise ValueError(
+            f"finite_difference (or jac) is {settings.finite_difference!r}: choose one of {', '.join(SCHEMES)}"
+        )
     for name in ("maxiter", "maxfev", "gtol", "xtol", "ftol", "target"):
         value = getattr(settings, name)
         if not isinstance(value, Real) or math.isnan(value) or (name.startswith("max") and value < 0):
@@ -127,19 +137,24 @@ def _limits(bounds: Any, size: int) -> tuple[Array, Array]:
         lower, upper = bounds.lb, bounds.ub
     else:
         try:
-            pairs = [(-np.inf if low is None else float(low), np.inf if high is None else float(high))
-                     for low, high in bounds]
+            pairs = [
+                (-np.inf if low is None else float(low), np.inf if high is None else float(high))
+                for low, high in bounds
+            ]
         except (TypeError, ValueError):
-            raise ValueError("bounds must be a scipy.optimize.Bounds or a sequence of pairs (low, high), "
-                             f"got {bounds!r}") from None
+            raise ValueError(
+                f"bounds must be a scipy.optimize.Bounds or a sequence of pairs (low, high), got {bounds!r}"
+            ) from None
         lower, upper = np.array(pairs, float).reshape(len(pairs), 2).T
         if len(pairs) != size:
             raise ValueError(f"{len(pairs)} bounds for {size} variables: pass one pair (low, high) for each")
     try:
         return np.broadcast_to(lower, (size,)).astype(float), np.broadcast_to(upper, (size,)).astype(float)
     except ValueError:
-        raise ValueError(f"bounds of shapes {np.shape(lower)} and {np.shape(upper)} for {size} variables: "
-                         "pass one number, or one for each variable") from None
+        raise ValueError(
+            f"bounds of shapes {np.shape(lower)} and {np.shape(upper)} for {size} variables: "
+            "pass one number, or one for each variable"
+        ) from None
 
 
 def _forward(f: Callable[[Array], float], x: Array, i: int, f0: float, low: float, high: float) -> Any:
@@ -219,8 +234,10 @@ def _pair(result: Any, remedy: str) -> tuple[Any, Any]:
 def _number(value: Any) -> float:
     array = _array(value)
     if array.dtype.kind not in "fiu" or array.size != 1:
-        raise TypeError(f"fun returned {_described(value)} as the loss: return one real number (and (loss, "
-                        "gradient) only with jac=True)")
+        raise TypeError(
+            f"fun returned {_described(value)} as the loss: return one real number (and (loss, "
+            "gradient) only with jac=True)"
+        )
     return float(array.reshape(()))
 
 
@@ -229,8 +246,7 @@ def _vector(value: Any, shape: tuple[int, ...]) -> Array:
     if array.dtype.kind not in "fiu":
         raise TypeError(f"the gradient is {_described(value)}: return an array of real numbers")
     if array.shape != shape and not array.size == math.prod(shape) == 1:
-        raise ValueError(f"the gradient has shape {array.shape}, x has shape {shape}: return one of x's "
-                         "shape")
+        raise ValueError(f"the gradient has shape {array.shape}, x has shape {shape}: return one of x's shape")
     return array.astype(float, copy=False).reshape(shape)
 
 
@@ -249,8 +265,14 @@ def _described(value: Any) -> str:
 
 
 def _search(
-    evaluate: Evaluate, start: Array, method: str, lower: Array, upper: Array, settings: Settings,
-    count: Callable[[], int], callback: Callable[[Array, Any], object] | None,
+    evaluate: Evaluate,
+    start: Array,
+    method: str,
+    lower: Array,
+    upper: Array,
+    settings: Settings,
+    count: Callable[[], int],
+    callback: Callable[[Array, Any], object] | None,
 ) -> tuple[AskTell, Array, Any, int]:
     """Minimise from x of shape (n,), or from the rows of x of shape (B, n).
 
@@ -260,8 +282,15 @@ def _search(
     """
     bounded = bool(np.isfinite(lower).any() or np.isfinite(upper).any())
     try:
-        search = AskTell(start, method, lr=settings.lr, etas=settings.etas, step_sizes=settings.step_sizes,
-                         bounds=(lower, upper) if bounded else None, backend=settings.backend)
+        search = AskTell(
+            start,
+            method,
+            lr=settings.lr,
+            etas=settings.etas,
+            step_sizes=settings.step_sizes,
+            bounds=(lower, upper) if bounded else None,
+            backend=settings.backend,
+        )
     except ValueError as error:
         raise ValueError(str(error).replace("x0", "x0" if start.ndim == 1 else "starts")) from None
     single = start.ndim == 1  # then losses and what is asked of them are plain numbers, else arrays (B,)
@@ -341,13 +370,23 @@ def _wrapped(callback: Callable[..., object] | None) -> Callable[[Array, Any], o
 
 
 def _minimize(
-    method: str, fun: Any, x0: ArrayLike, args: Any, jac: Any, hess: Any, hessp: Any, bounds: Any,
-    constraints: Any, callback: Callable[..., object] | None, options: dict[str, Any],
+    method: str,
+    fun: Any,
+    x0: ArrayLike,
+    args: Any,
+    jac: Any,
+    hess: Any,
+    hessp: Any,
+    bounds: Any,
+    constraints: Any,
+    callback: Callable[..., object] | None,
+    options: dict[str, Any],
 ) -> OptimizeResult:
-    for name, given, cannot in (("hess", hess is not None, "does not use Hessian information (hess)"),
-                                ("hessp", hessp is not None, "does not use Hessian-vector product "
-                                                             "information (hessp)"),
-                                ("constraints", np.any(constraints), "cannot handle constraints")):
+    for name, given, cannot in (
+        ("hess", hess is not None, "does not use Hessian information (hess)"),
+        ("hessp", hessp is not None, "does not use Hessian-vector product information (hessp)"),
+        ("constraints", np.any(constraints), "cannot handle constraints"),
+    ):
         if given:
             warnings.warn(f"Method {method} {cannot}; {name} is ignored.", RuntimeWarning, stacklevel=4)
     if isinstance(jac, str):  # scipy.optimize.minimize itself passes no such string to a custom method
@@ -356,15 +395,26 @@ def _minimize(
     start = _start("x0", x0, 1)
     lower, upper = _limits(bounds, start.size)
     objective = _Objective(fun, args, jac, settings.finite_difference, lower, upper)
-    search, slope, why, iterations = _search(objective, start, method, lower, upper, settings,
-                                             lambda: objective.nfev, _wrapped(callback))
+    search, slope, why, iterations = _search(
+        objective, start, method, lower, upper, settings, lambda: objective.nfev, _wrapped(callback)
+    )
     reason = REASONS[why]
     result = OptimizeResult(
-        x=search.best_x, fun=search.best_loss, jac=slope, nit=iterations, nfev=objective.nfev,
-        njev=objective.njev, status=reason.status, success=reason.success, message=reason.message)
+        x=search.best_x,
+        fun=search.best_loss,
+        jac=slope,
+        nit=iterations,
+        nfev=objective.nfev,
+        njev=objective.njev,
+        status=reason.status,
+        success=reason.success,
+        message=reason.message,
+    )
     if settings.disp:
-        print(f"{reason.message}\n  loss {result.fun:.6g}, {result.nit} iterations, {result.nfev} "
-              f"evaluations of the function, {result.njev} of its gradient")
+        print(
+            f"{reason.message}\n  loss {result.fun:.6g}, {result.nit} iterations, {result.nfev} "
+            f"evaluations of the function, {result.njev} of its gradient"
+        )
     return result
 
 
@@ -374,8 +424,9 @@ def _start(name: str, value: ArrayLike, ndim: int) -> Array:
         raise TypeError(f"{name} is {_described(value)}: pass an array of real numbers")
     array = np.atleast_1d(array)
     if array.ndim != ndim or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}: pass an array of shape "
-                         f"{('(n,)', '(B, n)')[ndim - 1]} that is not empty")
+        raise ValueError(
+            f"{name} has shape {array.shape}: pass an array of shape {('(n,)', '(B, n)')[ndim - 1]} that is not empty"
+        )
     array = array.astype(float)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} has a NaN or an infinity: pass finite numbers")
@@ -386,8 +437,15 @@ def _method(name: str, method: str, rule: str) -> Callable[..., OptimizeResult]:
     """A ``method=`` for scipy.optimize.minimize."""
 
     def minimize(
-        fun: Any, x0: ArrayLike, args: Any = (), jac: Any = None, hess: Any = None, hessp: Any = None,
-        bounds: Any = None, constraints: Any = (), callback: Callable[..., object] | None = None,
+        fun: Any,
+        x0: ArrayLike,
+        args: Any = (),
+        jac: Any = None,
+        hess: Any = None,
+        hessp: Any = None,
+        bounds: Any = None,
+        constraints: Any = (),
+        callback: Callable[..., object] | None = None,
         **options: Any,
     ) -> OptimizeResult:
         return _minimize(method, fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options)
@@ -441,13 +499,19 @@ irprop_minus = _method("irprop_minus", "irprop-", "iRprop- [Igel & Hüsken 2003]
 irprop_plus = _method("irprop_plus", "irprop+", "iRprop+ [Igel & Hüsken 2003]")
 
 METHODS: Final = MappingProxyType(
-    {"rprop-": rprop_minus, "rprop+": rprop_plus, "irprop-": irprop_minus, "irprop+": irprop_plus})
+    {"rprop-": rprop_minus, "rprop+": rprop_plus, "irprop-": irprop_minus, "irprop+": irprop_plus}
+)
 """The four methods by the names of their rules."""
 
 
 def minimize_many(
-    fun: Callable[..., tuple[ArrayLike, ArrayLike]], starts: ArrayLike, args: Any = (), *,
-    method: str = "irprop+", bounds: Any = None, callback: Callable[[Array, Array], object] | None = None,
+    fun: Callable[..., tuple[ArrayLike, ArrayLike]],
+    starts: ArrayLike,
+    args: Any = (),
+    *,
+    method: str = "irprop+",
+    bounds: Any = None,
+    callback: Callable[[Array, Array], object] | None = None,
     **options: Any,
 ) -> OptimizeResult:
     """Minimise from many starting points at once: rows of one array, each with its own loss and step sizes.
@@ -488,24 +552,36 @@ def minimize_many(
         losses, gradients = _pair(fun(x.copy(), *args), "return (losses, gradients), of shapes (B,) and (B, n)")
         losses = _array(losses)
         if losses.dtype.kind not in "fiu" or losses.shape != x.shape[:1]:
-            raise ValueError(f"fun returned {_described(losses)} as the losses: return {len(x)} real "
-                             "numbers, one a row")
+            raise ValueError(
+                f"fun returned {_described(losses)} as the losses: return {len(x)} real numbers, one a row"
+            )
         return losses.astype(float), _vector(gradients, x.shape)
 
-    search, slopes, why, iterations = _search(evaluate, start, method, lower, upper, settings,
-                                             lambda: calls, callback)
+    search, slopes, why, iterations = _search(evaluate, start, method, lower, upper, settings, lambda: calls, callback)
     reasons = [REASONS[code] for code in why]
     losses: Array = np.asarray(search.best_loss)
     row = int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
     result = OptimizeResult(
-        x=search.best_x[row], fun=float(losses[row]), jac=slopes[row], row=row, nit=iterations,
-        nfev=calls, njev=calls, status=reasons[row].status, success=reasons[row].success,
+        x=search.best_x[row],
+        fun=float(losses[row]),
+        jac=slopes[row],
+        row=row,
+        nit=iterations,
+        nfev=calls,
+        njev=calls,
+        status=reasons[row].status,
+        success=reasons[row].success,
         message=reasons[row].message,
-        all_x=search.best_x, all_fun=losses, all_jac=slopes,
+        all_x=search.best_x,
+        all_fun=losses,
+        all_jac=slopes,
         all_status=np.array([reason.status for reason in reasons]),
         all_success=np.array([reason.success for reason in reasons]),
-        all_message=[reason.message for reason in reasons])
+        all_message=[reason.message for reason in reasons],
+    )
     if settings.disp:
-        print(f"{np.sum(result.all_success)} of {len(start)} rows converged in {calls} evaluations; best "
-              f"loss {result.fun:.6g}: {result.message}")
+        print(
+            f"{np.sum(result.all_success)} of {len(start)} rows converged in {calls} evaluations; best "
+            f"loss {result.fun:.6g}: {result.message}"
+        )
     return result

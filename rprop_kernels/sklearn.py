@@ -70,10 +70,15 @@ def _minimize(
     obj_func: Objective, initial_theta: Array, bounds: Array, *, method: str, options: dict[str, Any]
 ) -> tuple[Array, float]:
     lower, upper = np.asarray(bounds, float).reshape(-1, 2).T
-    result = METHODS[method](obj_func, np.clip(initial_theta, lower, upper), jac=True,
-                             bounds=np.stack((lower, upper), axis=1), **options)
+    result = METHODS[method](
+        obj_func, np.clip(initial_theta, lower, upper), jac=True, bounds=np.stack((lower, upper), axis=1), **options
+    )
     if not result.success:
-        warnings.warn(f"{method} failed to converge (status={result.status}): {result.message} The options "
-                      "are "
-                      "arguments of gp_optimizer.", ConvergenceWarning, stacklevel=3)
+        warnings.warn(
+            f"{method} failed to converge (status={result.status}): {result.message} The options "
+            "are "
+            "arguments of gp_optimizer.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
     return result.x, result.fun if math.isfinite(result.fun) else math.inf  # NaN would win among restarts

@@ -76,9 +76,7 @@ def test_fastgps() -> None:
         models = []
         for gp in (
             fastgps.FastGPLattice(qmcpy.KernelShiftInvar(d=2, torchify=True), qmcpy.Lattice(2, seed=7)),
-            fastgps.FastGPDigitalNetB2(
-                qmcpy.KernelDigShiftInvar(d=2, torchify=True), qmcpy.DigitalNetB2(2, seed=7)
-            ),
+            fastgps.FastGPDigitalNetB2(qmcpy.KernelDigShiftInvar(d=2, torchify=True), qmcpy.DigitalNetB2(2, seed=7)),
         ):
             x = gp.get_x_next(16)
             gp.add_y_next(torch.sin(3 * x[:, 0]) + x[:, 1] ** 2)

@@ -149,9 +149,7 @@ def sharded(dtype: Any = torch.float32) -> nn.Module:
     return fully_shard(model)
 
 
-def train_sharded(
-    model: nn.Module, optimizer: Any, rank: int, steps: range, dtype: Any = torch.float32
-) -> None:
+def train_sharded(model: nn.Module, optimizer: Any, rank: int, steps: range, dtype: Any = torch.float32) -> None:
     for i in steps:
         optimizer.zero_grad()
         loss = loss_of(model, rank, i, dtype)
@@ -244,9 +242,7 @@ def full_checkpoint(rank: int, folder: Path) -> None:
             model = sharded(dtype)
             optimizer = made(make, model.parameters())
             train_sharded(model, optimizer, rank, range(3), dtype)
-            whole_state = get_optimizer_state_dict(
-                model, optimizer, options=StateDictOptions(full_state_dict=True)
-            )
+            whole_state = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True))
             new = sharded(dtype)
             other = made(make, new.parameters())
             set_optimizer_state_dict(
@@ -346,9 +342,7 @@ def process(rank: int, world: int, folder: str) -> None:
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def outcomes(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], list[str]]:
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
     folder = tmp_path_factory.mktemp("cluster")
     error = None
     try:

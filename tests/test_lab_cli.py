@@ -178,9 +178,7 @@ def test_a_model_is_neither_tested_on_images_of_another_size_nor_replaced_by_the
 def test_ctrl_c_leaves_the_last_good_model() -> None:
     path = Path("here/model.npz")
     command = [*MAIN, "train", str(configuration(epochs=10**6)), "--out", "here"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     end = time.monotonic() + 240
     while not path.exists():
         assert process.poll() is None and time.monotonic() < end

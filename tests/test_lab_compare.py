@@ -124,9 +124,7 @@ def test_all_techniques_start_alike_and_see_the_same(small: Any) -> None:
     result = run(small, *TECHNIQUES)
     histories = {name: record["history"] for name, record in result["runs"].items()}
     assert len({history["train_loss"][0] for history in histories.values()}) == 1
-    assert (
-        histories["irprop-"]["eval_loss"] == histories[PEER]["eval_loss"] == histories[DROP_IN]["eval_loss"]
-    )
+    assert histories["irprop-"]["eval_loss"] == histories[PEER]["eval_loss"] == histories[DROP_IN]["eval_loss"]
     assert result["drop_in"]["differences"] == []
     for record in result["runs"].values():
         assert record["steps"] == 4 and record["step_seconds"] > 0
@@ -225,9 +223,7 @@ def test_the_reports_figures_stand_beside_mnist(comparison: compare.Comparison) 
     heading, rows = findings.table(comparison)
     assert heading[4:6] == ["report", "diff."]
     assert {row[0]: row[4] for row in rows}["Rprop+"] == "0.9478"
-    assert "all but Rprop-, Rprop+" not in " ".join(
-        findings.statements(comparison)
-    )  # other settings: no verdict
+    assert "all but Rprop-, Rprop+" not in " ".join(findings.statements(comparison))  # other settings: no verdict
     comparison.deviations.clear()
     assert "Table 3.1: all but Rprop-, Rprop+" in " ".join(findings.statements(comparison))
     for seed in comparison.seeds:
@@ -247,17 +243,13 @@ def test_times_of_a_busy_machine_are_called_that(comparison: compare.Comparison)
     assert rows["torch.optim.Rprop"][-2:] == ["4000", "1.000"]
 
 
-def test_a_training_that_diverges_is_said_and_not_fatal(
-    small: Any, digits: data.Dataset, tmp_path: Path
-) -> None:
+def test_a_training_that_diverges_is_said_and_not_fatal(small: Any, digits: data.Dataset, tmp_path: Path) -> None:
     techniques = [make(Diverging, "rprop-"), find(PEER)]
     comparison = compare.Comparison.of(small[0], digits, techniques)
     comparison.seeds.append(compare.run_seed(0, small[1], small[2], small[0], techniques))
     findings.write(comparison, tmp_path)
     assert findings.table(comparison)[1][0][1:3] == ["-", "-"]
-    assert (
-        json.loads((tmp_path / "results.json").read_text())["seeds"][0]["runs"]["rprop-"]["best_epoch"] == 0
-    )
+    assert json.loads((tmp_path / "results.json").read_text())["seeds"][0]["runs"]["rprop-"]["best_epoch"] == 0
 
 
 def test_pictures_differ_in_more_than_colour() -> None:

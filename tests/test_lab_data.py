@@ -114,9 +114,7 @@ def csv_text(pixels: int = 64, rows: int = 30, heading: bool = False) -> str:
     random = np.random.default_rng(1)
     images = random.integers(0, 17 if pixels == 64 else 256, (rows, pixels))
     lines = [",".join(map(str, [row % 10, *image])) for row, image in enumerate(images)]
-    return (
-        "\n".join([",".join(["label", *map(str, map("p{}".format, range(pixels)))])] * heading + lines) + "\n"
-    )
+    return "\n".join([",".join(["label", *map(str, map("p{}".format, range(pixels)))])] * heading + lines) + "\n"
 
 
 @pytest.mark.parametrize("pixels", [64, 784])
@@ -124,17 +122,13 @@ def csv_text(pixels: int = 64, rows: int = 30, heading: bool = False) -> str:
 @pytest.mark.parametrize("name", ["d.csv", "d.CSV.gz", "bom.csv"])
 def test_csv(tmp_path: Path, pixels: int, heading: bool, name: str) -> None:
     text = csv_text(pixels, heading=heading).encode("utf-8-sig" if name == "bom.csv" else "utf-8")
-    (tmp_path / name).write_bytes(
-        gzip.compress(text) if name.endswith("gz") else text.replace(b"\n", b"\r\n")
-    )
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text.replace(b"\n", b"\r\n"))
     dataset = data.load(str(tmp_path / name))
     assert dataset.pixels == pixels and dataset.pixel_max == (16 if pixels == 64 else 255)
     assert (len(dataset.learn_labels), len(dataset.test_labels)) == (24, 6)
     images, labels = data.read_csv(tmp_path / name)
     np.testing.assert_array_equal(labels, np.arange(30) % 10)
-    np.testing.assert_array_equal(
-        images, np.loadtxt(csv_text(pixels).splitlines(), np.float32, delimiter=",")[:, 1:]
-    )
+    np.testing.assert_array_equal(images, np.loadtxt(csv_text(pixels).splitlines(), np.float32, delimiter=",")[:, 1:])
 
 
 def test_csv_of_fractions(tmp_path: Path) -> None:

@@ -35,8 +35,10 @@ X = RNG.normal(size=(17, 5))
 
 def autograd(network: Network, x: Any, targets: Any) -> tuple[float, Any]:
     """Loss and gradient by torch, from the same weights, written independently of the network."""
-    pairs = [(torch.tensor(w, requires_grad=True), torch.tensor(b, requires_grad=True))
-             for w, b in zip(network.weights, network.biases, strict=True)]
+    pairs = [
+        (torch.tensor(w, requires_grad=True), torch.tensor(b, requires_grad=True))
+        for w, b in zip(network.weights, network.biases, strict=True)
+    ]
     outputs = [torch.tensor(x)]
     for layer, (weight, bias) in enumerate(pairs):
         z = (torch.cat(outputs, 1) if network.shortcuts else outputs[-1]) @ weight + bias
@@ -162,8 +164,9 @@ def test_every_optimizer_learns(name: str) -> None:
     network = Network((1, 12, 1), "tanh", seed=1)
     lr = {"sgd": 0.1, "momentum": 0.05}.get(name, 0.01)
     full = name in networks.METHODS or "Rprop" in name
-    losses = list(train(network, x, y, make_optimizer(name, network.theta, lr), epochs=150,
-                        batch_size=None if full else 10))
+    losses = list(
+        train(network, x, y, make_optimizer(name, network.theta, lr), epochs=150, batch_size=None if full else 10)
+    )
     assert len(losses) == 150 and losses[-1] < 0.1 * losses[0]
     assert network.loss(x, y) == pytest.approx(losses[-1], rel=0.5)
 
@@ -171,9 +174,13 @@ def test_every_optimizer_learns(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in networks.METHODS])
 def test_descents_are_torchs(name: str) -> None:
     optim = torch.optim
-    make = {"sgd": lambda p: optim.SGD(p, 0.03), "momentum": lambda p: optim.SGD(p, 0.03, momentum=0.9),
-            "rmsprop": lambda p: optim.RMSprop(p, 0.03, alpha=0.9), "adam": lambda p: optim.Adam(p, 0.03),
-            "torch.optim.Rprop": lambda p: optim.Rprop(p, 0.03)}[name]
+    make = {
+        "sgd": lambda p: optim.SGD(p, 0.03),
+        "momentum": lambda p: optim.SGD(p, 0.03, momentum=0.9),
+        "rmsprop": lambda p: optim.RMSprop(p, 0.03, alpha=0.9),
+        "adam": lambda p: optim.Adam(p, 0.03),
+        "torch.optim.Rprop": lambda p: optim.Rprop(p, 0.03),
+    }[name]
     theta = RNG.normal(size=20)
     tensor = torch.tensor(theta)
     ours, theirs = make_optimizer(name, theta, 0.03), make([tensor])
@@ -200,8 +207,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     def final(seed: int) -> Any:
         network = build((5, 4, 3))
         targets = np.ones((17, 3))
-        list(train(network, X, targets, make_optimizer("adam", network.theta, 0.1), epochs=3, batch_size=4,
-                   seed=seed))
+        list(train(network, X, targets, make_optimizer("adam", network.theta, 0.1), epochs=3, batch_size=4, seed=seed))
         return network.theta
 
     assert np.array_equal(final(0), final(0)) and not np.array_equal(final(0), final(1))

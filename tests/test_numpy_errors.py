@@ -41,8 +41,11 @@ PARAMS = {
     "byte order": (np.zeros(2, ">f4"), TypeError, r"foreign byte order \(>f4\): pass x.astype\(np.float32\)"),
     "read-only": (read_only(np.zeros(2)), ValueError, "read-only.*pass a copy"),
     "broadcast": ([np.zeros(2), read_only(np.broadcast_to(1.0, 3))], ValueError, r"params\[1\] is read-only"),
-    "self-overlap": (np.lib.stride_tricks.as_strided(base, (3, 3), (8, 8)), ValueError,
-                     r"several elements in the same memory: pass a copy"),
+    "self-overlap": (
+        np.lib.stride_tricks.as_strided(base, (3, 3), (8, 8)),
+        ValueError,
+        r"several elements in the same memory: pass a copy",
+    ),
     "stride 0": (np.lib.stride_tricks.as_strided(base, (3,), (0,)), ValueError, "in the same memory: pass"),
     "stride 0, huge": (np.lib.stride_tricks.as_strided(base, (1 << 40,), (0,)), ValueError, "in the same memory: pass"),
     "shifted by bytes": (np.lib.stride_tricks.as_strided(base, (3,), (4,)), ValueError, "in the same memory"),
@@ -78,8 +81,11 @@ GRADS = {
     "lists": ([[1.0, 1.0], np.ones((2, 2))], TypeError, r"grads\[0\] is a builtins.list, not a numpy.nd"),
     "shape": ([np.ones(2), np.ones(4)], ValueError, r"grads\[1\] has shape \(4,\), its parameter \(2, 2\)"),
     "would broadcast": ([np.ones(2), np.ones((1, 2))], ValueError, r"grads\[1\] has shape \(1, 2\)"),
-    "dtype": ([np.ones(2), np.ones((2, 2))[0:].astype(np.float32)], TypeError,
-              r"grads\[1\] is float32, its parameter float64: pass it as grad.astype\(np.float64\)"),
+    "dtype": (
+        [np.ones(2), np.ones((2, 2))[0:].astype(np.float32)],
+        TypeError,
+        r"grads\[1\] is float32, its parameter float64: pass it as grad.astype\(np.float64\)",
+    ),
     "integer": ([np.ones(2), np.ones((2, 2), int)], TypeError, r"grads\[1\] is int64: .*astype\(float\)"),
     "byte order": ([np.ones(2), np.ones((2, 2), ">f8")], TypeError, r"grads\[1\] has foreign byte order"),
 }
@@ -135,10 +141,14 @@ def test_a_parameter_made_read_only_later_is_refused(backend):
     assert not params[0].any()
 
 
-@pytest.mark.parametrize("change", [
-    lambda w: setattr(w, "shape", (2, 3)),
-    lambda w: w.resize((7,), refcheck=False),
-], ids=["shape", "size"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: setattr(w, "shape", (2, 3)),
+        lambda w: w.resize((7,), refcheck=False),
+    ],
+    ids=["shape", "size"],
+)
 def test_a_parameter_that_changed_its_shape_is_refused(change, backend):
     w = np.zeros(6)
     optimizer = RpropMinus(w, backend=backend)
@@ -160,8 +170,11 @@ BOUNDS = {
     "nothing finite": ((math.inf, math.inf), ValueError, "leave no finite value"),
     "shape": (([0.0, 0.0, 0.0], None), ValueError, r"lower bound of params\[0\] has shape \(3,\), its param"),
     "text": (("a", None), TypeError, "pass numbers"),
-    "outside": ((None, [2.0, 0.5]), ValueError,
-                r"params\[0\] starts outside its bounds: 1.0 at index \(1,\) is not within \[-inf, 0.5\]"),
+    "outside": (
+        (None, [2.0, 0.5]),
+        ValueError,
+        r"params\[0\] starts outside its bounds: 1.0 at index \(1,\) is not within \[-inf, 0.5\]",
+    ),
 }
 
 
@@ -172,10 +185,13 @@ def test_bounds_that_are_refused(case):
         RpropMinus(np.ones(2), bounds=bounds)
 
 
-@pytest.mark.parametrize("frozen, error, text", [
-    ([0, 1], TypeError, "pass booleans"),
-    ([True, False, True], ValueError, r"frozen\[0\] has shape \(3,\)"),
-])
+@pytest.mark.parametrize(
+    "frozen, error, text",
+    [
+        ([0, 1], TypeError, "pass booleans"),
+        ([True, False, True], ValueError, r"frozen\[0\] has shape \(3,\)"),
+    ],
+)
 def test_masks_that_are_refused(frozen, error, text):
     with pytest.raises(error, match=text):
         RpropMinus(np.ones(2), frozen=frozen)
@@ -197,7 +213,7 @@ def test_overlap_is_found_as_by_counting_addresses(seed):
     def view():
         shape = tuple(rng.integers(1, 4, rng.integers(1, 4)))
         strides = tuple(int(s) for s in 8 * rng.integers(-6, 7, len(shape)))
-        return np.lib.stride_tricks.as_strided(buffer[rng.integers(60, 100):], shape, strides)
+        return np.lib.stride_tricks.as_strided(buffer[rng.integers(60, 100) :], shape, strides)
 
     def addresses(array):
         first = array.__array_interface__["data"][0]

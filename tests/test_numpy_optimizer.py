@@ -30,7 +30,8 @@ def same(array, values):
 
 def test_every_rule_of_the_table_has_its_class():
     assert {name: cls.__name__ for name, cls in METHODS.items()} == {
-        row.name: row.class_name for row in VARIANTS.values() if row.name != "torch"}
+        row.name: row.class_name for row in VARIANTS.values() if row.name != "torch"
+    }
     for cls in METHODS.values():
         assert "step_sizes" in cls.__doc__ and "Igel" in cls.__doc__
 
@@ -150,7 +151,8 @@ LAYOUTS = {
     "0-d": lambda real: np.array(3, real),
     "empty": lambda real: np.zeros((0, 4), real),
     "interleaved": lambda real: np.lib.stride_tricks.as_strided(
-        np.arange(12, dtype=real), (2, 3), (np.dtype(real).itemsize, 4 * np.dtype(real).itemsize)),
+        np.arange(12, dtype=real), (2, 3), (np.dtype(real).itemsize, 4 * np.dtype(real).itemsize)
+    ),
 }
 
 
@@ -206,8 +208,9 @@ def test_a_memory_map_is_updated_in_its_file(tmp_path, backend):
     assert np.fromfile(tmp_path / "weights", np.float32).tolist() == [-0.5] * 4
 
 
-@pytest.mark.parametrize("options", [{}, {"bounds": (-1.0, 1.0)}, {"frozen": np.arange(40_000) % 3 == 0}],
-                         ids=["plain", "bounds", "frozen"])
+@pytest.mark.parametrize(
+    "options", [{}, {"bounds": (-1.0, 1.0)}, {"frozen": np.arange(40_000) % 3 == 0}], ids=["plain", "bounds", "frozen"]
+)
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing_is_allocated_after_the_first_step(rule, options, backend):
     if backend == "numpy":
@@ -252,8 +255,9 @@ def test_a_weight_cannot_jump_from_bound_to_bound_for_ever(backend):
 
 def test_bounds_are_kept_in_the_weights_dtype_and_for_each_array(backend):
     first, second, third = np.zeros(2, np.float32), np.zeros(2), np.zeros(2)
-    optimizer = RpropMinus([first, second, third], lr=1.0, backend=backend,
-                           bounds=((None, [-0.5, -3.0], None), (0.1, None, None)))
+    optimizer = RpropMinus(
+        [first, second, third], lr=1.0, backend=backend, bounds=((None, [-0.5, -3.0], None), (0.1, None, None))
+    )
     optimizer.step([np.full(2, -1, np.float32), np.full(2, 1.0), np.full(2, 1.0)])
     assert (first == np.float32(0.1)).all()
     assert (second.tolist(), third.tolist()) == ([-0.5, -1.0], [-1.0, -1.0])
@@ -284,8 +288,9 @@ def test_frozen_weights_stay_and_the_others_do_as_without(backend):
 
 def test_frozen_weights_in_a_list_and_at_a_bound(backend):
     first, second = np.array([1.0, 1.0, 0.0]), np.zeros(2)
-    optimizer = RpropMinus([first, second], lr=0.5, bounds=((0.0, None), (1.0, None)), backend=backend,
-                           frozen=[[True, True, False], None])
+    optimizer = RpropMinus(
+        [first, second], lr=0.5, bounds=((0.0, None), (1.0, None)), backend=backend, frozen=[[True, True, False], None]
+    )
     first[:2] = -7.0, 7.0  # the user's business: a frozen weight is not clipped either
     optimizer.step([np.ones(3), np.ones(2)])
     assert (first.tolist(), second.tolist()) == ([-7.0, 7.0, 0.0], [-0.5, -0.5])
@@ -314,11 +319,17 @@ def test_kinds_of_one_loss(loss):
         same(w, plain)
 
 
-@pytest.mark.parametrize("loss, error", [
-    ("3", TypeError), (1j, TypeError), (None, ValueError), (object(), TypeError),
-    (np.ones((2, 2)), ValueError),
-    (np.ones(3), ValueError),
-])
+@pytest.mark.parametrize(
+    "loss, error",
+    [
+        ("3", TypeError),
+        (1j, TypeError),
+        (None, ValueError),
+        (object(), TypeError),
+        (np.ones((2, 2)), ValueError),
+        (np.ones(3), ValueError),
+    ],
+)
 def test_wrong_losses_touch_nothing(loss, error):
     w = np.zeros(2)
     with pytest.raises(error, match="loss"):
@@ -344,8 +355,9 @@ def test_rows_are_searches_of_their_own(maximize, backend):
     bias = rng.normal(size=4)
     apart, bias_apart = together.copy(), bias.copy()
     rows = IRpropPlus([together, bias], lr=0.1, maximize=maximize, backend=backend)
-    single = [IRpropPlus([apart[i], bias_apart[i:i + 1]], lr=0.1, maximize=maximize, backend=backend)
-              for i in range(4)]
+    single = [
+        IRpropPlus([apart[i], bias_apart[i : i + 1]], lr=0.1, maximize=maximize, backend=backend) for i in range(4)
+    ]
     for step in range(30):
         g, h = rng.normal(size=together.shape), rng.normal(size=4)
         losses = rng.normal(size=4)
@@ -353,7 +365,7 @@ def test_rows_are_searches_of_their_own(maximize, backend):
             losses[rng.random(4) < 0.2] = math.nan
         rows.step([g, h], losses)
         for i, optimizer in enumerate(single):
-            optimizer.step([g[i], h[i:i + 1]], losses[i])
+            optimizer.step([g[i], h[i : i + 1]], losses[i])
         same(together, apart.ravel())
         same(bias, bias_apart)
 
@@ -497,8 +509,12 @@ def test_wrong_answers_change_nothing():
     search = AskTell(np.zeros(2))
     search.tell(*bowl(search.ask()))
     x, best = search.ask(), search.best_loss
-    for loss, grad, error in (("low", [0, 0], TypeError), (-1.0, [0.0], ValueError),
-                              (-1.0, ["a", "b"], TypeError), ([1.0, 1.0], [1.0, 1.0], ValueError)):
+    for loss, grad, error in (
+        ("low", [0, 0], TypeError),
+        (-1.0, [0.0], ValueError),
+        (-1.0, ["a", "b"], TypeError),
+        ([1.0, 1.0], [1.0, 1.0], ValueError),
+    ):
         with pytest.raises(error):
             search.tell(loss, grad)
         same(search.ask(), x)
@@ -515,6 +531,7 @@ def test_wrong_answers_change_nothing():
 @pytest.mark.parametrize("shape", [(), (3,)], ids=["one", "rows"])
 def test_with_every_rule_a_lost_loss_takes_the_last_moves_back(rule, shape, backend):
     """A wall of NaN at x > 1 beside a minimum at 0.9: the search goes on left of it."""
+
     def walled(x):
         loss = np.where((x > 1).any(axis=-1), math.nan, ((x - 0.9) ** 2).sum(axis=-1))
         return loss, np.where(x > 1, math.nan, 2 * (x - 0.9))

@@ -261,7 +261,7 @@ def test_runners_take_turns(track: Track, monkeypatch: pytest.MonkeyPatch) -> No
     for name in "abc":
         enter(monkeypatch, name, lambda params, *_, name=name: Slow(params, steps, name, 0))
     runners = raced(Session(track), *(Settings(name, epochs=4, hidden=8) for name in "abc"))
-    assert "".join(steps) == "abc" "bca" "cab" "abc"
+    assert "".join(steps) == "abcbcacababc"
     assert [runner.state for runner in runners] == ["finished"] * 3
 
 

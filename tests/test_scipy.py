@@ -127,8 +127,7 @@ def check_optimum(rule, problem, gtol, tolerance):
     if optimum is None:
         reference = minimize(problem, start, jac=True, method="BFGS", options={"gtol": 1e-10})
         optimum, least = reference.x, reference.fun
-    result = minimize(problem, start, jac=True, method=METHODS[rule],
-                      options={"gtol": gtol, "maxiter": 60_000})
+    result = minimize(problem, start, jac=True, method=METHODS[rule], options={"gtol": gtol, "maxiter": 60_000})
     assert result.success and result.status == 0
     assert abs(result.fun - least) < tolerance**2 * max(1, abs(least))
     np.testing.assert_allclose(result.x, optimum, atol=tolerance)
@@ -176,8 +175,14 @@ def test_the_optimum_within_bounds_is_reached_without_leaving_them(rule, problem
     low = np.array([-np.inf if pair[0] is None else pair[0] for pair in bounds])
     high = np.array([np.inf if pair[1] is None else pair[1] for pair in bounds])
     start = np.clip(PROBLEMS[problem][0], low, high)
-    reference = minimize(problem, start, jac=True, method="L-BFGS-B", bounds=bounds,
-                         options={"gtol": 1e-11, "ftol": 1e-16, "maxiter": 1000})
+    reference = minimize(
+        problem,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"gtol": 1e-11, "ftol": 1e-16, "maxiter": 1000},
+    )
     optimum = reference.x if optimum is None else optimum
     seen = []
 
@@ -185,8 +190,7 @@ def test_the_optimum_within_bounds_is_reached_without_leaving_them(rule, problem
         seen.append(x.copy())
         return problem(x)
 
-    result = minimize(watched, start, jac=True, method=METHODS[rule], bounds=bounds,
-                      options={"gtol": 1e-7})
+    result = minimize(watched, start, jac=True, method=METHODS[rule], bounds=bounds, options={"gtol": 1e-7})
     assert result.success
     assert all((low <= x).all() and (x <= high).all() for x in seen)
     assert result.fun <= reference.fun + 1e-10 * max(1, abs(reference.fun))
@@ -206,8 +210,7 @@ def test_the_path_is_that_of_the_optimizer(rule):
         seen.append(x.copy())
         return rosenbrock(x)
 
-    minimize(watched, w, jac=True, method=METHODS[rule],
-             options={"maxiter": 50, "lr": 0.05, "step_sizes": (1e-9, 2.0)})
+    minimize(watched, w, jac=True, method=METHODS[rule], options={"maxiter": 50, "lr": 0.05, "step_sizes": (1e-9, 2.0)})
     assert len(seen) == 51
     for x in seen:
         assert x.tobytes() == w.tobytes()
@@ -228,17 +231,20 @@ def test_the_same_search_by_every_way_of_giving_the_gradient():
 
 
 def test_args_reach_both_functions():
-    result = minimize(lambda x, a, b: a * np.sum((x - b) ** 2), [0.0, 0.0], args=(2.0, 3.0),
-                      method=irprop_minus,
-                      jac=lambda x, a, b: 2 * a * (x - b))
+    result = minimize(
+        lambda x, a, b: a * np.sum((x - b) ** 2),
+        [0.0, 0.0],
+        args=(2.0, 3.0),
+        method=irprop_minus,
+        jac=lambda x, a, b: 2 * a * (x - b),
+    )
     np.testing.assert_allclose(result.x, 3.0, atol=1e-5)
     assert irprop_minus(lambda x, b: (np.sum((x - b) ** 2), 2 * (x - b)), [0.0], args=3.0, jac=True).success
 
 
 @pytest.mark.parametrize("scheme, accuracy, points", [("2-point", 1e-6, 1), ("3-point", 1e-9, 2)])
 def test_finite_differences_are_right_and_counted(scheme, accuracy, points):
-    result = minimize(rosen, [-1.2, 1.0, 0.5], method=irprop_plus,
-                      options={"maxiter": 3, "finite_difference": scheme})
+    result = minimize(rosen, [-1.2, 1.0, 0.5], method=irprop_plus, options={"maxiter": 3, "finite_difference": scheme})
     np.testing.assert_allclose(result.jac, rosen_der(result.x), rtol=accuracy)
     assert (result.njev, result.nfev) == (4, 4 * (1 + 3 * points))
     direct = irprop_plus(rosen, [-1.2, 1.0, 0.5], jac=scheme, maxiter=3)
@@ -254,18 +260,23 @@ def test_finite_differences_stay_within_the_bounds(scheme):
         return np.sum((x - 3) ** 2)
 
     for start in (low, high, (low + high) / 2):
-        result = minimize(watched, start, method=irprop_plus, bounds=Bounds(low, high),
-                          options={"finite_difference": scheme})
+        result = minimize(
+            watched, start, method=irprop_plus, bounds=Bounds(low, high), options={"finite_difference": scheme}
+        )
         np.testing.assert_array_equal(result.x, high)
         assert result.jac[0] == 0  # fixed: nothing to be evaluated
 
 
-@pytest.mark.parametrize("bounds", [
-    Bounds(-1, 0.5),
-    Bounds([-1, -1], [0.5, np.inf]),
-    [(-1, 0.5), (None, None)],
-    np.array([[-1, 0.5], [-np.inf, np.inf]]),
-], ids=["scalars", "arrays", "pairs", "matrix"])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        Bounds(-1, 0.5),
+        Bounds([-1, -1], [0.5, np.inf]),
+        [(-1, 0.5), (None, None)],
+        np.array([[-1, 0.5], [-np.inf, np.inf]]),
+    ],
+    ids=["scalars", "arrays", "pairs", "matrix"],
+)
 def test_kinds_of_bounds(bounds):
     result = minimize(booth, [0.0, 0.0], jac=True, method=irprop_plus, bounds=bounds)
     assert result.x[0] == 0.5 and result.success
@@ -329,8 +340,11 @@ def test_kinds_of_x0():
 
 
 def test_what_cannot_be_used_warns():
-    for name, value in (("hess", lambda x: np.eye(2)), ("hessp", lambda x, p: p),
-                        ("constraints", {"type": "eq", "fun": lambda x: x[0]})):
+    for name, value in (
+        ("hess", lambda x: np.eye(2)),
+        ("hessp", lambda x, p: p),
+        ("constraints", {"type": "eq", "fun": lambda x: x[0]}),
+    ):
         with pytest.warns(RuntimeWarning, match=rf"Method irprop\+ .*; {name} is ignored"):
             minimize(booth, [0.0, 0.0], jac=True, method=irprop_plus, **{name: value})
     with pytest.warns(OptimizeWarning, match="Unknown solver options: maxitre, foo") as caught:
@@ -345,8 +359,7 @@ def test_what_cannot_be_used_warns():
 def test_methods_are_picklable_and_documented(method):
     assert pickle.loads(pickle.dumps(method)) is method
     assert method.__doc__.startswith({"r": "Rprop", "i": "iRprop"}[method.__name__[0]])
-    for option in ("maxiter", "maxfev", "gtol", "xtol", "ftol", "window", "target", "lr",
-                   "finite_difference"):
+    for option in ("maxiter", "maxfev", "gtol", "xtol", "ftol", "window", "target", "lr", "finite_difference"):
         assert option in method.__doc__
     assert "args" in inspect.signature(method).parameters
 
@@ -389,12 +402,18 @@ def test_stopping_when_the_loss_no_longer_changes():
     result = run(gtol=0, xtol=0, ftol=1e-3, window=10)
     assert result.success and "ftol" in result.message
     noise = np.random.default_rng(0)
-    stuck = minimize(lambda x: (1.0, noise.normal(size=2)), [1.0, 1.0], jac=True, method=irprop_plus,
-                     options={"window": 20})
+    stuck = minimize(
+        lambda x: (1.0, noise.normal(size=2)), [1.0, 1.0], jac=True, method=irprop_plus, options={"window": 20}
+    )
     assert (stuck.nit, stuck.status) == (20, 4) and "window" in stuck.message
     noise = np.random.default_rng(0)
-    never = minimize(lambda x: (1.0, noise.normal(size=2)), [1.0, 1.0], jac=True, method=irprop_plus,
-                     options={"window": 20, "ftol": -1.0, "maxiter": 50})
+    never = minimize(
+        lambda x: (1.0, noise.normal(size=2)),
+        [1.0, 1.0],
+        jac=True,
+        method=irprop_plus,
+        options={"window": 20, "ftol": -1.0, "maxiter": 50},
+    )
     assert never.status == 1
 
 
@@ -478,35 +497,37 @@ def test_finite_differences_are_not_wasted_on_a_lost_loss():
 # ------------------------------------------------------------------------------------------------- bad input
 
 BAD = {
-    "no pair": ({"fun": lambda x: 1.0}, TypeError,
-                r"fun returned 1.0: with jac=True return \(loss, gradient\)"),
+    "no pair": ({"fun": lambda x: 1.0}, TypeError, r"fun returned 1.0: with jac=True return \(loss, gradient\)"),
     "three": ({"fun": lambda x: (1.0, x, x)}, TypeError, r"with jac=True return \(loss, gradient\)"),
     "nothing": ({"fun": lambda x: None}, TypeError, r"fun returned None: with jac=True"),
-    "no loss": ({"fun": lambda x: (None, x)}, TypeError,
-                "fun returned None as the loss: return one real number"),
-    "loss vector": ({"fun": lambda x: (x, x)}, TypeError,
-                    r"an array of float64 and shape \(2,\) as the loss"),
+    "no loss": ({"fun": lambda x: (None, x)}, TypeError, "fun returned None as the loss: return one real number"),
+    "loss vector": ({"fun": lambda x: (x, x)}, TypeError, r"an array of float64 and shape \(2,\) as the loss"),
     "complex loss": ({"fun": lambda x: (1j, x)}, TypeError, "fun returned 1j as the loss"),
-    "pair without jac": ({"fun": lambda x: (1.0, x), "jac": None}, TypeError,
-                         r"\(loss, gradient\) only with jac=True"),
-    "gradient shape": ({"fun": lambda x: (1.0, np.ones((2, 1)))}, ValueError,
-                       r"the gradient has shape \(2, 1\), x has shape \(2,\): return one of x's shape"),
+    "pair without jac": ({"fun": lambda x: (1.0, x), "jac": None}, TypeError, r"\(loss, gradient\) only with jac=True"),
+    "gradient shape": (
+        {"fun": lambda x: (1.0, np.ones((2, 1)))},
+        ValueError,
+        r"the gradient has shape \(2, 1\), x has shape \(2,\): return one of x's shape",
+    ),
     "short gradient": ({"fun": lambda x: (1.0, 1.0)}, ValueError, r"the gradient has shape \(\)"),
     "gradient kind": ({"fun": lambda x: (1.0, ["a", "b"])}, TypeError, "return an array of real numbers"),
     "jac shape": ({"fun": rosen, "jac": lambda x: np.ones(3)}, ValueError, r"the gradient has shape \(3,\)"),
-    "x0 outside": ({"bounds": [(0, 1), (2, 3)]}, ValueError,
-                   r"x0 starts outside its bounds: 1.0 at index \(1,\) is not within \[2.0, 3.0\]; start"),
+    "x0 outside": (
+        {"bounds": [(0, 1), (2, 3)]},
+        ValueError,
+        r"x0 starts outside its bounds: 1.0 at index \(1,\) is not within \[2.0, 3.0\]; start",
+    ),
     "crossed": ({"bounds": [(0, 1), (3, 2)]}, ValueError, "bounds of x0 cross.*lower <= upper"),
     "too few bounds": ({"bounds": [(0, 1)]}, ValueError, r"1 bounds for 2 variables: pass one pair \(low"),
-    "bounds shape": ({"bounds": Bounds([0, 0, 0], 1)}, ValueError,
-                     "for 2 variables: pass one number, or one"),
-    "no bounds": ({"bounds": [1, 2]}, ValueError,
-                  "bounds must be a scipy.optimize.Bounds or a sequence of pairs"),
+    "bounds shape": ({"bounds": Bounds([0, 0, 0], 1)}, ValueError, "for 2 variables: pass one number, or one"),
+    "no bounds": ({"bounds": [1, 2]}, ValueError, "bounds must be a scipy.optimize.Bounds or a sequence of pairs"),
     "complex x0": ({"x0": [1j, 0.0]}, TypeError, "x0 is .*: pass an array of real numbers"),
-    "empty x0": ({"x0": []}, ValueError,
-                 r"x0 has shape \(0,\): pass an array of shape \(n,\) that is not empty"),
-    "scheme": ({"fun": rosen, "jac": None, "options": {"finite_difference": "cs"}}, ValueError,
-               "choose one of 2-point"),
+    "empty x0": ({"x0": []}, ValueError, r"x0 has shape \(0,\): pass an array of shape \(n,\) that is not empty"),
+    "scheme": (
+        {"fun": rosen, "jac": None, "options": {"finite_difference": "cs"}},
+        ValueError,
+        "choose one of 2-point",
+    ),
     "window": ({"options": {"window": 0}}, ValueError, "window=0: pass a whole number from 1 on"),
     "lr": ({"options": {"lr": 0}}, ValueError, "lr is the first step size"),
     "etas": ({"options": {"etas": (2, 1)}}, ValueError, "Invalid eta values"),
@@ -552,8 +573,7 @@ def test_rows_walk_as_single_searches_do(rule):
     many = minimize_many(himmelblau_rows, starts, method=rule, maxiter=40, gtol=0, xtol=0)
     assert starts.tobytes() == kept.tobytes()
     for row, start in enumerate(starts):
-        one = minimize(himmelblau, start, jac=True, method=METHODS[rule],
-                       options={"maxiter": 40, "gtol": 0, "xtol": 0})
+        one = minimize(himmelblau, start, jac=True, method=METHODS[rule], options={"maxiter": 40, "gtol": 0, "xtol": 0})
         assert one.x.tobytes() == many.all_x[row].tobytes()
         assert (one.fun, one.jac.tolist()) == (many.all_fun[row], many.all_jac[row].tolist())
         assert many.all_status[row] == 1
@@ -581,8 +601,7 @@ def test_rows_share_bounds_and_a_lost_row_harms_no_other():
         return losses, gradients
 
     with pytest.warns(RuntimeWarning, match="first loss"):
-        result = minimize_many(fun, [[4.9, 0.0], [1.0, 1.0]], args=(0.0,), bounds=[(0, 4.95), (0, 1.5)],
-                               maxiter=300)
+        result = minimize_many(fun, [[4.9, 0.0], [1.0, 1.0]], args=(0.0,), bounds=[(0, 4.95), (0, 1.5)], maxiter=300)
     alone = minimize(himmelblau, [1.0, 1.0], jac=True, method=irprop_plus, bounds=[(0, 4.95), (0, 1.5)])
     assert result.row == 1 or result.all_fun[0] <= result.all_fun[1]
     np.testing.assert_allclose(result.all_x[1], alone.x, atol=1e-5)
@@ -601,8 +620,7 @@ def test_a_row_that_stays_lost_is_reported():
 
 def test_a_row_says_why_it_stopped_first():
     scale = np.array([[1.0], [1e-7]])  # the second row is flat from the start, and is so at the last step too
-    result = minimize_many(lambda x: (np.sum(scale * x**2, axis=1), 2 * scale * x), np.ones((2, 2)),
-                           maxiter=5)
+    result = minimize_many(lambda x: (np.sum(scale * x**2, axis=1), 2 * scale * x), np.ones((2, 2)), maxiter=5)
     assert result.all_status.tolist() == [1, 0]
     assert "maxiter" in result.all_message[0] and "gtol" in result.all_message[1]
 
@@ -625,11 +643,14 @@ def test_one_row_is_a_row():
     assert np.linalg.norm(result.x - [3, 2]) < 1e-5
 
 
-@pytest.mark.parametrize("fun, error, text", [
-    (lambda x: (1.0, x), ValueError, "an array of float64 and shape .* as the losses: return 3 real numbers"),
-    (lambda x: (np.ones(3), x[0]), ValueError, r"the gradient has shape \(2,\), x has shape \(3, 2\)"),
-    (lambda x: np.ones(3), TypeError, r"return \(losses, gradients\)"),
-])
+@pytest.mark.parametrize(
+    "fun, error, text",
+    [
+        (lambda x: (1.0, x), ValueError, "an array of float64 and shape .* as the losses: return 3 real numbers"),
+        (lambda x: (np.ones(3), x[0]), ValueError, r"the gradient has shape \(2,\), x has shape \(3, 2\)"),
+        (lambda x: np.ones(3), TypeError, r"return \(losses, gradients\)"),
+    ],
+)
 def test_bad_answers_of_a_batch(fun, error, text):
     with pytest.raises(error, match=text):
         minimize_many(fun, np.ones((3, 2)))
@@ -664,9 +685,15 @@ def no_gradient(x):
     return float(x @ x), x * np.nan
 
 
-@pytest.mark.parametrize(("fun", "status", "message"), [
-    (no_gradient, 3, "evaluations in a row"), (half_nan, 3, "evaluations in a row"),
-    (walled, 3, "beside points where the loss"), (wrong_sign, 4, "check the gradient's sign")])
+@pytest.mark.parametrize(
+    ("fun", "status", "message"),
+    [
+        (no_gradient, 3, "evaluations in a row"),
+        (half_nan, 3, "evaluations in a row"),
+        (walled, 3, "beside points where the loss"),
+        (wrong_sign, 4, "check the gradient's sign"),
+    ],
+)
 def test_it_is_no_success_to_stand_still(fun, status, message):
     result = minimize(fun, [3.0, -4.0], jac=True, method=irprop_plus)
     assert (result.success, result.status) == (False, status) and message in result.message
@@ -682,13 +709,19 @@ def test_a_lost_evaluation_on_the_way_is_no_failure():
     assert result.success and np.abs(result.x).max() < 1e-4
 
 
-@pytest.mark.parametrize(("given", "error", "message"), [
-    ({"options": {"maxiter": "5"}}, ValueError, "maxiter='5': pass a number from 0 on"),
-    ({"options": {"maxiter": -1}}, ValueError, "maxiter=-1"), ({"options": {"maxfev": math.nan}}, ValueError, "maxfev"),
-    ({"options": {"gtol": "x"}}, ValueError, "gtol='x': pass a number"),
-    ({"options": {"window": 2.5}}, ValueError, "window=2.5: pass a whole number"),
-    ({"bounds": [("a", "b")]}, ValueError, "pairs"), ({"callback": 3}, TypeError, "callback is 3: pass a function"),
-    ({"x0": [math.nan]}, ValueError, "x0 has a NaN")])
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"options": {"maxiter": "5"}}, ValueError, "maxiter='5': pass a number from 0 on"),
+        ({"options": {"maxiter": -1}}, ValueError, "maxiter=-1"),
+        ({"options": {"maxfev": math.nan}}, ValueError, "maxfev"),
+        ({"options": {"gtol": "x"}}, ValueError, "gtol='x': pass a number"),
+        ({"options": {"window": 2.5}}, ValueError, "window=2.5: pass a whole number"),
+        ({"bounds": [("a", "b")]}, ValueError, "pairs"),
+        ({"callback": 3}, TypeError, "callback is 3: pass a function"),
+        ({"x0": [math.nan]}, ValueError, "x0 has a NaN"),
+    ],
+)
 def test_options_of_the_wrong_kind_are_named(given, error, message):
     with pytest.raises(error, match=message):
         minimize(**{"fun": lambda x: (float(x @ x), 2 * x), "x0": [1.0], "jac": True, "method": irprop_plus} | given)

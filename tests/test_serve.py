@@ -460,9 +460,7 @@ def test_tabs_do_not_disturb_one_another(tabs: Callable[..., Tab]) -> None:
 @pytest.mark.parametrize(
     ("name", "context"), [("serve", {"viewport": {"width": 1200, "height": 800}}), ("serve-phone", PHONE)]
 )
-def test_pictures_for_the_readme(
-    tabs: Callable[..., Tab], tmp_path: Path, name: str, context: dict[str, Any]
-) -> None:
+def test_pictures_for_the_readme(tabs: Callable[..., Tab], tmp_path: Path, name: str, context: dict[str, Any]) -> None:
     tab = tabs(**context)
     tab.draw(*THREE)
     tab.button("Race Rprop, Adam and SGD").click()

@@ -108,6 +108,7 @@ def test_restarts_of_the_classifier_start_outside_its_bounds_and_work(bounds_may
 
 def test_a_likelihood_that_cannot_be_had_is_survived():
     """obj_func is +inf where the covariance is not positive definite; NaN must not win among restarts."""
+
     def infinite(theta, eval_gradient=True):
         return math.inf, np.zeros(2)
 
@@ -115,8 +116,10 @@ def test_a_likelihood_that_cannot_be_had_is_survived():
         return math.nan, np.zeros(2)
 
     for objective in (infinite, nan):
-        with pytest.warns(RuntimeWarning, match="first loss"), \
-                pytest.warns(ConvergenceWarning, match=r"irprop\+ failed to converge \(status=3\)"):
+        with (
+            pytest.warns(RuntimeWarning, match="first loss"),
+            pytest.warns(ConvergenceWarning, match=r"irprop\+ failed to converge \(status=3\)"),
+        ):
             theta, value = gp_optimizer()(objective, np.zeros(2), bounds=np.array([[-1, 1], [-1, 1]]))
         assert value == math.inf and theta.tolist() == [0.0, 0.0]
 
@@ -156,10 +159,12 @@ def test_options_reach_the_search():
     assert coarse.log_marginal_likelihood_value_ < fine.log_marginal_likelihood_value_
 
 
-@parametrize_with_checks([
-    GaussianProcessRegressor(RBF(1.0, (0.1, 10.0)), alpha=1e-2, optimizer=gp_optimizer(maxiter=50)),
-    GaussianProcessClassifier(RBF(1.0, (0.1, 10.0)), optimizer=gp_optimizer(maxiter=3)),
-])
+@parametrize_with_checks(
+    [
+        GaussianProcessRegressor(RBF(1.0, (0.1, 10.0)), alpha=1e-2, optimizer=gp_optimizer(maxiter=50)),
+        GaussianProcessClassifier(RBF(1.0, (0.1, 10.0)), optimizer=gp_optimizer(maxiter=3)),
+    ]
+)
 def test_sklearns_estimator_checks(estimator, check):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what sklearn says of its checks' data is theirs

@@ -178,7 +178,8 @@ def test_weights_are_tested_on_a_csv() -> None:
     assert quick("d-mnist", "--epochs", 20).exit_code == 0
     folder = Path("runs/study-d-mnist-quick")
     record = next(
-        found for path in (folder / "runs").glob("*.json")
+        found
+        for path in (folder / "runs").glob("*.json")
         if (found := json.loads(path.read_text()))["settings"]["optimizer"] == "irprop+"
     )
     weights = folder / "runs" / record["result"]["weights"]
@@ -244,14 +245,17 @@ def test_report_names_what_was_run_and_what_is_not_finished() -> None:
     assert failed.exit_code == 2 and "Not finished: study-b-optimizers-quick" in plain(failed.output)
 
 
-SMALL = """bool_in=0
+SMALL = (
+    """bool_in=0
 real_in=2
 bool_out=2
 real_out=0
 training_examples=4
 validation_examples=2
 test_examples=2
-""" + "0.1 0.9 1 0\n0.8 0.3 0 1\n" * 4
+"""
+    + "0.1 0.9 1 0\n0.8 0.3 0 1\n" * 4
+)
 
 
 def test_problems_that_are_not_the_reports() -> None:
@@ -399,7 +403,8 @@ def test_images_of_other_sizes_and_classes() -> None:
         assert done.exit_code == 0, done.output
         assert "data: IDX files" in plain(done.output) and "the report used MNIST" in plain(done.output)
     record = next(
-        found for path in Path("runs/study-b-optimizers-quick/runs").glob("*.json")
+        found
+        for path in Path("runs/study-b-optimizers-quick/runs").glob("*.json")
         if (found := json.loads(path.read_text()))["settings"]["optimizer"] == "adam"
     )
     page = (Path("runs/study-b-optimizers-quick") / "table.md").read_text()

@@ -14,9 +14,7 @@ import rprop_kernels.torch as ours  # noqa: E402
 def agree(seeds: range, **kwargs: Any) -> int:
     steps = 0
     for seed in seeds:
-        for mine, theirs, note in trial(
-            seed, lambda *a, **k: ours.Rprop(*a, **k, **kwargs), torch.optim.Rprop
-        ):
+        for mine, theirs, note in trial(seed, lambda *a, **k: ours.Rprop(*a, **k, **kwargs), torch.optim.Rprop):
             for a, b in zip(mine.param_groups, theirs.param_groups, strict=True):
                 assert same(a["params"], b["params"]), note
             assert same(state_of(mine), state_of(theirs)), note

@@ -33,9 +33,7 @@ def step(optimizer: Any, i: int) -> None:
     optimizer.step(**({"loss": LOSSES[i % len(LOSSES)]} if isinstance(optimizer, ours.IRpropPlus) else {}))
 
 
-def run(
-    make: Any, build: Callable[[], list[Tensor]], grads: Callable[[int], list[Tensor]], steps: int = 5
-) -> Any:
+def run(make: Any, build: Callable[[], list[Tensor]], grads: Callable[[int], list[Tensor]], steps: int = 5) -> Any:
     """Parameters and states after some steps, or the error."""
     params = build()
     optimizer = make(params)
@@ -159,9 +157,7 @@ def test_four_classes(kind: str, make: Any) -> None:
     result, state = whole(outcome[0][0]), whole(outcome[1][0]["move"])
     if kind != "two tensors":
         result, state = [result], [state]
-    assert [torch.equal(bits(a), bits(b)) for a, b in zip(result, params, strict=True)] == [True] * len(
-        params
-    )
+    assert [torch.equal(bits(a), bits(b)) for a, b in zip(result, params, strict=True)] == [True] * len(params)
     for a, b in zip(state, states, strict=True):
         assert torch.equal(bits(a), bits(b["move"]))
 
@@ -265,8 +261,13 @@ for make in ours.Rprop, ours.RpropMinus, ours.IRpropPlus:
         else: raise AssertionError(make, what)
 print("all refused")
 """
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=300,
-                          env=os.environ | {"RPROP_KERNELS_BACKEND": backend})
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"RPROP_KERNELS_BACKEND": backend},
+    )
     assert "all refused" in done.stdout, done
 
 
@@ -294,9 +295,7 @@ def test_meta(loss: Any) -> None:
         assert optimizer.state[p]["move"].device.type == "meta"
 
 
-@pytest.mark.parametrize(
-    "loss", [lambda p: 1.0, lambda p: p.sum(), lambda p: p.sum(1), lambda p: float("nan")]
-)
+@pytest.mark.parametrize("loss", [lambda p: 1.0, lambda p: p.sum(), lambda p: p.sum(1), lambda p: float("nan")])
 def test_fake(loss: Any) -> None:
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
@@ -361,9 +360,7 @@ def test_functionalize_and_func_grad() -> None:
     w = values(5)
     for make in (ours.Rprop, ours.RpropMinus):
         expected = w.clone() - 0.01
-        assert torch.equal(
-            torch.func.functionalize(lambda w, make=make: move(make, w))(w), (expected * expected).sum()
-        )
+        assert torch.equal(torch.func.functionalize(lambda w, make=make: move(make, w))(w), (expected * expected).sum())
         outcome = torch.func.grad(lambda w, make=make: move(make, w))(w)
         assert torch.equal(outcome, torch.func.grad(lambda w: move(torch.optim.Rprop, w))(w))
 
@@ -439,9 +436,7 @@ def test_inference_mode(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
             step(optimizer, 0)
             step(optimizer, 1)
         after = p.detach().clone()
-        with pytest.raises(
-            RuntimeError, match="Inplace update to inference tensor outside InferenceMode"
-        ) as caught:
+        with pytest.raises(RuntimeError, match="Inplace update to inference tensor outside InferenceMode") as caught:
             step(optimizer, 2)
         return after, str(caught.value)
 

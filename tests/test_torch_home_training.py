@@ -222,9 +222,7 @@ def saved(state: Any) -> Any:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, *HALF])
-@pytest.mark.parametrize(
-    "way", [by_deepcopy, by_pickle, through_state_dict(copy.deepcopy), through_state_dict(saved)]
-)
+@pytest.mark.parametrize("way", [by_deepcopy, by_pickle, through_state_dict(copy.deepcopy), through_state_dict(saved)])
 @pytest.mark.parametrize("make", ALL)
 def test_copies_go_on_as_the_original(make: Any, way: Any, dtype: Any) -> None:
     params, optimizer = used(make, dtype, steps=5)
@@ -476,9 +474,7 @@ def test_schedulers(scheduler: str) -> None:
                 for i in range(6):
                     forward(params, optimizer, range(i, i + 1))
                     lrs.step()
-            assert len(caught) == 1 and "lr was changed" in str(caught[0].message), [
-                str(c.message) for c in caught
-            ]
+            assert len(caught) == 1 and "lr was changed" in str(caught[0].message), [str(c.message) for c in caught]
             assert "step_sizes" in str(caught[0].message)
 
 
@@ -590,9 +586,7 @@ def test_compiled_step(make: Any, dtype: Any) -> None:
 
 
 @pytest.mark.usefixtures("compiler")
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
-)  # torch's
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # torch's
 @pytest.mark.parametrize("make", [ours.Rprop, ours.IRpropPlus])
 def test_compiled_training_function(make: Any) -> None:
     x, y = data()
@@ -705,9 +699,7 @@ def test_rows_are_fits_of_their_own() -> None:
         rows = [start[k].to(dtype, copy=True).requires_grad_() for k in range(B)]
         singles = [ours.IRpropPlus([row], lr=0.3) for row in rows]
         for i in range(20):
-            grads, losses = torch.vmap(torch.func.grad_and_value(loss_of_one))(
-                together.detach(), target.to(dtype)
-            )
+            grads, losses = torch.vmap(torch.func.grad_and_value(loss_of_one))(together.detach(), target.to(dtype))
             if i == 9:
                 losses = losses.clone()
                 losses[2] = torch.nan

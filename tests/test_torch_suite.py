@@ -46,9 +46,7 @@ class WithClosure(ours.IRpropPlus):
 
 
 CLASSES = [ours.Rprop, ours.RpropMinus, ours.RpropPlus, ours.IRpropMinus, WithClosure]
-every_class = pytest.mark.parametrize(
-    "info", [info_for(c) for c in CLASSES], ids=[c.__name__ for c in CLASSES]
-)
+every_class = pytest.mark.parametrize("info", [info_for(c) for c in CLASSES], ids=[c.__name__ for c in CLASSES])
 
 
 def every_input(info: Any, skip: tuple[str, ...] = ("differentiable",), dtype: Any = torch.float32) -> Any:
@@ -131,9 +129,7 @@ def test_complex_is_two_real_numbers(info: Any) -> None:
             torch.randn(10, dtype=torch.complex64, requires_grad=True),
             torch.randn(10, 5, requires_grad=True),
         ]
-        twins = [
-            (torch.view_as_real(p) if p.is_complex() else p).detach().clone().requires_grad_() for p in params
-        ]
+        twins = [(torch.view_as_real(p) if p.is_complex() else p).detach().clone().requires_grad_() for p in params]
         optimizers = [info.optim_cls(ps, **optim_input.kwargs) for ps in (params, twins)]
         for _ in range(4):
             loss = torch.randn(1)
@@ -176,9 +172,7 @@ def test_foreach_matches_forloop_and_torch(dtype: Any) -> None:
         for make, foreach in ((ours.Rprop, True), (ours.Rprop, False), (torch.optim.Rprop, False)):
             torch.manual_seed(1)
             sigmoid = torch.nn.Sigmoid
-            net = torch.nn.Sequential(torch.nn.Linear(2, 3), sigmoid(), torch.nn.Linear(3, 1), sigmoid()).to(
-                dtype
-            )
+            net = torch.nn.Sequential(torch.nn.Linear(2, 3), sigmoid(), torch.nn.Linear(3, 1), sigmoid()).to(dtype)
             empty = torch.empty((), dtype=dtype, requires_grad=True)
             with torch.no_grad():
                 empty.fill_(1.0)
@@ -206,9 +200,7 @@ def test_default_dtype(default: Any) -> None:
         p.grad = torch.ones_like(p)
         optimizer = ours.Rprop([p])
         optimizer.step()
-        assert optimizer.state[p]["step"].dtype == (
-            torch.float64 if default == torch.float64 else torch.float32
-        )
+        assert optimizer.state[p]["step"].dtype == (torch.float64 if default == torch.float64 else torch.float32)
     finally:
         torch.set_default_dtype(before)
 
@@ -218,9 +210,7 @@ def test_unknown_options_of_groups_are_kept(info: Any) -> None:
     for optim_input in every_input(info):
         w, b = Parameter(torch.randn(10, 5)), Parameter(torch.randn(10))
         kwargs = optim_input.kwargs
-        optimizer = info.optim_cls(
-            [{"params": [w], **kwargs}, {"params": [b], **kwargs, "weight_decay": 0.0}]
-        )
+        optimizer = info.optim_cls([{"params": [w], **kwargs}, {"params": [b], **kwargs, "weight_decay": 0.0}])
         closure = closure_for(optimizer, w, b, torch.randn(5))
         before = closure().item()
         for _ in range(20):
@@ -397,9 +387,7 @@ def test_printing_and_public_attributes(info: Any) -> None:
         optimizer = info.optim_cls([p], **optim_input.kwargs)
         assert re.match(rf"{info.optim_cls.__name__} \(\nParameter Group 0\n", repr(optimizer))
         optimizer.step()
-        public = [
-            {k for k in o.__dict__ if not k.startswith("_")} for o in (optimizer, copy.deepcopy(optimizer))
-        ]
+        public = [{k for k in o.__dict__ if not k.startswith("_")} for o in (optimizer, copy.deepcopy(optimizer))]
         assert public[0] == public[1]
         assert all(len(state) for state in optimizer.state.values())
 

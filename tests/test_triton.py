@@ -30,9 +30,7 @@ with pytest.MonkeyPatch.context() as patch:  # whether to interpret is decided w
     triton_ = load("triton")
 
 DEVICE = "cpu" if triton_.INTERPRETED else "cuda"
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::RuntimeWarning:triton"
-)  # the interpreter's NumPy, on NaN and inf
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # the interpreter's NumPy, on NaN and inf
 GPU = pytest.mark.skipif(triton_.INTERPRETED, reason="needs a CUDA device")
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 FOUR = [name for name in VARIANTS if name != "torch"]
@@ -62,9 +60,7 @@ def as_bits(t):
     """A tensor's bytes, NaN by position."""
     t = t.detach().cpu()
     raw = (
-        t.contiguous()
-        .view(-1)
-        .view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[t.element_size()])
+        t.contiguous().view(-1).view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[t.element_size()])
     )
     return raw.masked_fill(t.contiguous().view(-1).isnan(), -1)
 
@@ -75,9 +71,7 @@ def assert_same(ours, theirs, where=""):
     if not torch.equal(a, b):
         i = int((a != b).nonzero()[0])
         n = int((a != b).sum())
-        raise AssertionError(
-            f"{where}: {n} differ, at {i} {ours.reshape(-1)[i]!r} is not {theirs.reshape(-1)[i]!r}"
-        )
+        raise AssertionError(f"{where}: {n} differ, at {i} {ours.reshape(-1)[i]!r} is not {theirs.reshape(-1)[i]!r}")
 
 
 def name_of(dtype):
@@ -129,9 +123,7 @@ def test_the_four_rules_against_the_oracle(variant, dtype, how):
     for hyper, maximize in cases:
         begin = np.concatenate([nasty_values(numpy_dtype(dtype)), rng.standard_normal(14)])
         w = tensors(begin.astype(numpy_dtype(dtype)), dtype)
-        oracle = Oracle(
-            variant, w.double().cpu().numpy(), name_of(dtype), 0.01, hyper[:2], hyper[2:], maximize
-        )
+        oracle = Oracle(variant, w.double().cpu().numpy(), name_of(dtype), 0.01, hyper[:2], hyper[2:], maximize)
         real = torch_.state_dtype(dtype)
         code = state.CODES["float64" if real == torch.float64 else "float32"]
         move = torch.full_like(w, 0.01, dtype=real) * code.shift
@@ -141,9 +133,7 @@ def test_the_four_rules_against_the_oracle(variant, dtype, how):
             g = tensors(g, dtype)
             extra = {}
             if variant == "irprop+":
-                as_tensor = torch.full(
-                    (w.numel(),) if how == "rows" else (), said, dtype=torch.uint8, device=DEVICE
-                )
+                as_tensor = torch.full((w.numel(),) if how == "rows" else (), said, dtype=torch.uint8, device=DEVICE)
                 extra = {"verdict": said if how == "number" else as_tensor}
             assert triton_.step(variant, [w], [g], [(move,)], hyper, maximize=maximize, **extra)
             with np.errstate(over="ignore"):
@@ -153,9 +143,7 @@ def test_the_four_rules_against_the_oracle(variant, dtype, how):
             expected = torch.from_numpy(np.array([x.w for x in oracle.weights], kept)).to(dtype)
             assert_same(w, expected, f"{where}, w")
             q, D = state.decode(move.cpu().numpy())
-            assert_same(
-                torch.from_numpy(D), torch.from_numpy(np.array([x.D for x in oracle.weights], D.dtype)), where
-            )
+            assert_same(torch.from_numpy(D), torch.from_numpy(np.array([x.D for x in oracle.weights], D.dtype)), where)
             assert [x.q for x in oracle.weights] == q.tolist(), where
     assert name_of(dtype) in STORE
 
@@ -199,11 +187,7 @@ def test_every_verdict_and_size_equals_the_torch_backend(variant, dtype):
     """Around the borders of chunks and tails, many tensors in one launch."""
     rng = np.random.default_rng(3)
     block = triton_.BLOCK
-    sizes = (
-        [block + 1, 0, 1025]
-        if triton_.INTERPRETED
-        else [1, 3, block - 1, block, block + 1, 0, 2 * block + 7, 1025]
-    )
+    sizes = [block + 1, 0, 1025] if triton_.INTERPRETED else [1, 3, block - 1, block, block + 1, 0, 2 * block + 7, 1025]
     for said in (0, 1, 2) if variant == "irprop+" else (0,):
         weights = [tensors(rng.standard_normal(n), dtype) for n in sizes]
         states = [random_state(variant, w, rng) for w in weights]
@@ -276,9 +260,7 @@ def test_layouts_and_addresses():
     flat = tensors(rng.standard_normal(n + 5), torch.float32)
     unaligned = flat[1 : n + 1]
     permuted = tensors(rng.standard_normal((40, 50, 7)), torch.float32).permute(2, 0, 1)
-    last = tensors(rng.standard_normal((2, 3, 4, 5)), torch.float32).contiguous(
-        memory_format=torch.channels_last
-    )
+    last = tensors(rng.standard_normal((2, 3, 4, 5)), torch.float32).contiguous(memory_format=torch.channels_last)
     for w in (unaligned, permuted, last):
         g, move = torch.randn_like(w), torch.full_like(w, 2.0**96)
         v, kept = w.clone(), move.clone()
@@ -341,17 +323,13 @@ def test_the_table_follows_what_moves():
             if t == 7:
                 params[0].grad = None
             if t == 8:
-                optimizers[name].add_param_group(
-                    {"params": [torch.nn.Parameter(tensors(np.zeros(3), torch.float32))]}
-                )
+                optimizers[name].add_param_group({"params": [torch.nn.Parameter(tensors(np.zeros(3), torch.float32))]})
                 optimizers[name].param_groups[1]["params"][0].grad = tensors(np.ones(3), torch.float32)
             optimizers[name].step()
         ours, theirs = ([*x.state] for x in optimizers.values())
         for p, q in zip(ours, theirs, strict=True):
             assert_same(p, q, f"step {t}")
-            assert_same(
-                optimizers["triton"].state[p]["move"], optimizers["torch"].state[q]["move"], f"step {t}"
-            )
+            assert_same(optimizers["triton"].state[p]["move"], optimizers["torch"].state[q]["move"], f"step {t}")
         tables = list(optimizers["triton"]._device._tables.values())
         assert len(tables) == 1
         if t in (1, 2, 3):
@@ -372,22 +350,16 @@ def count_launches(monkeypatch):
 
 def test_one_launch_for_many_tensors_and_groups(monkeypatch):
     launches = count_launches(monkeypatch)
-    params = [
-        torch.nn.Parameter(torch.ones(64, device=DEVICE)) for _ in range(10 if triton_.INTERPRETED else 161)
-    ]
+    params = [torch.nn.Parameter(torch.ones(64, device=DEVICE)) for _ in range(10 if triton_.INTERPRETED else 161)]
     for cls, extra in ((Rprop, {}), (IRpropMinus, {}), (IRpropPlus, {"loss": 1.0})):
-        optimizer = cls(
-            [{"params": params[:7]}, {"params": params[7:], "etas": (0.4, 1.3)}], backend="triton"
-        )
+        optimizer = cls([{"params": params[:7]}, {"params": params[7:], "etas": (0.4, 1.3)}], backend="triton")
         for p in params:
             p.grad = torch.ones_like(p)
         versions = [p._version for p in params]
         launches.clear()
         optimizer.step(**extra)
         assert len(launches) == 1
-        assert all(p._version > v for p, v in zip(params, versions, strict=True)), (
-            "a stale backward pass must fail"
-        )
+        assert all(p._version > v for p, v in zip(params, versions, strict=True)), "a stale backward pass must fail"
 
 
 def test_other_tensors_beside_ours_go_through_torch(monkeypatch):
@@ -400,9 +372,7 @@ def test_other_tensors_beside_ours_go_through_torch(monkeypatch):
         params[0].data = params[0].data.view(20, 2)[:, 0]
         pairs.append((params, cls(params)))
     for _ in range(5):
-        grads = [
-            torch.from_numpy(rng.standard_normal(tuple(p.shape))).to(DEVICE, p.dtype) for p in pairs[0][0]
-        ]
+        grads = [torch.from_numpy(rng.standard_normal(tuple(p.shape))).to(DEVICE, p.dtype) for p in pairs[0][0]]
         for params, optimizer in pairs:
             optimizer.__dict__["_backend"] = "triton"
             for p, g in zip(params, grads, strict=True):
@@ -471,9 +441,7 @@ for dtype, (cell, real) in t._CELLS.items():
 
 def test_compiled_code_is_exact_and_wide(tmp_path):
     """No fused multiply-add, no denormal flushed to zero, 16-byte loads. The GPU need not be there."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {
-        "TRITON_CACHE_DIR": str(tmp_path)
-    }
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-P", "-c", _COMPILE], capture_output=True, text=True, env=environment, check=False
     )
@@ -502,9 +470,7 @@ def test_a_captured_step_equals_an_eager_one(cls, eager_between):
 
     def build():
         torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Linear(8, 33), torch.nn.Tanh(), torch.nn.Linear(33, 1)).to(
-            DEVICE
-        )
+        model = torch.nn.Sequential(torch.nn.Linear(8, 33), torch.nn.Tanh(), torch.nn.Linear(33, 1)).to(DEVICE)
         return model, cls(model.parameters(), lr=0.05, **options)
 
     def once(model, optimizer):

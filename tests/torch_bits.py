@@ -89,9 +89,7 @@ def values(rng: random.Random, shape: tuple[int, ...], dtype: torch.dtype, nasty
     if nasty:
         scale = rng.choice((1.0, 1.0, 1e-4, 1e-8, 1e-23, 1e-40, 1e4, 1e30))
         x = x * scale
-        odd = torch.tensor(
-            [0.0, -0.0, torch.nan, torch.inf, -torch.inf, 1e-45, 6e-8, 6e4], dtype=torch.float64
-        )
+        odd = torch.tensor([0.0, -0.0, torch.nan, torch.inf, -torch.inf, 1e-45, 6e-8, 6e4], dtype=torch.float64)
         picked = odd[torch.randint(len(odd), shape, generator=generator)]
         x = torch.where(torch.rand(shape, generator=generator) < 0.15, picked, x)
     if dtype.is_complex:

@@ -30,24 +30,32 @@ def check(weights: Sequence[Any], gradients: Sequence[Any] | None = None) -> Non
         name = f"params[{index}]"
         _check_kind(name, weight)
         if not weight.flags.writeable:
-            raise ValueError(f"{name} is read-only and is updated in place: pass a copy, or call its "
-                             "setflags(write=True)")
+            raise ValueError(
+                f"{name} is read-only and is updated in place: pass a copy, or call its setflags(write=True)"
+            )
         if _overlaps_itself(weight):
-            raise ValueError(f"{name} (shape {weight.shape}, strides {weight.strides}) has several elements "
-                             "in the same memory: pass a copy, such as np.ascontiguousarray(x)")
+            raise ValueError(
+                f"{name} (shape {weight.shape}, strides {weight.strides}) has several elements "
+                "in the same memory: pass a copy, such as np.ascontiguousarray(x)"
+            )
     if gradients is not None:
         if len(gradients) != len(weights):
-            raise ValueError(f"{len(gradients)} gradients for {len(weights)} parameters: pass one for each, "
-                             "in the order of params")
+            raise ValueError(
+                f"{len(gradients)} gradients for {len(weights)} parameters: pass one for each, in the order of params"
+            )
         for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
             name = f"grads[{index}]"
             _check_kind(name, gradient)
             if gradient.shape != weight.shape:
-                raise ValueError(f"{name} has shape {gradient.shape}, its parameter {weight.shape}: pass a "
-                                 "gradient of the parameter's shape")
+                raise ValueError(
+                    f"{name} has shape {gradient.shape}, its parameter {weight.shape}: pass a "
+                    "gradient of the parameter's shape"
+                )
             if gradient.dtype != weight.dtype:
-                raise TypeError(f"{name} is {gradient.dtype}, its parameter {weight.dtype}: pass it as "
-                                f"grad.astype(np.{weight.dtype})")
+                raise TypeError(
+                    f"{name} is {gradient.dtype}, its parameter {weight.dtype}: pass it as "
+                    f"grad.astype(np.{weight.dtype})"
+                )
     _check_apart(weights, () if gradients is None else gradients)
 
 
@@ -55,19 +63,20 @@ def _check_kind(name: str, array: Any) -> None:
     """An array of a dtype that the kernels take."""
     if type(array) not in (np.ndarray, np.memmap):
         remedy = "np.asarray(x)" if isinstance(array, np.ndarray) else "np.array(x, dtype=float)"
-        raise TypeError(f"{name} is a {type(array).__module__}.{type(array).__qualname__}, not a "
-                        f"numpy.ndarray: pass {remedy}")
+        raise TypeError(
+            f"{name} is a {type(array).__module__}.{type(array).__qualname__}, not a numpy.ndarray: pass {remedy}"
+        )
     dtype = array.dtype
     if dtype in DTYPES:
         return
     if dtype.newbyteorder("=") in DTYPES:
-        raise TypeError(f"{name} has foreign byte order ({dtype.str}): pass "
-                        f"x.astype(np.{dtype.newbyteorder('=').name})")
+        raise TypeError(
+            f"{name} has foreign byte order ({dtype.str}): pass x.astype(np.{dtype.newbyteorder('=').name})"
+        )
     if dtype.kind in "iub":
         raise TypeError(f"{name} is {dtype}: whole numbers cannot take Rprop's steps; pass x.astype(float)")
     if dtype == np.float16:
-        raise TypeError(f"{name} is float16, which the NumPy optimizers do not take: pass "
-                        "x.astype(np.float32)")
+        raise TypeError(f"{name} is float16, which the NumPy optimizers do not take: pass x.astype(np.float32)")
     raise TypeError(f"{name} is {dtype}: pass float32 or float64, such as x.astype(float)")
 
 
@@ -89,8 +98,9 @@ def _overlaps_itself(array: NDArray[Any]) -> bool:
     if array.size < 2 or array.flags.c_contiguous or array.flags.f_contiguous:
         return False
     reach = array.itemsize
-    axes = sorted((abs(stride), length)
-                  for length, stride in zip(array.shape, array.strides, strict=True) if length > 1)
+    axes = sorted(
+        (abs(stride), length) for length, stride in zip(array.shape, array.strides, strict=True) if length > 1
+    )
     for stride, length in axes:
         if stride < reach:
             break
@@ -107,9 +117,13 @@ def _overlaps_itself(array: NDArray[Any]) -> bool:
 
 def _check_apart(weights: Sequence[NDArray[Any]], gradients: Sequence[NDArray[Any]]) -> None:
     """No parameter shares memory with another one or with a gradient."""
-    if len(weights) <= 2 and not any(  # few: compare the spans in C, without looking up a single address
-        np.may_share_memory(weight, other)
-        for index, weight in enumerate(weights) for other in (*weights[:index], *gradients)
+    if (
+        len(weights) <= 2
+        and not any(  # few: compare the spans in C, without looking up a single address
+            np.may_share_memory(weight, other)
+            for index, weight in enumerate(weights)
+            for other in (*weights[:index], *gradients)
+        )
     ):
         return
     named = [(f"params[{index}]", array) for index, array in enumerate(weights)]
@@ -125,8 +139,11 @@ def _check_apart(weights: Sequence[NDArray[Any]], gradients: Sequence[NDArray[An
         for *_, earlier, other in live:
             if "params" in name + earlier and _shares_memory(array, other):
                 first, second = sorted((name, earlier), reverse=True)
-                remedy = ("pass a copy of the gradient" if "grads" in name + earlier
-                          else "list each array once and pass copies of views that overlap")
+                remedy = (
+                    "pass a copy of the gradient"
+                    if "grads" in name + earlier
+                    else "list each array once and pass copies of views that overlap"
+                )
                 raise ValueError(f"{first} and {second} overlap in memory: {remedy}")
         live.append(span)
 

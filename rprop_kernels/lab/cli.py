@@ -49,9 +49,7 @@ FolderOption = Annotated[
         "--data-dir", help="Folder of MNIST's four IDX files (plain or .gz), of CSV files, or OpenML's cache."
     ),
 ]
-OutOption = Annotated[
-    Path | None, typer.Option("--out", help="Folder for the results (default: one in runs/).")
-]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the results (default: one in runs/).")]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Overrides the configuration's.")]
 MODEL = "model.npz"
 
@@ -99,17 +97,13 @@ def compare(
     out: OutOption = None,
     epochs: EpochsOption = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many; they are 0, 1, ...")] = 5,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Take over the seeds that --out already holds.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Take over the seeds that --out already holds.")] = False,
 ) -> None:
     """Compare all techniques over several seeds, the same first weights and data for each."""
     with _errors_for_people():
         overrides = {"data": data, "data_dir": _text(data_dir), "epochs": epochs}
         settings = (
-            configurations.from_mapping({}, **overrides)
-            if config is None
-            else configurations.read(config, **overrides)
+            configurations.from_mapping({}, **overrides) if config is None else configurations.read(config, **overrides)
         )
         folder = out or Path("runs") / f"compare-{_data_name(settings)}"
         _compare(settings, seeds, folder, resume, _text(config))
@@ -183,14 +177,11 @@ def _train(config: Config, folder: Path) -> None:
         interrupted = True
     if interrupted and not (saving and path.exists()):
         raise Interrupted(
-            f"before a model was written; {path} is as it was"
-            if path.exists()
-            else "before a model was written"
+            f"before a model was written; {path} is as it was" if path.exists() else "before a model was written"
         )
     if not saving:
         raise LabError(
-            "The evaluation loss was never finite, so no model was kept. "
-            "Look at learning_rate and step_sizes."
+            "The evaluation loss was never finite, so no model was kept. Look at learning_rate and step_sizes."
         )
     best = load(path).about  # of the file, which alone knows what an interruption left
     kept = (
@@ -234,8 +225,7 @@ def _check_model(path: Path, origin: str) -> None:
         return
     if earlier != origin:
         raise LabError(
-            f"{path} holds a model of other data ({earlier}), which would be lost. "
-            "Choose another folder with --out."
+            f"{path} holds a model of other data ({earlier}), which would be lost. Choose another folder with --out."
         )
 
 
@@ -246,16 +236,10 @@ def _test(path: Path, data: str | None, data_dir: str | None) -> None:
     model = load(path)
     try:
         trained = configurations.from_mapping(
-            {
-                key: value
-                for key, value in model.about["settings"].items()
-                if key != "data_origin" and value is not None
-            }
+            {key: value for key, value in model.about["settings"].items() if key != "data_origin" and value is not None}
         )
     except (KeyError, TypeError, AttributeError, LabError) as error:
-        raise LabError(
-            f"{path} has settings that this version does not know ({error}). Train again."
-        ) from error
+        raise LabError(f"{path} has settings that this version does not know ({error}). Train again.") from error
     if data in (None, trained.data):
         data, data_dir = trained.data, data_dir or trained.data_dir
     dataset = datasets.load(data, _path(data_dir))
@@ -267,19 +251,13 @@ def _test(path: Path, data: str | None, data_dir: str | None) -> None:
             "Give the data it was trained on with --data and --data-dir."
         )
     images = len(dataset.test_labels)
-    loss, accuracy = evaluate(
-        network, tensors(dataset)[1], trained.criterion, trained.eval_batch_size or images
-    )
+    loss, accuracy = evaluate(network, tensors(dataset)[1], trained.criterion, trained.eval_batch_size or images)
     console = Console()
-    console.print(
-        f"{path}: {trained.optimizer}, epoch {model.about['epoch']}", highlight=False, soft_wrap=True
-    )
+    console.print(f"{path}: {trained.optimizer}, epoch {model.about['epoch']}", highlight=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("data", "loss", "accuracy"):
         table.add_column(heading, justify="left" if heading == "data" else "right")
-    table.add_row(
-        "evaluation, at training", f"{model.about['eval_loss']:.4f}", f"{model.about['eval_accuracy']:.4f}"
-    )
+    table.add_row("evaluation, at training", f"{model.about['eval_loss']:.4f}", f"{model.about['eval_accuracy']:.4f}")
     table.add_row(f"test, {images} unseen images", f"{loss:.4f}", f"{accuracy:.4f}")
     console.print(table)
 
@@ -317,9 +295,7 @@ def _compare(config: Config, seeds: int, folder: Path, resume: bool, file: str |
             task = bar.add_task("", total=len(left) * len(TECHNIQUES) * config.epochs)
             for seed in left:
                 bar.update(task, description=f"seed {seed}")
-                comparison.seeds.append(
-                    run_seed(seed, learn, unseen, config, progress=lambda: bar.advance(task))
-                )
+                comparison.seeds.append(run_seed(seed, learn, unseen, config, progress=lambda: bar.advance(task)))
                 findings.write_results(comparison, folder)
     except KeyboardInterrupt:
         interrupted = True

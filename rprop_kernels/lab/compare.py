@@ -71,9 +71,7 @@ def compare_bits(one: Run, other: Run) -> BitComparison:
     """Parameters and every entry of the optimizers' state, by bytes: -0.0 is not 0.0, NaN may equal NaN."""
     differences = []
     parameters = states = 0
-    for (name, a), (_, b) in zip(
-        one.network.named_parameters(), other.network.named_parameters(), strict=True
-    ):
+    for (name, a), (_, b) in zip(one.network.named_parameters(), other.network.named_parameters(), strict=True):
         parameters += 1
         if not _same_bits(a, b):
             differences.append(f"parameter {name}")
@@ -171,9 +169,7 @@ class Comparison:
     seeds: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def of(
-        cls, config: Config, dataset: Dataset, techniques: Sequence[Technique] = TECHNIQUES
-    ) -> "Comparison":
+    def of(cls, config: Config, dataset: Dataset, techniques: Sequence[Technique] = TECHNIQUES) -> "Comparison":
         """An empty comparison for that configuration and data."""
         settings = config.as_dict()
         del settings["optimizer"], settings["seed"]
@@ -198,8 +194,7 @@ class Comparison:
             self.summary()  # can they be worked with?
         except OSError as error:
             raise LabError(
-                f"There is nothing to resume: {path} cannot be read ({error.strerror or error}). "
-                "Leave out --resume."
+                f"There is nothing to resume: {path} cannot be read ({error.strerror or error}). Leave out --resume."
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise LabError(
@@ -264,9 +259,7 @@ class Comparison:
             row["report_eval_accuracy"] = reported and reported.eval_accuracy
             row["report_test_accuracy"] = reported and reported.test_accuracy
             mean = row["test_accuracy_mean"]
-            row["test_minus_report"] = (
-                None if reported is None or mean is None else mean - reported.test_accuracy
-            )
+            row["test_minus_report"] = None if reported is None or mean is None else mean - reported.test_accuracy
             rows.append(row)
         return rows
 

@@ -104,8 +104,7 @@ def load(name: str = "digits", folder: Path | None = None) -> Dataset:
         if (dataset.learn_labels == dataset.learn_labels[0]).all():
             raise LabError(
                 f"{dataset.origin}: every label to learn is {dataset.learn_labels[0]}, so there is nothing to tell "
-                "apart."
-                + ("" if name == "mnist" else " In a CSV the label is the first column.")
+                "apart." + ("" if name == "mnist" else " In a CSV the label is the first column.")
             )
         return dataset
     if name.lower().endswith(".dt") or Path(name).name.lower() == "proben1":
@@ -113,9 +112,7 @@ def load(name: str = "digits", folder: Path | None = None) -> Dataset:
             f"{name} is PROBEN1's, which holds no images: give its folder to rprop-lab study f-table or f-compare, "
             "with --data-dir FOLDER."
         )
-    raise LabError(
-        f"There is no data set {name!r}. There is: {', '.join(LOADERS)}, or the path of a .csv file."
-    )
+    raise LabError(f"There is no data set {name!r}. There is: {', '.join(LOADERS)}, or the path of a .csv file.")
 
 
 def digits(folder: Path | None = None) -> Dataset:
@@ -134,9 +131,7 @@ def mnist(folder: Path | None) -> Dataset:
             "(train-images-idx3-ubyte, plain or .gz, and so on). To download instead: --data openml."
         )
     if not folder.is_dir():
-        raise LabError(
-            f"{folder} is not a folder. --data-dir must name the folder with MNIST's four IDX files."
-        )
+        raise LabError(f"{folder} is not a folder. --data-dir must name the folder with MNIST's four IDX files.")
     paths = [_idx_path(folder, part, kind) for part in ("train", "t10k") for kind in ("images", "labels")]
     learn_images, learn_labels, test_images, test_labels = map(read_idx, paths)
     for images, labels, path, other in (
@@ -178,18 +173,12 @@ def csv(path: Path | None) -> Dataset:
     with "train" and one with "test" in its name; a single file gives up a fifth of itself as the test part.
     """
     if path is None:
-        raise LabError(
-            "--data csv needs --data-dir PATH, a CSV file or a folder with a train and a test file."
-        )
+        raise LabError("--data csv needs --data-dir PATH, a CSV file or a folder with a train and a test file.")
     if not path.is_dir():
         images, labels = read_csv(path)
         if len(images) < 2 * CLASSES:
-            raise LabError(
-                f"{path} has {len(images)} rows, too few to hold out a test part: 20 or more are needed."
-            )
-        return _with_held_out_test(
-            "csv", f"{path} (a fifth held out as test)", images, labels, _pixel_max(images)
-        )
+            raise LabError(f"{path} has {len(images)} rows, too few to hold out a test part: 20 or more are needed.")
+        return _with_held_out_test("csv", f"{path} (a fifth held out as test)", images, labels, _pixel_max(images))
     learn_path, test_path = _csv_in(path, "train"), _csv_in(path, "test")
     learn_images, learn_labels = read_csv(learn_path)
     test_images, test_labels = read_csv(test_path)
@@ -313,13 +302,10 @@ def read_csv(path: Path) -> tuple[Array, Array]:
         table = _numbers(path, int(heading))
     except (OSError, EOFError, zlib.error) as error:
         raise LabError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}. "
-            "Look at the path and the file."
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}. Look at the path and the file."
         ) from error
     except UserWarning:
-        raise LabError(
-            f"{path} holds no rows. Each row must be a label and the pixels of an image."
-        ) from None
+        raise LabError(f"{path} holds no rows. Each row must be a label and the pixels of an image.") from None
     except ValueError as error:  # what NumPy and the UTF-8 decoder raise; theirs names row and column
         what = str(error).partition("; use `usecols`")[0].rstrip(".")
         letter = re.search(r"could not convert string .* at row \d+, column 1\b", what)
@@ -431,9 +417,7 @@ def _numbers(path: Path, skip: int) -> Array:
     """The numbers in a CSV after ``skip`` lines: int32 if all are whole, which is read six times as fast."""
     for dtype in (np.int32, np.float32):
         with _open_text(path) as file, warnings.catch_warnings():
-            warnings.simplefilter(
-                "error"
-            )  # a UserWarning: no data; older NumPy cuts fractions with a warning
+            warnings.simplefilter("error")  # a UserWarning: no data; older NumPy cuts fractions with a warning
             try:
                 return np.loadtxt(file, dtype, delimiter=",", comments=None, ndmin=2, skiprows=skip)
             except (ValueError, DeprecationWarning):

@@ -112,15 +112,13 @@ def _on_the_report(comparison: Comparison) -> Iterator[str]:
         return
     if comparison.deviations:
         yield (
-            f"Not the report's settings: {'; '.join(comparison.deviations)}. "
-            "Its figures stand here for orientation."
+            f"Not the report's settings: {'; '.join(comparison.deviations)}. Its figures stand here for orientation."
         )
     else:
         off = [
             row["label"]
             for row in comparison.summary()
-            if row["report_test_accuracy"] is not None
-            and not abs(row["test_minus_report"] or 1.0) <= REPORT_TOLERANCE
+            if row["report_test_accuracy"] is not None and not abs(row["test_minus_report"] or 1.0) <= REPORT_TOLERANCE
         ]
         verdict = f"all but {', '.join(off)}" if off else "all"
         yield f"Mean test accuracy within {REPORT_TOLERANCE} of the report's Table 3.1: {verdict}."

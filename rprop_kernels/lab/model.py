@@ -22,9 +22,7 @@ def build(inputs: int, hidden: int, classes: int, seed: int) -> torch.nn.Sequent
     """inputs - hidden, ReLU - classes, first weights by ``seed``; torch's own generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return torch.nn.Sequential(
-            torch.nn.Linear(inputs, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, classes)
-        )
+        return torch.nn.Sequential(torch.nn.Linear(inputs, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, classes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +84,7 @@ def load(path: Path) -> SavedModel:
                 "another version of rprop-lab. Train again; what a study wrote is for rprop-lab classify."
             )
         numbers = (about["epoch"], about["eval_loss"], about["eval_accuracy"])
-        if not all(isinstance(number, int | float) for number in numbers) or not isinstance(
-            about["settings"], dict
-        ):
+        if not all(isinstance(number, int | float) for number in numbers) or not isinstance(about["settings"], dict):
             raise ValueError("its record is not whole")
         weights = {name: array for name, array in entries.items() if name != "header"}
     except OSError as error:

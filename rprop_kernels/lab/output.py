@@ -21,9 +21,7 @@ def check_writable(folder: Path, names: Sequence[str] = ()) -> None:
         LabError: saying what stands in the way.
     """
     try:
-        ancestor = next(
-            path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path)
-        )
+        ancestor = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
         if not ancestor.is_dir():
             raise NotADirectoryError(0, f"{ancestor} is not a folder")
         with tempfile.TemporaryFile(dir=ancestor) as probe:
@@ -33,8 +31,7 @@ def check_writable(folder: Path, names: Sequence[str] = ()) -> None:
                 raise IsADirectoryError(0, f"{folder / name} is a folder")
     except OSError as error:
         raise LabError(
-            f"Nothing can be written to {folder}: {error.strerror or error}. "
-            "Choose another folder with --out."
+            f"Nothing can be written to {folder}: {error.strerror or error}. Choose another folder with --out."
         ) from error
 
 
@@ -48,9 +45,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         LabError: the file cannot be written.
     """
-    temporary = path.with_name(
-        f".{path.name}.{os.getpid()}.tmp"
-    )  # same folder, so that replacing is one step
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same folder, so that replacing is one step
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

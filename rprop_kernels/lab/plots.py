@@ -163,9 +163,7 @@ def training_curves(history: "Sequence[Epoch]", best_epoch: int, title: str) -> 
 def comparison_summary(comparison: "Comparison") -> Figure:
     """Test accuracy seed by seed (and the report's), and the time of a step as a ratio to torch's."""
     rows, labels = comparison.summary(), _labels(comparison)
-    figure = _figure(
-        11, 1.9 + 0.55 * len(rows), f"Rprop techniques on {comparison.data_name}: accuracy and time", ""
-    )
+    figure = _figure(11, 1.9 + 0.55 * len(rows), f"Rprop techniques on {comparison.data_name}: accuracy and time", "")
     left, right = figure.subplots(1, 2, sharey=True)
     spread = np.linspace(0.2, -0.2, len(comparison.seeds)) if len(comparison.seeds) > 1 else np.zeros(1)
     ratios = [row["step_time_ratio_to_torch"] or 0.0 for row in rows]
@@ -174,9 +172,7 @@ def comparison_summary(comparison: "Comparison") -> Figure:
         colour = style(name, index).colour
         accuracies = _floats([result["runs"][name]["test_accuracy"] for result in comparison.seeds])
         seeds = left.scatter(accuracies, place + spread, s=34, color=colour, zorder=3)
-        mean = left.vlines(
-            _floats([row["test_accuracy_mean"]]), place - 0.33, place + 0.33, color="0.2", zorder=4
-        )
+        mean = left.vlines(_floats([row["test_accuracy_mean"]]), place - 0.33, place + 0.33, color="0.2", zorder=4)
         reported = left.scatter(
             _floats([row["report_test_accuracy"]]), [place],
             s=110, marker="D", facecolors="none", edgecolors="black", linewidths=1.4, zorder=5,
@@ -196,18 +192,14 @@ def comparison_summary(comparison: "Comparison") -> Figure:
         axis.grid(axis="x", color="0.9", linewidth=0.8)
         axis.set_axisbelow(True)
     marks = {"one seed": seeds, "mean": mean} | ({"the report": reported} if comparison.is_mnist else {})
-    figure.legend(
-        list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False, fontsize=11
-    )
+    figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False, fontsize=11)
     return figure
 
 
 def _labels(comparison: "Comparison") -> dict[str, str]:
     """What torch calls Rprop is iRprop-; a picture stands alone, so it says so."""
     same = (PEER, DROP_IN)
-    return {
-        name: f"{label} = iRprop-" if name in same else label for name, label in comparison.techniques.items()
-    }
+    return {name: f"{label} = iRprop-" if name in same else label for name, label in comparison.techniques.items()}
 
 
 def _figure(width: float, height: float, title: str, caption: str) -> Figure:

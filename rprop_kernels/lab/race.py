@@ -314,9 +314,7 @@ class _Entry:
         if run is not None and run.best_epoch:
             kept = run.kept()
             runner.weights = _weights(kept.state_dict())
-            runner.test_accuracy = evaluate(
-                kept, self._track.test, run.config.criterion, len(self._track.test[1])
-            )[1]
+            runner.test_accuracy = evaluate(kept, self._track.test, run.config.criterion, len(self._track.test[1]))[1]
         runner.trouble = trouble
         runner.state = state  # last: whoever sees it finds everything else
 
@@ -378,9 +376,7 @@ class Session:
 
 def race_settings(like: Settings) -> tuple[Settings, ...]:
     """Those of ``RACE``, each with its usual learning rate and everything else as given."""
-    return tuple(
-        Settings(name, ENTRANTS[name].usual_rate, like.epochs, like.batch, like.hidden) for name in RACE
-    )
+    return tuple(Settings(name, ENTRANTS[name].usual_rate, like.epochs, like.batch, like.hidden) for name in RACE)
 
 
 def curve(values: Sequence[float], most: int = 200) -> list[list[float | None]]:

@@ -56,9 +56,7 @@ class Plateau:
             return ""
         if np.std(self.last) >= self.tolerance * abs(np.mean(self.last)):
             return ""
-        return (
-            f"the last {len(self.last)} training losses spread by less than {self.tolerance:g} of their mean"
-        )
+        return f"the last {len(self.last)} training losses spread by less than {self.tolerance:g} of their mean"
 
 
 class GeneralizationLoss:

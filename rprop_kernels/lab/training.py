@@ -36,9 +36,7 @@ def tensors(dataset: Dataset) -> tuple[Labelled, Labelled]:
 
 def hold_out(learn: Labelled, config: Config, seed: int) -> tuple[Labelled, Labelled]:
     """``(train, eval)``: disjoint parts of ``learn`` of the configured sizes, shuffled by ``seed``."""
-    assert config.train_set_size is not None and config.eval_set_size is not None, (
-        "Config.for_data comes first"
-    )
+    assert config.train_set_size is not None and config.eval_set_size is not None, "Config.for_data comes first"
     images, labels = learn
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     train = order[: config.train_set_size]
@@ -65,9 +63,7 @@ def criterion(name: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @torch.no_grad()
-def evaluate(
-    network: torch.nn.Module, data: Labelled, criterion_name: str, batch_size: int
-) -> tuple[float, float]:
+def evaluate(network: torch.nn.Module, data: Labelled, criterion_name: str, batch_size: int) -> tuple[float, float]:
     """``(loss, accuracy)`` of a network, means over all of ``data``."""
     measure = criterion(criterion_name)
     loss = correct = 0.0
@@ -89,21 +85,15 @@ class Run:
         seconds: time in all of training and evaluation.
     """
 
-    def __init__(
-        self, technique: Technique, train: Labelled, evaluation: Labelled, config: Config, seed: int
-    ) -> None:
-        assert config.train_batch_size is not None and config.eval_batch_size is not None, (
-            "Config.for_data first"
-        )
+    def __init__(self, technique: Technique, train: Labelled, evaluation: Labelled, config: Config, seed: int) -> None:
+        assert config.train_batch_size is not None and config.eval_batch_size is not None, "Config.for_data first"
         self.technique, self.config, self.seed = technique, config, seed
         self._train, self._eval = train, evaluation
         self._batch, self._eval_batch = config.train_batch_size, config.eval_batch_size
         seen = int(max(train[1].max(), evaluation[1].max()))
         self.classes = max(CLASSES, 1 + seen)
         self.network = build(train[0].shape[1], config.hidden_units, self.classes, seed)
-        self.optimizer = technique.make(
-            self.network.parameters(), config.learning_rate, config.etas, config.step_sizes
-        )
+        self.optimizer = technique.make(self.network.parameters(), config.learning_rate, config.etas, config.step_sizes)
         self.history: list[Epoch] = []
         self.best_epoch = 0
         self.step_seconds: list[float] = []

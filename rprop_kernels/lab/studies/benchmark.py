@@ -114,9 +114,7 @@ def _work_table(settings: Settings, path: Path) -> Result:
         seed=seed,
         dtype=np.float64,
     )
-    optimizer = make_optimizer(
-        settings["optimizer"], network.theta, 0.1, etas=(0.5, 1.1), step_sizes=(0.0, 50.0)
-    )
+    optimizer = make_optimizer(settings["optimizer"], network.theta, 0.1, etas=(0.5, 1.1), step_sizes=(0.0, 50.0))
     first: Array = np.random.default_rng([seed, 1]).uniform(0.05, 0.2, size=len(network.theta))
     optimizer.load_state_dict(optimizer.state_dict() | {"moves": [encode(np.zeros_like(first), first)]})
     criterion, progress = GeneralizationLoss(), TrainingProgress(strip=STRIP)
@@ -281,9 +279,7 @@ def _work_compare(settings: Settings, path: Path) -> Result:
     problem, seed, count = _problem(settings["path"]), settings["seed"], settings["evaluations"]
     row = pivot(problem.name)
     inputs, outputs = problem.sizes
-    network = Network(
-        (inputs, *row.hidden, outputs), "tanh", initial=("glorot",), seed=seed, dtype=np.float64
-    )
+    network = Network((inputs, *row.hidden, outputs), "tanh", initial=("glorot",), seed=seed, dtype=np.float64)
     method = settings["method"]
     train = {"mlp": _by_mlp, "lbfgs": _by_lbfgs}.get(method, _by_steps)
     _warm_up(train, method, settings["path"])
@@ -295,9 +291,7 @@ def _work_compare(settings: Settings, path: Path) -> Result:
     return {
         "best": best.tolist(),
         "seconds": seconds,
-        "diverged_at": None
-        if np.isfinite(errors).all()
-        else int(np.flatnonzero(~np.isfinite(errors))[0]) + 1,
+        "diverged_at": None if np.isfinite(errors).all() else int(np.flatnonzero(~np.isfinite(errors))[0]) + 1,
     }
 
 
@@ -395,9 +389,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's correction for several tests, in the same order."""
     order = np.argsort(p_values)
     corrected = np.empty(len(p_values))
-    corrected[order] = np.maximum.accumulate(
-        np.minimum(1, np.array(p_values)[order] * np.arange(len(order), 0, -1))
-    )
+    corrected[order] = np.maximum.accumulate(np.minimum(1, np.array(p_values)[order] * np.arange(len(order), 0, -1)))
     return corrected.tolist()
 
 
@@ -423,12 +415,8 @@ def compare_ranks(table: Array) -> tuple[Array, float, list[bool]]:
     others = [index for index in range(table.shape[1]) if index != best]
     p_values = []
     for index in others:
-        difference = np.sign(finite[:, index] - finite[:, best]) * rankdata(
-            np.abs(finite[:, index] - finite[:, best])
-        )
-        p_values.append(
-            float(wilcoxon(difference, alternative="greater").pvalue) if difference.any() else 1.0
-        )
+        difference = np.sign(finite[:, index] - finite[:, best]) * rankdata(np.abs(finite[:, index] - finite[:, best]))
+        p_values.append(float(wilcoxon(difference, alternative="greater").pvalue) if difference.any() else 1.0)
     good = dict(zip(others, (value > 0.05 for value in holm(p_values)), strict=True)) | {best: True}
     return means, p, [bool(good[index]) for index in range(table.shape[1])]
 
@@ -448,10 +436,7 @@ def _page_compare(runs: Runs) -> Page:
         key: [result for _, result in members]
         for key, members in groups(sorted(runs, key=lambda run: run[0]["seed"]), "problem", "method").items()
     }
-    targets = {
-        problem: _target(problem, [run for run in runs if run[0]["problem"] == problem])
-        for problem in problems
-    }
+    targets = {problem: _target(problem, [run for run in runs if run[0]["problem"] == problem]) for problem in problems}
     for name, value in measures.items():
         rank_map, note_map, rows = [], [], []
         for problem in problems:
@@ -466,14 +451,10 @@ def _page_compare(runs: Runs) -> Page:
         maps[name] = np.array(rank_map).T.tolist()
         notes[name] = np.array(note_map).T.tolist()
         tables.append(Table(f"Median {name}", ["problem", *labels], rows))
-    tables[0].rows.extend(
-        [f"{problem}: target", *[number(targets[problem], 3)] * len(labels)] for problem in problems
-    )
+    tables[0].rows.extend([f"{problem}: target", *[number(targets[problem], 3)] * len(labels)] for problem in problems)
     starts = len(groups(runs, "seed"))
     diverging = {
-        LABELS[m]: n
-        for m in METHODS
-        if (n := sum(bool(r["diverged_at"]) for s, r in runs if s["method"] == m))
+        LABELS[m]: n for m in METHODS if (n := sum(bool(r["diverged_at"]) for s, r in runs if s["method"] == m))
     }
     largest = max((p for p in tests if p == p), default=1.0)
     easy = [
@@ -508,12 +489,8 @@ def _page_compare(runs: Runs) -> Page:
         "small networks measure overheads.",
     ]
     if diverging:
-        said.append(
-            "Diverged: " + ", ".join(f"{name} {count} times" for name, count in diverging.items()) + "."
-        )
-    panels = {
-        problem: {LABELS[m]: [r["best"] for r in cells[problem, m]] for m in METHODS} for problem in problems
-    }
+        said.append("Diverged: " + ", ".join(f"{name} {count} times" for name, count in diverging.items()) + ".")
+    panels = {problem: {LABELS[m]: [r["best"] for r in cells[problem, m]] for m in METHODS} for problem in problems}
     return Page(
         tables,
         said,

@@ -26,25 +26,17 @@ def register(app: typer.Typer) -> None:
 def study(
     name: Annotated[str | None, typer.Argument(help="A study's name, see --list.")] = None,
     show: Annotated[bool, typer.Option("--list", help="List all studies and how long they take.")] = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Reduced form: digits, few epochs and seeds.")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Reduced form: digits, few epochs and seeds.")] = False,
     data: Annotated[
         str | None,
-        typer.Option(
-            "--data", help="digits, mnist, csv, openml or a .csv file.  [default: mnist where found]"
-        ),
+        typer.Option("--data", help="digits, mnist, csv, openml or a .csv file.  [default: mnist where found]"),
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(
-            "--data-dir", help="Folder with MNIST's files or PROBEN1's.  [default: $RPROP_LAB_DATA]"
-        ),
+        typer.Option("--data-dir", help="Folder with MNIST's files or PROBEN1's.  [default: $RPROP_LAB_DATA]"),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder.  [default: runs/study-NAME]")] = None,
-    seeds: Annotated[
-        int | None, typer.Option("--seeds", min=1, help="How many, instead of the study's.")
-    ] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="How many, instead of the study's.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes.")] = os.cpu_count() or 1,
     problem: Annotated[
@@ -83,9 +75,7 @@ def classify(
 
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder whose sub-folders hold results.")] = Path("runs"),
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The file.  [default: FOLDER/report.html]")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The file.  [default: FOLDER/report.html]")] = None,
     markdown: Annotated[
         Path | None,
         typer.Option("--markdown", help="Write this .md file instead, and its pictures into a folder beside it."),
@@ -112,9 +102,7 @@ def _list() -> None:
 
     table = RichTable(box=None, padding=(0, 2, 0, 0))
     for heading in ("study", "what it repeats", "one core"):
-        table.add_column(
-            heading, no_wrap=heading == "study", justify="right" if heading == "one core" else "left"
-        )
+        table.add_column(heading, no_wrap=heading == "study", justify="right" if heading == "one core" else "left")
     for row in STUDIES.values():
         table.add_row(row.name, row.line, duration(row.minutes))
     console = Console()

@@ -131,9 +131,7 @@ def _pictures(
         lines["Training loss"][label] = [r["history"]["train_loss"] for _, r in members]
         lines["Test accuracy"][label] = [r["history"]["test_score"] for _, r in members]
     return {
-        "accuracy.png": pictures.bars(
-            {"test accuracy": accuracy}, title, reported={"test accuracy": reported}
-        ),
+        "accuracy.png": pictures.bars({"test accuracy": accuracy}, title, reported={"test accuracy": reported}),
         "curves.png": pictures.curves(lines, title, logarithmic=["Training loss"]),
     }
 
@@ -248,11 +246,7 @@ def _plan_architecture(options: Options) -> list[Settings]:
     for batch, hidden in options.of(tuple(ARCHITECTURE), tuple(ARCHITECTURE)[:3]):
         epochs = options.count_epochs(100 if batch == 8 else 200)
         for seed in options.each_seed(5):
-            base = (
-                options.data
-                | BASE
-                | {"hidden": list(hidden), "epochs": epochs, "seed": seed, "keep": ["weights"]}
-            )
+            base = options.data | BASE | {"hidden": list(hidden), "epochs": epochs, "seed": seed, "keep": ["weights"]}
             plan.append(base | {"batch": batch})
             plan.append(base | {"optimizer": "irprop+", "batch": None})
     return plan
@@ -287,8 +281,7 @@ def _page_architecture(runs: Runs) -> Page:
             "Xavier, SGD with 0.001 and batches of 8, the three largest deep networks of 64 (the report: 100 and 200 "
             "epochs); iRprop+ on the full batch for as many epochs.",
             STABLE,
-            "Every run's weights are beside its result in the folder runs; rprop-lab classify tests them "
-            "on a CSV.",
+            "Every run's weights are beside its result in the folder runs; rprop-lab classify tests them on a CSV.",
         ],
         made,
         findings=[
@@ -496,7 +489,5 @@ STUDIES: Final = (
         _page_architecture,
     ),
     _study("c-stopping", "early stopping and plateau", 90, _plan_stopping, _page_stopping),
-    _study(
-        "c-augmentation", "zoom, rotation, blur, black squares", 16, _plan_augmentation, _page_augmentation
-    ),
+    _study("c-augmentation", "zoom, rotation, blur, black squares", 16, _plan_augmentation, _page_augmentation),
 )

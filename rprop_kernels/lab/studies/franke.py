@@ -79,8 +79,7 @@ def _plan_sgd(options: Options) -> list[Settings]:
             for rate in options.of(RATES, RATES[1::2]):
                 for batch in options.of(BATCHES, BATCHES[::3]):
                     plan.append(
-                        base
-                        | {"optimizer": "sgd", "lr": rate, "batch": batch, "decay": decay, "epochs": epochs}
+                        base | {"optimizer": "sgd", "lr": rate, "batch": batch, "decay": decay, "epochs": epochs}
                     )
         for name in RPROPS:
             plan.append(base | {"optimizer": name, "lr": 1e-2, "epochs": epochs})
@@ -160,9 +159,7 @@ def _lost(results: Sequence[Result]) -> str:
     return diverged([({}, result) for result in results])
 
 
-def _row(
-    label: str, results: Sequence[Result], mse: float | None, r2: float | None, note: str = ""
-) -> list[str]:
+def _row(label: str, results: Sequence[Result], mse: float | None, r2: float | None, note: str = "") -> list[str]:
     ours = _boot(results)
     return [
         label,
@@ -213,8 +210,7 @@ def _page_ridge(runs: Runs) -> Page:
         [Table("Ridge", ["method", "test MSE", "test R2", "report MSE", "report R2", "diff.", "note"], rows)],
         [
             DATA,
-            "Batches of 10. E = mean of squares + lambda * sum w^2; exact: scikit-learn's Ridge of the "
-            "same E.",
+            "Batches of 10. E = mean of squares + lambda * sum w^2; exact: scikit-learn's Ridge of the same E.",
         ],
         {
             f"{key}.png": pictures.heat_maps(
@@ -370,9 +366,7 @@ def _page_activations(runs: Runs) -> Page:
     for (name, activation, initial), members in groups(runs, "optimizer", "activation", "initial").items():
         results = [result for _, result in members]
         known = reported.get((activation, initial[0])) if name == "sgd" else None
-        rows.append(
-            _row(f"{LABELS[name]}, {activation}, {initial[0]}", results, known, None, diverged(members))
-        )
+        rows.append(_row(f"{LABELS[name]}, {activation}, {initial[0]}", results, known, None, diverged(members)))
         panel = panels.setdefault(f"{LABELS[name]}, {initial[0]}", {})
         panel[activation] = [r["history"]["test_loss"] for r in results]
     return Page(
@@ -612,11 +606,7 @@ def _page_logistic(runs: Runs) -> Page:
             lines["Cross-entropy (test)"][label] = [r["history"]["test_loss"] for r in results]
             lines["Accuracy (test)"][label] = [r["history"]["test_score"] for r in results]
     return Page(
-        [
-            Table(
-                "Logistic regression", ["model", "test accuracy", "seconds", "report", "diff.", "note"], rows
-            )
-        ],
+        [Table("Logistic regression", ["model", "test accuracy", "seconds", "report", "diff.", "note"], rows)],
         [
             f"{sizes(runs[0][0])}, softmax, Glorot, 0.001, batches of 50, as the report, {runs[0][0]['epochs']} "
             "epochs (the report: 50); the Rprop rules on the full batch. lambda weighs the sum of squares of the "

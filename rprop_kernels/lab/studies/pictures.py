@@ -184,9 +184,7 @@ def heat_maps(
     for axis, (name, table) in zip(axes, tables.items(), strict=False):
         image = axis.imshow(table, cmap="viridis_r" if low_is_good else "viridis", aspect="auto", vmin=low, vmax=high)
         axis.set_title(name if len(tables) > 1 else "", fontsize=12)
-        axis.set_xticks(
-            range(len(columns)), columns, fontsize=10, rotation=30 if max(map(len, columns)) > 6 else 0
-        )
+        axis.set_xticks(range(len(columns)), columns, fontsize=10, rotation=30 if max(map(len, columns)) > 6 else 0)
         first = not list(tables).index(name) % across
         axis.set_yticks(range(len(rows)), rows if first else [""] * len(rows), fontsize=10)
         axis.set_xlabel(axes_names[1], fontsize=11)
@@ -210,9 +208,7 @@ def heat_maps(
 def _hatched(row: int, column: int) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle(
-        (column - 0.5, row - 0.5), 1, 1, facecolor="0.93", edgecolor="0.7", hatch="///", linewidth=0
-    )
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="0.93", edgecolor="0.7", hatch="///", linewidth=0)
 
 
 def _short(value: float, digits: int) -> str:
@@ -251,9 +247,7 @@ def bars(
             place, colour = -labels.index(label), OKABE_ITO[labels.index(label) % len(OKABE_ITO)]
             known = np.array([v for v in values if v is not None and np.isfinite(v)])
             if not known.size:
-                axis.annotate(
-                    "diverged", (0.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=10
-                )
+                axis.annotate("diverged", (0.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=10)
                 continue
             if name in from_zero:
                 axis.barh(place, known.mean(), height=0.55, color=colour, alpha=0.55)
@@ -284,9 +278,7 @@ def bars(
     return made
 
 
-def _without_the_far(
-    axis: Axes, rows: Sequence[tuple[int, Sequence[float | None]]], beside: Sequence[float]
-) -> None:
+def _without_the_far(axis: Axes, rows: Sequence[tuple[int, Sequence[float | None]]], beside: Sequence[float]) -> None:
     """Ends an axis before values that lie far above the others, and says which they are."""
     found = [(place, np.array([v for v in row if v is not None and np.isfinite(v)])) for place, row in rows]
     known = np.concatenate([values for _, values in found]) if found else np.empty(0)
@@ -341,9 +333,7 @@ def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
     return made
 
 
-def images(
-    pictures: Sequence[tuple[Array, str, bool]], title: str, caption: str = "", columns: int = 8
-) -> Figure:
+def images(pictures: Sequence[tuple[Array, str, bool]], title: str, caption: str = "", columns: int = 8) -> Figure:
     """Small images (rows, columns) with a line below each; those marked as wrong have a frame and bold text."""
     rows = -(-len(pictures) // columns)
     below = 1 + max((text.count("\n") for _, text, _ in pictures), default=0)
@@ -382,9 +372,7 @@ def lines(
     return made
 
 
-def medians(
-    panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], title: str, x: str, y: str
-) -> Figure:
+def medians(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], title: str, x: str, y: str) -> Figure:
     """Medians over repetitions, both axes logarithmic; values below 0 mean that there is none."""
     across = min(4, len(panels))
     down = -(-len(panels) // across)

@@ -52,9 +52,7 @@ class Watcher:
         progress: called in a thread of its own too.
     """
 
-    def __init__(
-        self, paths: Iterable[Path], done: int, total: int, progress: Callable[[float, int], None]
-    ) -> None:
+    def __init__(self, paths: Iterable[Path], done: int, total: int, progress: Callable[[float, int], None]) -> None:
         self._files = {_file(path) for path in paths}
         self._folders = {file.parent for file in self._files}
         self._done, self._total, self._progress = done, total, progress

@@ -30,9 +30,7 @@ from .base import (
 
 TIMES: Final = MappingProxyType({"sgd": 1.673, "rmsprop": 2.379, "adam": 2.811})
 """Seconds of 500 epochs, 2x100 sigmoid."""
-SCIKIT_LEARN: Final = MappingProxyType(
-    {"own network, Adam": (0.9995, 11.5), "scikit-learn, Adam": (0.9932, 0.4)}
-)
+SCIKIT_LEARN: Final = MappingProxyType({"own network, Adam": (0.9995, 11.5), "scikit-learn, Adam": (0.9932, 0.4)})
 TWO: Final = (100, 100)
 
 
@@ -95,9 +93,7 @@ def _page_fit(runs: Runs) -> Page:
     for members in groups(runs, "model", "hidden", "optimizer").values():
         settings, results = members[0][0], [result for _, result in members]
         hidden = "x".join(map(str, (len(settings.get("hidden", [])), *settings.get("hidden", [])[:1])))
-        name = (
-            "OLS, degree 13" if "model" in settings else f"{hidden} sigmoid, {LABELS[settings['optimizer']]}"
-        )
+        name = "OLS, degree 13" if "model" in settings else f"{hidden} sigmoid, {LABELS[settings['optimizer']]}"
         rows.append(
             [
                 name,
@@ -200,11 +196,7 @@ def _page_time(runs: Runs) -> Page:
             difference,
             "torch.optim.Rprop works on the same vector as the others, shared with NumPy.",
         ],
-        {
-            "time.png": pictures.bars(
-                {title: bars}, "Time of schedulers", reported={title: reported}, from_zero=[title]
-            )
-        },
+        {"time.png": pictures.bars({title: bars}, "Time of schedulers", reported={title: reported}, from_zero=[title])},
     )
 
 
@@ -391,8 +383,16 @@ def _page_sklearn(runs: Runs) -> Page:
         [
             Table(
                 "Against scikit-learn",
-                ["network", "test R2", "seconds", "epochs", "ms an epoch", "s to scikit-learn's R2", "report R2",
-                 "report s"],
+                [
+                    "network",
+                    "test R2",
+                    "seconds",
+                    "epochs",
+                    "ms an epoch",
+                    "s to scikit-learn's R2",
+                    "report R2",
+                    "report s",
+                ],
                 rows,
             )
         ],
@@ -453,11 +453,7 @@ def _page_penalty(runs: Runs) -> Page:
         table = []
         for size in sizes:
             line = [
-                mean(
-                    r["test_score"]
-                    for s, r in runs
-                    if s.get(kind) == size and (s["optimizer"], s["lr"]) == column
-                )
+                mean(r["test_score"] for s, r in runs if s.get(kind) == size and (s["optimizer"], s["lr"]) == column)
                 for column in columns
             ]
             table.append(line)
@@ -551,8 +547,10 @@ def _page_mnist(runs: Runs) -> Page:
             f"{sizes(settings)}, leaky ReLU, softmax, 0.001, {settings['epochs']} epochs; pixels in 0..1. The "
             "report does not name its batch; ours is the full one, which suits the Rprop rules too.",
             *(
-                ["It learned from 56,000 of MNIST's 70,000 images (its test part was a fifth), we from MNIST's own "
-                 "60,000."]
+                [
+                    "It learned from 56,000 of MNIST's 70,000 images (its test part was a fifth), we from MNIST's own "
+                    "60,000."
+                ]
                 if is_reports(settings)
                 else []
             ),
@@ -652,9 +650,7 @@ STUDIES: Final = (
         _work_fit,
         _page_fit,
     ),
-    Study(
-        "d-time", "time of 500 epochs by scheduler, mean of 50", 6, _plan_time, fitted, _page_time, alone=True
-    ),
+    Study("d-time", "time of 500 epochs by scheduler, mean of 50", 6, _plan_time, fitted, _page_time, alone=True),
     Study("d-grid", "learning rates by epochs for every scheduler", 7, _plan_grid, fitted, _page_grid),
     Study(
         "d-sklearn",

@@ -7,11 +7,7 @@ from . import benchmark, experiments, franke, runge, tutorial
 from .base import Study
 
 STUDIES: Final = MappingProxyType[str, Study](
-    {
-        study.name: study
-        for module in (tutorial, experiments, runge, franke, benchmark)
-        for study in module.STUDIES
-    }
+    {study.name: study for module in (tutorial, experiments, runge, franke, benchmark) for study in module.STUDIES}
 )
 
 REPORTS: Final = MappingProxyType(

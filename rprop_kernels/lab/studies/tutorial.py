@@ -93,10 +93,7 @@ def _page_optimizers(runs: Runs) -> Page:
                 _label(settings),
                 str(settings["epochs"]),
                 with_spread(r["test_score"] for r in results),
-                *(
-                    number(mean(r[key] for r in results))
-                    for key in ("test_loss", "train_score", "train_loss")
-                ),
+                *(number(mean(r[key] for r in results)) for key in ("test_loss", "train_score", "train_loss")),
                 number(mean(r["seconds"] for r in results), 1),
                 *_lowest(results),
                 diverged(members),
@@ -139,9 +136,7 @@ def _page_optimizers(runs: Runs) -> Page:
             "times the epochs, which is one step each; the seconds stand beside.",
         ],
         {
-            "loss.png": pictures.curves(
-                curves, "Optimizers with mini-batches", logarithmic=["Training loss"]
-            ),
+            "loss.png": pictures.curves(curves, "Optimizers with mini-batches", logarithmic=["Training loss"]),
             "full_batch.png": pictures.curves(
                 full, "Rprop on the full batch: one step an epoch", logarithmic=["Training loss"]
             ),
