@@ -9,7 +9,7 @@ take the same steps before it is timed. ``-k "100_k"`` and the like choose sizes
 import numpy as np
 import pytest
 
-from rprop_kernels.kernels import why_missing
+from rprop_kernels.kernels import unavailable_reason
 from rprop_kernels.numpy import BACKENDS, METHODS
 
 SIZES = {"100": 100, "1_k": 1_000, "10_k": 10_000, "100_k": 100_000, "1_M": 1_000_000, "25_M": 25_000_000}
@@ -62,7 +62,7 @@ CONTENDERS = [f"{rule} {kind}" for rule in METHODS for kind in (*BACKENDS, "plai
 
 def race(benchmark, group, contender, shapes):
     rule, kind = contender.split()
-    if kind != "plain" and (reason := why_missing(kind)):
+    if kind != "plain" and (reason := unavailable_reason(kind)):
         pytest.skip(f"{kind}: {reason}")
     n = sum(int(np.prod(shape)) for shape in shapes)
     sets = gradients(shapes, 2 if n >= 5_000_000 else 8)

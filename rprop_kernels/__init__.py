@@ -4,9 +4,8 @@ The optimizers are in :mod:`rprop_kernels.torch` and :mod:`rprop_kernels.numpy`;
 neither torch nor numba.
 """
 
-from .config import show_config
-from .kernels import available_backends
-from .variants import VARIANTS
+from .backends import available_backends, show_config
+from .rules import VARIANTS
 
 __version__ = "0.1.0"
 __all__ = ["VARIANTS", "__version__", "available_backends", "show_config"]

@@ -1,4 +1,4 @@
-"""The one place that checks lr, etas and step_sizes of the four classes, and says what is wrong.
+"""Validation of lr, etas and step_sizes of the four classes.
 
 The drop-in ``rprop_kernels.torch.Rprop`` keeps torch's own checks instead.
 """
@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
-from .kernels.state import STEP_LIMIT
+from .state import STEP_LIMIT
 
 
 class Hyperparameters(NamedTuple):
-    """What a kernel is given: Python floats, cast to the array's dtype once, before the loop."""
+    """Arguments of a kernel: Python floats, cast to the array's dtype once, before the loop."""
 
     eta_minus: float
     eta_plus: float
@@ -32,8 +32,8 @@ def _pair(name: str, value: Any) -> tuple[float, float]:
         ) from None
 
 
-def check(etas: object, step_sizes: object) -> Hyperparameters:
-    """The four numbers of a rule as floats.
+def validate(etas: object, step_sizes: object) -> Hyperparameters:
+    """Return the hyper-parameters of a rule as floats.
 
     Args:
         etas: ``(eta_minus, eta_plus)`` with 0 < eta_minus < 1 < eta_plus, both finite.
@@ -62,11 +62,11 @@ def check(etas: object, step_sizes: object) -> Hyperparameters:
     return Hyperparameters(eta_minus, eta_plus, step_min, step_max)
 
 
-def as_number(lr: Any) -> float:
-    """``lr`` as a float, wherever it lies.
+def lr_to_float(lr: Any) -> float:
+    """Return ``lr`` as a float, on whatever device it lies.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: it is not a number.
     """
     try:
         return float(lr)
@@ -74,8 +74,8 @@ def as_number(lr: Any) -> float:
         raise ValueError(f"lr must be one number, got {lr!r}: pass a float such as 0.01") from None
 
 
-def check_lr(lr: object, step_sizes: tuple[float, float]) -> float:
-    """The first step size as a float.
+def validate_lr(lr: object, step_sizes: tuple[float, float]) -> float:
+    """Return the first step size as a float.
 
     Args:
         lr: D at the start, above 0 and within ``step_sizes``.
@@ -84,11 +84,11 @@ def check_lr(lr: object, step_sizes: tuple[float, float]) -> float:
     Raises:
         ValueError: naming the value and the remedy.
     """
-    value = as_number(lr)
-    low, high = step_sizes
-    if not (value > 0.0 and low <= value <= high):
+    value = lr_to_float(lr)
+    step_min, step_max = step_sizes
+    if not (value > 0.0 and step_min <= value <= step_max):
         raise ValueError(
             f"Invalid learning rate: {value}: lr is the first step size and must be above 0 and "
-            f"within step_sizes = ({low}, {high}); change lr or widen step_sizes"
+            f"within step_sizes = ({step_min}, {step_max}); change lr or widen step_sizes"
         )
     return value

@@ -2,11 +2,11 @@
 
 import pytest
 
-from rprop_kernels.kernels import why_missing
+from rprop_kernels.backends import unavailable_reason
 
 
 def pytest_collection_modifyitems(items):
-    reasons = {name: why_missing(name) for name in ("cython", "numba", "torch")}
+    reasons = {name: unavailable_reason(name) for name in ("cython", "numba", "torch")}
     for item in items:
         backend = item.callspec.params.get("backend") if hasattr(item, "callspec") else None
         name = backend[0] if isinstance(backend, tuple) else backend

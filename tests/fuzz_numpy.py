@@ -14,14 +14,15 @@ from typing import Any, ClassVar
 import fuzz_common as common
 import numpy as np
 from fuzz_common import Finding, Hostile, Room, check_text, shown
-from nasty import bits, nasty_values
+from special_values import bits, special_values
 from numpy.lib.stride_tricks import as_strided
 from oracle import RULES, Oracle
 
-from rprop_kernels.kernels import openmp, why_missing
+from rprop_kernels.backends import unavailable_reason
+from rprop_kernels.kernels import threads
 from rprop_kernels.numpy import METHODS, AskTell
 
-BACKENDS = [name for name in ("cython", "numpy") if why_missing(name) is None]
+BACKENDS = [name for name in ("cython", "numpy") if unavailable_reason(name) is None]
 SHAPES = ((), (0,), (1,), (3,), (70,), (2, 3), (1, 4), (3, 1, 2), (4, 0, 2), (2, 3, 2, 2), (300,), (5, 60))
 STEPS = ((1e-6, 50.0), (0.0, 10.0), (1e-3, 2.0), (0.01, 0.01), (1e-30, 2.0**31))
 ETAS = ((0.5, 1.2), (0.1, 3.0), (1e-300, 1e300), (0.999999, 1.000001))
@@ -60,7 +61,7 @@ class Arena:
 def numbers(rng: random.Random, shape: tuple[int, ...], dtype: Any) -> Any:
     """Ordinary numbers of both signs, and one in four of the catalogue of nasty ones."""
     n = math.prod(shape)
-    pool = nasty_values(dtype)
+    pool = special_values(dtype)
     values = [
         rng.choice(pool) if rng.random() < 0.25 else rng.choice((1, -1)) * 10 ** rng.uniform(-3, 3) for _ in range(n)
     ]
@@ -696,7 +697,7 @@ class Large(Room):
 
     def start(self, rng: random.Random) -> None:
         self.rng = np.random.default_rng(rng.getrandbits(32))
-        n = openmp.THRESHOLD
+        n = threads.THRESHOLD
         sizes = [max(1, n + rng.randrange(-70, 200)), rng.choice((1, 63, 5000, n // 3))]
         rng.shuffle(sizes)
         stretch = rng.choice((1, 1, 2))

@@ -24,7 +24,7 @@ import fuzz_common as common
 import torch
 from fuzz_common import Finding, Hostile, Room, check_text, shown
 from torch import Tensor
-from torch_bits import COMPLEX, GRAD_SHAPE, LAYOUTS, REAL, bits, gradient, parameter, same, values
+from bits import COMPLEX, GRAD_SHAPE, LAYOUTS, REAL, bits, gradient, parameter, same, values
 
 from rprop_kernels import torch as ours
 

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
-from torch_bits import bits, same  # noqa: E402
+from bits import bits, same  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
 

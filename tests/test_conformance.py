@@ -9,7 +9,7 @@ from oracle import RULES
 
 import rprop_kernels.numpy
 from rprop_kernels import VARIANTS
-from rprop_kernels.kernels import BACKENDS, why_missing
+from rprop_kernels.backends import BACKENDS, unavailable_reason
 from rprop_kernels.testing import Report, check_rprop, load_traces
 
 ON_FILE = {make_traces.filename(entries): entries for entries in make_traces.scenes()}
@@ -71,7 +71,7 @@ OURS = [
 @pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # its interpreter's NumPy, on huge gradients
 @pytest.mark.parametrize(("name", "make", "backend", "variant"), OURS)
 def test_ours_are_clean(name, make, backend, variant):
-    if reason := why_missing(backend):
+    if reason := unavailable_reason(backend):
         pytest.skip(reason)
     report = check_rprop(make(VARIANTS[variant].class_name, backend), variant)
     assert report.clean and not report.overwrites, str(report)

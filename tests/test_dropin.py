@@ -6,23 +6,23 @@ import random
 
 import numpy as np
 import pytest
-from nasty import assert_same_bits, gradients, nasty_values
+from special_values import assert_same_bits, gradients, special_values
 from oracle import TorchOracle
-from ways import LEVEL_VARIABLE, LEVELS, compiled
+from backends import INSTRUCTION_SET_VARIABLE, INSTRUCTION_SETS, compiled
 
 torch = pytest.importorskip("torch")
 
 from rprop_kernels.torch import Rprop  # noqa: E402
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-WAYS = [("numpy", None), ("numba", None), ("torch", None), *(("cython", level) for level in LEVELS)]
+WAYS = [("numpy", None), ("numba", None), ("torch", None), *(("cython", level) for level in INSTRUCTION_SETS)]
 
 
 @pytest.fixture(params=WAYS, ids=lambda way: "-".join(filter(None, way)))
 def backend(request, monkeypatch):
     name, level = request.param
     if level:
-        monkeypatch.setenv(LEVEL_VARIABLE, level)
+        monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, level)
     return name
 
 
@@ -150,7 +150,7 @@ def test_the_oracle_agrees_with_torch(dtype, maximize):
     name = str(dtype).removeprefix("torch.")
     made = "float32" if name == "bfloat16" else name
     rng = np.random.default_rng(0)
-    begin = torch.from_numpy(np.concatenate([nasty_values(made), rng.standard_normal(15).astype(made)])).to(dtype)
+    begin = torch.from_numpy(np.concatenate([special_values(made), rng.standard_normal(15).astype(made)])).to(dtype)
     p, q = (torch.nn.Parameter(begin.clone()) for _ in "pq")
     ours, theirs = Rprop([p], maximize=maximize), torch.optim.Rprop([q], maximize=maximize)
     shown = (
@@ -201,9 +201,9 @@ def test_underflow_is_kept():
 
 def test_threads_and_size(monkeypatch):
     """Above the threshold, with every number of threads."""
-    from rprop_kernels.kernels import openmp
+    from rprop_kernels.kernels import threads
 
-    n, before = openmp.THRESHOLD + 1000, torch.get_num_threads()
+    n, before = threads.THRESHOLD + 1000, torch.get_num_threads()
     begin = torch.randn(n)
     try:
         for threads in (1, 2, 3):

@@ -7,18 +7,18 @@ import warnings
 
 import numpy as np
 import pytest
-from nasty import assert_same_bits, gradients, nasty_values
+from special_values import assert_same_bits, gradients, special_values
 from oracle import Oracle
-from ways import LEVEL_VARIABLE, LEVELS, compiled
+from backends import INSTRUCTION_SET_VARIABLE, INSTRUCTION_SETS, compiled
 
-from rprop_kernels.kernels import state
+from rprop_kernels import state
 
 torch = pytest.importorskip("torch")
 
 import rprop_kernels.torch as rt  # noqa: E402
 
 CLASSES = {cls._variant.name: cls for cls in (rt.RpropMinus, rt.RpropPlus, rt.IRpropMinus, rt.IRpropPlus)}
-WAYS = [("numpy", None), ("numba", None), ("torch", None), *(("cython", level) for level in LEVELS)]
+WAYS = [("numpy", None), ("numba", None), ("torch", None), *(("cython", level) for level in INSTRUCTION_SETS)]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
 
@@ -26,7 +26,7 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 def backend(request, monkeypatch):
     name, level = request.param
     if level:
-        monkeypatch.setenv(LEVEL_VARIABLE, level)
+        monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, level)
     return name
 
 
@@ -52,7 +52,7 @@ def test_against_the_oracle(backend, variant, dtype, step_sizes, maximize):
     name = str(dtype).removeprefix("torch.")
     made = "float32" if name == "bfloat16" else name
     rng = np.random.default_rng(7)
-    begin = torch.from_numpy(np.concatenate([nasty_values(made), rng.standard_normal(17).astype(made)])).to(dtype)
+    begin = torch.from_numpy(np.concatenate([special_values(made), rng.standard_normal(17).astype(made)])).to(dtype)
     p = torch.nn.Parameter(begin.clone())
     optimizer = CLASSES[variant]([p], step_sizes=step_sizes, maximize=maximize, backend=backend)
     oracle = Oracle(variant, shown(begin), name, step_sizes=step_sizes, maximize=maximize)

@@ -17,12 +17,13 @@ import fuzz_common as common
 import numpy as np
 import pytest
 
-from rprop_kernels import hyperparameters, npz
-from rprop_kernels.kernels import numpy_, why_missing
+from rprop_kernels import files, hyperparameters
+from rprop_kernels.backends import unavailable_reason
+from rprop_kernels.kernels import numpy_
 from rprop_kernels.numpy import METHODS, AskTell, IRpropPlus, RpropMinus
 
 ROOT = Path(__file__).parents[1]
-needs_extension = pytest.mark.skipif(why_missing("cython") is not None, reason=str(why_missing("cython")))
+needs_extension = pytest.mark.skipif(unavailable_reason("cython") is not None, reason=str(unavailable_reason("cython")))
 
 
 # ------------------------------------------------------------------------------------------------- fuzzer
@@ -85,7 +86,7 @@ def test_the_script_prints_a_reproducer_and_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gradient", [np.ma.masked_array(np.ones(3), [1, 0, 0]), memoryview(np.ones(3))],
                          ids=["masked", "memoryview"])  # fmt: skip
 def test_a_gradient_that_only_offers_a_buffer_is_refused(gradient: Any, backend: str) -> None:
-    if reason := why_missing(backend):
+    if reason := unavailable_reason(backend):
         pytest.skip(reason)
     w = np.zeros(3)
     with pytest.raises(TypeError, match=r"grads\[0\] is a .*(MaskedArray|memoryview), not a numpy.ndarray"):
@@ -104,7 +105,7 @@ def test_a_first_step_below_the_least_one_is_the_least(dtype: Any, least: float)
 @pytest.mark.parametrize("value", ["ab", b"\0\1", {1.0: 2.0, 3.0: 4.0}, {0.5, 1.2}, (10**400, 2), (0.5, 10**400)])
 def test_a_pair_is_two_numbers(value: Any) -> None:
     with pytest.raises(ValueError, match="etas must be two numbers"):
-        hyperparameters.check(value, (0, 1))
+        hyperparameters.validate(value, (0, 1))
 
 
 def test_a_huge_lr_is_refused_by_name() -> None:
@@ -216,7 +217,7 @@ def test_an_encrypted_or_unknown_compression_is_refused(tmp_path: Path) -> None:
             data[place] = data[whole.index(b"PK\1\2") + place + 2] = value
             path.write_bytes(data)
             try:
-                assert npz.read(path)["x"].tolist() == [0, 0, 0]
+                assert files.read_npz(path)["x"].tolist() == [0, 0, 0]
             except ValueError:
                 continue
 
@@ -357,7 +358,7 @@ def freed(p: Any, q: Any, optimizer: Any) -> None:
 @pytest.mark.parametrize("cls", FOUR)
 def test_all_of_a_step_or_nothing_of_it(cls: Any, damage: Any, backend: str) -> None:
     """The second parameter cannot be stepped: the first is not stepped, either."""
-    if reason := why_missing(backend):
+    if reason := unavailable_reason(backend):
         pytest.skip(reason)
     p, q = leaf(3), leaf(2)
     optimizer = stepped(cls, [p, q], backend=backend)
@@ -404,15 +405,15 @@ def test_damaged_checkpoints_are_refused_and_change_nothing(cls: Any, case: str)
 @needs_extension
 def test_a_signal_at_the_threads_leaves_the_counters_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C can strike wherever Python runs within a step: only before anything has changed."""
-    from rprop_kernels.kernels import openmp
+    from rprop_kernels.kernels import threads
 
-    p = torch.zeros(openmp.THRESHOLD + 1, requires_grad=True)
+    p = torch.zeros(threads.THRESHOLD + 1, requires_grad=True)
     optimizer = stepped(ours.Rprop, [p])
 
     def interrupted(wanted: Any = 0) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(openmp, "grant", interrupted)
+    monkeypatch.setattr(threads, "grant", interrupted)
     before, version = float(optimizer.state[p]["step"]), p._version
     with pytest.raises(KeyboardInterrupt):
         optimizer.step()

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nasty import assert_same_bits, gradients, layouts, nasty_values
+from special_values import assert_same_bits, gradients, layouts, special_values
 from oracle import Oracle, TorchOracle
-from ways import LEVEL_VARIABLE, LEVELS, compiled, cython_
+from backends import INSTRUCTION_SET_VARIABLE, INSTRUCTION_SETS, compiled, cython_
 
 from rprop_kernels import VARIANTS
 from rprop_kernels.hyperparameters import Hyperparameters
-from rprop_kernels.kernels import load, openmp, state
+from rprop_kernels import state
+from rprop_kernels.kernels import load_engine, threads
 
-WAYS = [("numpy", None), ("numba", None), *(("cython", level) for level in LEVELS)]
+WAYS = [("numpy", None), ("numba", None), *(("cython", level) for level in INSTRUCTION_SETS)]
 FOUR = [name for name in VARIANTS if name != "torch"]
 DEFAULT = Hyperparameters(0.5, 1.2, 1e-6, 50.0)
 SETTINGS = [
@@ -30,11 +31,11 @@ LOSSES = [3.0, 2.0, 2.0, 4.0, float("nan"), 3.0, float("inf"), 5.0, 1.0, 2.0, 3.
 def backend(request, monkeypatch):
     name, level = request.param
     if level:
-        monkeypatch.setenv(LEVEL_VARIABLE, level)
-    return load(name)
+        monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, level)
+    return load_engine(name)
 
 
-def judged(losses):
+def outcomes_of(losses):
     """The verdicts on a sequence of losses: 0 better, 1 worse, 2 lost."""
     previous = None
     for loss in losses:
@@ -57,15 +58,15 @@ def start(variant, w, lr):
 @pytest.mark.parametrize("maximize", [False, True])
 def test_the_four_rules(backend, variant, dtype, hyper, maximize):
     rng = np.random.default_rng(1)
-    w = np.concatenate([nasty_values(dtype), rng.standard_normal(14).astype(dtype)])
+    w = np.concatenate([special_values(dtype), rng.standard_normal(14).astype(dtype)])
     lr = min(0.01, hyper.step_max)
     oracle = Oracle(variant, w, dtype, lr, hyper[:2], hyper[2:], maximize)
     states = start(variant, w, lr)
     losses = [-x for x in LOSSES] if maximize else LOSSES
     for t, (g, loss, verdict) in enumerate(
-        zip(gradients(rng, w.shape, dtype, len(losses)), losses, judged(LOSSES), strict=True)
+        zip(gradients(rng, w.shape, dtype, len(losses)), losses, outcomes_of(LOSSES), strict=True)
     ):
-        said = {"verdict": verdict} if variant == "irprop+" else {}
+        said = {"outcome": verdict} if variant == "irprop+" else {}
         assert backend.step(variant, [w], [g], [states], hyper, maximize=maximize, **said)
         oracle.step(g, loss if said else None)
         assert_same_bits(w, np.array([x.w for x in oracle.weights]), f"step {t}, w")
@@ -79,7 +80,7 @@ def test_the_four_rules(backend, variant, dtype, hyper, maximize):
 @pytest.mark.parametrize("maximize", [False, True])
 def test_torchs_rule(backend, dtype, hyper, maximize):
     rng = np.random.default_rng(2)
-    w = np.concatenate([nasty_values(dtype), rng.standard_normal(14).astype(dtype)])
+    w = np.concatenate([special_values(dtype), rng.standard_normal(14).astype(dtype)])
     oracle = TorchOracle(w, dtype, 0.01, hyper[:2], hyper[2:], maximize)
     prev, step_size = start("torch", w, 0.01)
     rounded = Hyperparameters(*(float(np.dtype(dtype).type(x)) for x in hyper))
@@ -98,7 +99,7 @@ SHAPES = [(), (0,), (1,), (7,), (3, 0, 2), (33, 5), (4, 3, 300)]
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_layouts_change_nothing(backend, variant, shape):
     """Any strides of weight, gradient and state, against the NumPy kernels on contiguous copies."""
-    reference = load("numpy")
+    reference = load_engine("numpy")
     rng = np.random.default_rng(3)
     made = list(layouts(shape).values())
     triples = list(itertools.product(made, repeat=3)) if shape else [made[:1] * 3]
@@ -112,7 +113,7 @@ def test_layouts_change_nothing(backend, variant, shape):
         w2, states2 = np.array(w, order="C"), tuple(np.array(x, order="C") for x in states)
         for t, new in enumerate(gradients(rng, shape, np.float32, 3)):
             g[...] = new
-            said = {"verdict": t % 3} if variant == "irprop+" else {}
+            said = {"outcome": t % 3} if variant == "irprop+" else {}
             assert backend.step(variant, [w], [g], [states], DEFAULT, **said)
             reference.step(variant, [w2], [new], [states2], DEFAULT, **said)
             assert_same_bits(w, w2)
@@ -130,9 +131,9 @@ def test_a_verdict_a_row(backend):
         alone = [(row, (x[0][None],)) for row, x in alone]
         for g in gradients(rng, shape, np.float32, 9):
             verdict = rng.integers(0, 3, shape[0]).astype(np.uint8)
-            assert backend.step("irprop+", [w], [g], [states], DEFAULT, verdict=verdict)
+            assert backend.step("irprop+", [w], [g], [states], DEFAULT, outcome=verdict)
             for i, (row, own) in enumerate(alone):
-                load("numpy").step("irprop+", [row], [g[i : i + 1]], [own], DEFAULT, verdict=int(verdict[i]))
+                load_engine("numpy").step("irprop+", [row], [g[i : i + 1]], [own], DEFAULT, outcome=int(verdict[i]))
                 assert_same_bits(w[i : i + 1], row)
                 assert_same_bits(states[0][i : i + 1], own[0])
 
@@ -141,7 +142,7 @@ def test_a_verdict_a_row(backend):
 def test_threads_and_splits_change_nothing(backend, variant):
     """One array above the threshold among small ones, on 1, 2, 3 threads and as many as there are."""
     rng = np.random.default_rng(5)
-    sizes = [3, openmp.THRESHOLD + 77, 1, 500]
+    sizes = [3, threads.THRESHOLD + 77, 1, 500]
     begin = [rng.standard_normal(n).astype(np.float32) for n in sizes]
     steps = [[rng.standard_normal(n).astype(np.float32) for n in sizes] for _ in range(3)]
     results = []
@@ -149,7 +150,7 @@ def test_threads_and_splits_change_nothing(backend, variant):
         weights = [w.copy() for w in begin]
         states = [start(variant, w, 0.01) for w in weights]
         for t, grads in enumerate(steps):
-            said = {"verdict": t % 3} if variant == "irprop+" else {}
+            said = {"outcome": t % 3} if variant == "irprop+" else {}
             assert backend.step(variant, weights, grads, states, DEFAULT, threads=threads, **said)
         results.append(weights + [x for s in states for x in s])
     for other in results[1:]:
@@ -173,7 +174,7 @@ def test_hundreds_of_arrays_of_two_types_in_one_call(backend):
     for _ in range(4):
         for w, s in zip(copies, one_by_one, strict=True):
             g = rng.standard_normal(w.shape).astype(w.dtype)
-            load("numpy").step("rprop+", [w], [g], [s], DEFAULT)
+            load_engine("numpy").step("rprop+", [w], [g], [s], DEFAULT)
     for x, y in zip(weights, copies, strict=True):
         assert_same_bits(x, y)
 
@@ -257,7 +258,7 @@ class TestRefusals:
 
     def test_rows_that_do_not_fit(self):
         w, g, s = self.make()
-        self.refused(w, g, s, variant="irprop+", verdict=np.zeros(3, np.uint8))
+        self.refused(w, g, s, variant="irprop+", outcome=np.zeros(3, np.uint8))
 
 
 @settings(max_examples=60, deadline=None)
@@ -276,10 +277,10 @@ def test_a_state_holds_sign_and_step_exactly(rule, q, exponent, mantissa):
 
 
 @compiled
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", INSTRUCTION_SETS)
 def test_half_precision_cells(level, monkeypatch):
     """float16 weights with a float32 state, against the oracle; every float16 there is goes through as a weight."""
-    monkeypatch.setenv(LEVEL_VARIABLE, level)
+    monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, level)
     w = np.arange(65536, dtype=np.uint16).view(np.float16)
     s = start("rprop-", np.empty(w.shape, np.float32), 0.01)
     g = np.where(np.arange(65536) % 3 == 0, -1, 1).astype(np.float16)

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rprop_kernels.kernels import openmp, why_missing
+from rprop_kernels.backends import unavailable_reason
+from rprop_kernels.kernels import threads
 from rprop_kernels.numpy import METHODS, IRpropPlus
 
 torch = pytest.importorskip("torch")
 
 from rprop_kernels import torch as ours  # noqa: E402
 
-needs_extension = pytest.mark.skipif(why_missing("cython") is not None, reason=str(why_missing("cython")))
+needs_extension = pytest.mark.skipif(unavailable_reason("cython") is not None, reason=str(unavailable_reason("cython")))
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 TORCH = (ours.Rprop, ours.RpropMinus, ours.RpropPlus, ours.IRpropMinus, ours.IRpropPlus)
 
@@ -171,7 +172,7 @@ def test_the_same_for_minutes() -> None:
 @pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_large_steps_in_several_threads_at_once(rounds: int) -> None:
     """Above the threshold each of them has threads of libgomp's, which are as many teams as there are callers."""
-    size = openmp.THRESHOLD + 1000
+    size = threads.THRESHOLD + 1000
 
     def walk(make: Callable[..., Any], kind: Any, results: list[Any]) -> None:
         step, arrays = make(kind, None, size)
@@ -263,7 +264,7 @@ STEPS = [2_000, pytest.param(1_000_000, marks=pytest.mark.slow)]
 @pytest.mark.parametrize("backend", ["cython", pytest.param("numpy", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rule", METHODS)
 def test_nothing_leaks_from_numpy_steps(rule: str, backend: str, steps: int) -> None:
-    if reason := why_missing(backend):
+    if reason := unavailable_reason(backend):
         pytest.skip(reason)
     w = [np.zeros(5), np.zeros((2, 3), np.float32)]
     g = [np.ones(5), np.ones((2, 3), np.float32)]

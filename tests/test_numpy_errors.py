@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from rprop_kernels.kernels import why_missing
-from rprop_kernels.kernels.arrays import check
+from rprop_kernels.backends import unavailable_reason
+from rprop_kernels.numpy.validation import validate_arrays
 from rprop_kernels.numpy import IRpropPlus, RpropMinus
 
 windows = np.lib.stride_tricks.sliding_window_view
@@ -15,7 +15,7 @@ base = np.zeros(8)
 
 @pytest.fixture(params=["cython", "numba", "numpy"])
 def backend(request):
-    if reason := why_missing(request.param):
+    if reason := unavailable_reason(request.param):
         pytest.skip(f"{request.param}: {reason}")
     return request.param
 

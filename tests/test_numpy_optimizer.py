@@ -8,18 +8,18 @@ import warnings
 
 import numpy as np
 import pytest
-from nasty import assert_same_bits, gradients
+from special_values import assert_same_bits, gradients
 from oracle import RULES, Oracle
-from ways import LEVEL_VARIABLE, LEVELS, compiled
+from backends import INSTRUCTION_SET_VARIABLE, INSTRUCTION_SETS, compiled
 
 from rprop_kernels import VARIANTS
-from rprop_kernels.kernels import why_missing
+from rprop_kernels.backends import unavailable_reason
 from rprop_kernels.numpy import METHODS, AskTell, IRpropMinus, IRpropPlus, RpropMinus, RpropPlus
 
 
 @pytest.fixture(params=["cython", "numba", "numpy"])
 def backend(request):
-    if reason := why_missing(request.param):
+    if reason := unavailable_reason(request.param):
         pytest.skip(f"{request.param}: {reason}")
     return request.param
 
@@ -108,9 +108,9 @@ BOXES = {
 @pytest.mark.parametrize("order", ["C", "F", "strided"])
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize("real", [np.float32, np.float64])
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", INSTRUCTION_SETS)
 def test_bounds_have_the_same_bits_compiled_and_in_numpy(level, real, box, order, monkeypatch):
-    monkeypatch.setenv(LEVEL_VARIABLE, level)
+    monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, level)
     rng = np.random.default_rng(0)
     bounds = tuple(end.reshape(20, 30) if isinstance(end, np.ndarray) else end for end in BOXES[box])
     frozen = rng.random((20, 30)) < 0.2 if box == "frozen too" else None

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nasty import assert_same_bits
+from special_values import assert_same_bits
 
 import rprop_kernels.numpy
 from rprop_kernels import VARIANTS
 from rprop_kernels.hyperparameters import Hyperparameters
-from rprop_kernels.kernels import load, openmp, state
-from rprop_kernels.kernels.verdict import judge
+from rprop_kernels import state
+from rprop_kernels.kernels import load_engine, threads
+from rprop_kernels.loss import compare_loss
 
 FOUR = [name for name in VARIANTS if name != "torch"]
 BACKENDS = ["cython", "numba", "numpy"]
@@ -49,14 +50,14 @@ class Run:
 
     def __init__(self, variant, backend, hyper, lr, w, threads=1):
         self.variant, self.hyper, self.threads = variant, hyper, threads
-        self.step_ = load(backend).step
+        self.step_ = load_engine(backend).step
         self.w = w.copy()
         self.state = state.encode(np.zeros_like(w), np.full_like(w, lr))
         self.E_prev = None
 
     def step(self, gradients, loss):
-        verdict, self.E_prev = judge(loss, self.E_prev, False)
-        said = {"verdict": verdict} if self.variant == "irprop+" else {}
+        verdict, self.E_prev = compare_loss(loss, self.E_prev, False)
+        said = {"outcome": verdict} if self.variant == "irprop+" else {}
         done = self.step_(
             self.variant, [self.w], [gradients], [(self.state,)], self.hyper, threads=self.threads, **said
         )
@@ -76,7 +77,7 @@ def path(run, gradients, losses):
 def test_step_sizes_stay_within_their_bounds(variant, backend, drawn):
     dtype, hyper, lr, w, gradients, losses = drawn
     real = np.dtype(dtype).type
-    low, high = real(max(hyper.step_min, state.CODES[dtype].least)), real(hyper.step_max)
+    low, high = real(max(hyper.step_min, state.ENCODINGS[dtype].least)), real(hyper.step_max)
     run = Run(variant, backend, hyper, lr, w)
     for g, loss in zip(gradients, losses, strict=True):
         _, q, D = run.step(g, loss)
@@ -211,6 +212,6 @@ def test_any_number_of_threads(variant, backend, drawn, copies, threads):
     _, hyper, lr, w, gradients, losses = many(drawn, copies)
     alone = path(Run(variant, backend, hyper, lr, w), gradients, losses)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openmp, "THRESHOLD", 1)  # else threads are for 100,000 weights and more
+        patch.setattr(threads, "THRESHOLD", 1)  # else threads are for 100,000 weights and more
         shared = path(Run(variant, backend, hyper, lr, w, threads), gradients, losses)
     assert_same_bits(shared, alone)

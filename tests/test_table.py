@@ -7,24 +7,25 @@ import sys
 
 import oracle
 import pytest
-from ways import LEVEL_VARIABLE, compiled, cython_
+from backends import INSTRUCTION_SET_VARIABLE, compiled, cython_
 
 import rprop_kernels
 import rprop_kernels.numpy
 from rprop_kernels import VARIANTS
-from rprop_kernels.kernels import BACKENDS, available_backends, choose, load, why_missing
+from rprop_kernels.backends import BACKENDS, available_backends, resolve_backend, unavailable_reason
+from rprop_kernels.kernels import load_engine
 
 FOUR = [name for name, row in VARIANTS.items() if row.state == ("move",)]
 
 
 @pytest.mark.parametrize("backend", ["cython", "numba", "numpy"])
 def test_every_backend_has_every_variant(backend):
-    assert set(load(backend).KERNELS) == set(VARIANTS)
+    assert set(load_engine(backend).UPDATES) == set(VARIANTS)
 
 
 def test_the_torch_backend_has_the_four():
     pytest.importorskip("torch")
-    assert list(load("torch").KERNELS) and set(load("torch").KERNELS) == set(FOUR)
+    assert list(load_engine("torch").UPDATES) and set(load_engine("torch").UPDATES) == set(FOUR)
 
 
 def test_the_oracle_has_every_variant():
@@ -48,7 +49,7 @@ def test_every_variant_has_its_class_in_both_libraries(row):
 )
 def test_the_compiled_backend_is_here():
     """A missing extension is no skip, unless it was asked for: the tests are about it."""
-    assert why_missing("cython") is None and choose(None, BACKENDS[:3]) == "cython"
+    assert unavailable_reason("cython") is None and resolve_backend(None, "arrays") == "cython"
 
 
 def test_nothing_heavy_is_imported():
@@ -82,34 +83,34 @@ def test_show_config_names_what_is_in_use(capsys):
 
 def test_a_missing_extension_is_said_at_run_time(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "rprop_kernels.kernels._native", None)
-    assert re.search("compiler|checkout", why_missing("cython") or "")
-    next_best = "numpy" if why_missing("numba") else "numba"
+    assert re.search("compiler|checkout", unavailable_reason("cython") or "")
+    next_best = "numpy" if unavailable_reason("numba") else "numba"
     with pytest.warns(RuntimeWarning, match=f"falls back to its slower backend '{next_best}'"):
-        assert choose(None, BACKENDS[:3]) == next_best
+        assert resolve_backend(None, "arrays") == next_best
     facts = rprop_kernels.show_config()
     assert facts["backends"]["cython"].startswith("missing: ") and "missing: " in capsys.readouterr().out
     with pytest.raises(
         ValueError, match=r"backend='cython' cannot be used(?s:.)*(compiler|checkout)(?s:.)*numpy: available"
     ):
-        choose("cython", BACKENDS[:3])
+        resolve_backend("cython", "arrays")
 
 
 def test_the_choice_of_a_backend(monkeypatch):
     monkeypatch.setenv("RPROP_KERNELS_BACKEND", "numpy")
-    assert choose(None, BACKENDS[:3]) == "numpy"
+    assert resolve_backend(None, "arrays") == "numpy"
     monkeypatch.setenv("RPROP_KERNELS_BACKEND", "fortran")
-    assert choose("numpy", BACKENDS[:3]) == "numpy"
+    assert resolve_backend("numpy", "arrays") == "numpy"
     with pytest.raises(ValueError, match=r"RPROP_KERNELS_BACKEND='fortran'(?s:.)*numpy: available"):
-        choose(None, BACKENDS[:3])
+        resolve_backend(None, "arrays")
 
 
 @compiled
 def test_the_instruction_set_can_be_forced(monkeypatch):
-    monkeypatch.setenv(LEVEL_VARIABLE, "baseline")
-    assert cython_.level() == 0 and cython_.instruction_set() == "baseline"
-    monkeypatch.setenv(LEVEL_VARIABLE, "x86-64-v9")
+    monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, "baseline")
+    assert cython_.isa() == 0 and cython_.instruction_set() == "baseline"
+    monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, "x86-64-v9")
     with pytest.raises(ValueError, match="x86-64-v9"):
-        cython_.level()
+        cython_.isa()
 
 
 @compiled

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_bits import same, state_of, trial  # noqa: E402
+from bits import same, state_of, trial  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ways import compiled
+from backends import compiled
 
 torch = pytest.importorskip("torch")
 

@@ -22,7 +22,7 @@ from torch.optim.optimizer import (  # noqa: E402
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
-from torch_bits import bits, same, state_of  # noqa: E402
+from bits import bits, same, state_of  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
 

@@ -19,7 +19,7 @@ pytest.importorskip("expecttest", reason="torch.testing._internal needs expectte
 from torch.nn import Parameter  # noqa: E402
 from torch.optim.lr_scheduler import ReduceLROnPlateau  # noqa: E402
 from torch.testing._internal import common_optimizers as database  # noqa: E402
-from torch_bits import same, state_of  # noqa: E402
+from bits import same, state_of  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
 

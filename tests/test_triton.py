@@ -11,23 +11,26 @@ import sys
 
 import numpy as np
 import pytest
-from nasty import gradients, nasty_values
+from special_values import gradients, special_values
 from oracle import STORE, Oracle
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="triton is not installed")
 
 from rprop_kernels.hyperparameters import Hyperparameters  # noqa: E402
-from rprop_kernels.kernels import load, state, torch_, verdict, why_missing  # noqa: E402
+from rprop_kernels import loss as losses  # noqa: E402
+from rprop_kernels import state  # noqa: E402
+from rprop_kernels.backends import unavailable_reason  # noqa: E402
+from rprop_kernels.kernels import load_engine  # noqa: E402
 from rprop_kernels.torch import IRpropMinus, IRpropPlus, Rprop, RpropMinus, RpropPlus  # noqa: E402
-from rprop_kernels.variants import VARIANTS  # noqa: E402
+from rprop_kernels.rules import VARIANTS  # noqa: E402
 
 with pytest.MonkeyPatch.context() as patch:  # whether to interpret is decided when the kernels are defined
-    if why_missing("triton"):
+    if unavailable_reason("triton"):
         patch.setenv("TRITON_INTERPRET", "1")
     import triton
 
-    triton_ = load("triton")
+    triton_ = load_engine("triton")
 
 DEVICE = "cpu" if triton_.INTERPRETED else "cuda"
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")  # the interpreter's NumPy, on NaN and inf
@@ -93,17 +96,17 @@ def random_state(variant, w, rng):
     q = torch.from_numpy(rng.integers(-1, 2, w.shape)).to(DEVICE, real)
     if variant == "torch":
         return q * torch.from_numpy(rng.standard_normal(w.shape)).to(DEVICE, real), step
-    code = state.CODES["float64" if real == torch.float64 else "float32"]
+    code = state.ENCODINGS["float64" if real == torch.float64 else "float32"]
     return (torch.where(q == 0, step * code.shift, q * step),)
 
 
 # ------------------------------------------------------------------------------------------- the rules
 
 
-def judged(losses):
+def outcomes_of(losses):
     previous = None
     for loss in losses:
-        said, previous = verdict.judge(loss, previous)
+        said, previous = losses.compare_loss(loss, previous)
         yield said
 
 
@@ -121,20 +124,20 @@ def test_the_four_rules_against_the_oracle(variant, dtype, how):
         else itertools.product(SETTINGS, (False, True))
     )
     for hyper, maximize in cases:
-        begin = np.concatenate([nasty_values(numpy_dtype(dtype)), rng.standard_normal(14)])
+        begin = np.concatenate([special_values(numpy_dtype(dtype)), rng.standard_normal(14)])
         w = tensors(begin.astype(numpy_dtype(dtype)), dtype)
         oracle = Oracle(variant, w.double().cpu().numpy(), name_of(dtype), 0.01, hyper[:2], hyper[2:], maximize)
         real = torch_.state_dtype(dtype)
-        code = state.CODES["float64" if real == torch.float64 else "float32"]
+        code = state.ENCODINGS["float64" if real == torch.float64 else "float32"]
         move = torch.full_like(w, 0.01, dtype=real) * code.shift
         for t, (g, loss, said) in enumerate(
-            zip(gradients(rng, w.shape, numpy_dtype(dtype), len(LOSSES)), LOSSES, judged(LOSSES), strict=True)
+            zip(gradients(rng, w.shape, numpy_dtype(dtype), len(LOSSES)), LOSSES, outcomes_of(LOSSES), strict=True)
         ):
             g = tensors(g, dtype)
             extra = {}
             if variant == "irprop+":
                 as_tensor = torch.full((w.numel(),) if how == "rows" else (), said, dtype=torch.uint8, device=DEVICE)
-                extra = {"verdict": said if how == "number" else as_tensor}
+                extra = {"outcome": said if how == "number" else as_tensor}
             assert triton_.step(variant, [w], [g], [(move,)], hyper, maximize=maximize, **extra)
             with np.errstate(over="ignore"):
                 oracle.step(g.double().cpu().numpy(), (-loss if maximize else loss) if extra else None)
@@ -166,7 +169,7 @@ def test_the_drop_in_equals_torch(dtype, foreach):
             "foreach": foreach,
         }
         begin = rng.standard_normal(n)
-        pool = nasty_values(numpy_dtype(dtype))
+        pool = special_values(numpy_dtype(dtype))
         begin[: pool.size] = pool
         ours, theirs = (torch.nn.Parameter(tensors(begin, dtype)) for _ in "ab")
         a, b = Rprop([ours], **options, backend="triton"), torch.optim.Rprop([theirs], **options)
@@ -193,9 +196,9 @@ def test_every_verdict_and_size_equals_the_torch_backend(variant, dtype):
         states = [random_state(variant, w, rng) for w in weights]
         grads = [tensors(np.array(next(gradients(rng, (n,), numpy_dtype(dtype), 1))), dtype) for n in sizes]
         other = [w.clone() for w in weights], [tuple(s.clone() for s in x) for x in states]
-        extra = {"verdict": said} if variant == "irprop+" else {}
+        extra = {"outcome": said} if variant == "irprop+" else {}
         assert triton_.step(variant, weights, grads, states, DEFAULT, **extra)
-        load("torch").step(variant, other[0], grads, other[1], DEFAULT, **extra)
+        load_engine("torch").step(variant, other[0], grads, other[1], DEFAULT, **extra)
         for w, v, s, u in zip(weights, other[0], states, other[1], strict=True):
             assert_same(w, v, f"{said}, {w.numel()} weights")
             assert_same(s[0], u[0], f"{said}, {w.numel()} weights, state")
@@ -205,7 +208,7 @@ def test_every_verdict_and_size_equals_the_torch_backend(variant, dtype):
 def test_zeros_of_both_signs_and_the_least_step(maximize):
     """A weight of -0.0 stays -0.0 where nothing moves; no step size falls below what can be kept."""
     for dtype in (torch.float32, torch.float64):
-        code = state.CODES[name_of(dtype)]
+        code = state.ENCODINGS[name_of(dtype)]
         still = [(w, g, 0.01 * code.shift) for w in (0.0, -0.0) for g in (0.0, -0.0, float("nan"))]
         flips = [(w, g, -g * code.least) for w in (0.0, 1.0) for g in (1.0, -1.0)]
         flips += [(w, g, g * code.least) for w in (0.0, 1.0) for g in (1.0, -1.0)]
@@ -214,7 +217,7 @@ def test_zeros_of_both_signs_and_the_least_step(maximize):
             hyper = Hyperparameters(0.5, 1.2, 0.0, 10.0)
             ours, theirs = ([w.clone(), move.clone()] for _ in "ab")
             assert triton_.step(variant, ours[:1], [g], [tuple(ours[1:])], hyper, maximize=maximize)
-            load("torch").step(variant, theirs[:1], [g], [tuple(theirs[1:])], hyper, maximize=maximize)
+            load_engine("torch").step(variant, theirs[:1], [g], [tuple(theirs[1:])], hyper, maximize=maximize)
             for x, y in zip(ours, theirs, strict=True):
                 assert_same(x, y, f"{variant}, {dtype}")
             D = state.decode(ours[1].cpu().numpy())[1]
@@ -229,8 +232,8 @@ def test_rows_with_verdicts_of_their_own(shape):
     (move,) = random_state("irprop+", w, rng)
     g = tensors(rng.standard_normal(shape), torch.float32)
     v, kept = w.clone(), move.clone()
-    assert triton_.step("irprop+", [w], [g], [(move,)], DEFAULT, verdict=said)
-    load("torch").step("irprop+", [v], [g], [(kept,)], DEFAULT, verdict=said)
+    assert triton_.step("irprop+", [w], [g], [(move,)], DEFAULT, outcome=said)
+    load_engine("torch").step("irprop+", [v], [g], [(kept,)], DEFAULT, outcome=said)
     assert_same(w, v)
     assert_same(move, kept)
 
@@ -242,11 +245,11 @@ def test_judge_on_the_device(dtype):
     before = torch.tensor(values * len(values), dtype=dtype, device=DEVICE)
     expected = [torch_.judge(now, before, way) for way in (False, True)]
     previous = before.clone()
-    both = triton_.Launcher().judge(now, previous)
+    both = triton_.TritonStep().compare_losses(now, previous)
     for way in (0, 1):
         assert torch.equal(both[way], expected[way][0])
         assert_same(previous, expected[way][1])
-    one = triton_.Launcher().judge(now[0], torch.tensor(2.0, dtype=dtype, device=DEVICE))
+    one = triton_.TritonStep().compare_losses(now[0], torch.tensor(2.0, dtype=dtype, device=DEVICE))
     assert [x.shape for x in one] == [(), ()] and [int(x) for x in one] == [1, 0]
 
 
@@ -265,7 +268,7 @@ def test_layouts_and_addresses():
         g, move = torch.randn_like(w), torch.full_like(w, 2.0**96)
         v, kept = w.clone(), move.clone()
         assert triton_.step("rprop+", [w], [g], [(move,)], DEFAULT)
-        load("torch").step("rprop+", [v], [g], [(kept,)], DEFAULT)
+        load_engine("torch").step("rprop+", [v], [g], [(kept,)], DEFAULT)
         assert_same(w, v)
         assert_same(move, kept)
     square = torch.ones(4, 4, device=DEVICE)
@@ -423,14 +426,14 @@ import sys, torch, triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from rprop_kernels.kernels import triton_ as t
-from rprop_kernels.kernels.state import CODES
+from rprop_kernels.state import ENCODINGS
 
 for dtype, (cell, real) in t._CELLS.items():
-    code = CODES["float64" if dtype == torch.float64 else "float32"]
+    code = ENCODINGS["float64" if dtype == torch.float64 else "float32"]
     for rule in (t.ASK, t.PRODUCT):
         constants = dict(RULE=rule, ROWS=False, CELL=cell, REAL=real, SHIFT=code.shift, LIMIT=code.threshold,
                          BLOCK=t.BLOCK, TAIL=t._TAIL)
-        pointers = {"rows": "*i64", "gradients": "*i64", "chunks": "*i64", "verdict": "*u8"}
+        pointers = {"rows": "*i64", "gradients": "*i64", "chunks": "*i64", "outcome": "*u8"}
         source = ASTSource(t._whole_step, pointers | dict.fromkeys(constants, "constexpr"), constants)
         options = {"num_warps": t.WARPS, "enable_fp_fusion": False}
         ptx = compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]

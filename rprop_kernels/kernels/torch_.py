@@ -1,39 +1,32 @@
-"""The four rules in torch operations: any device, any kind of tensor, a graph that can be captured.
+"""The four rules in torch operations: any device, any kind of tensor, and graphs that can be captured.
 
-What the optimizers fall back to where the compiled kernels do not take a tensor. Same bits, about twenty
-operations a tensor. (The drop-in falls back to torch's own functional code instead.)
+The optimizers fall back to this engine where the compiled ones do not take a tensor. It gives the same bits with about
+twenty operations a tensor. (The drop-in falls back to torch's own functional code instead.)
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ..hyperparameters import Hyperparameters
-from ..variants import VARIANTS
-from .state import CODES
-from .verdict import BETTER, LOST, WORSE
+from ..loss import NONFINITE, NOT_WORSE
+from ..rules import VARIANTS
+from ..state import decode, encoding_of
 
-TorchVerdict: TypeAlias = int | Tensor
-
-
-def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """float32 for parameters of less than that, else the parameter's own (complex: its complex type)."""
-    if dtype in (torch.float64, torch.complex64, torch.complex128):
-        return dtype
-    return torch.complex64 if dtype == torch.complex32 else torch.float32
+TensorOutcome: TypeAlias = int | Tensor
 
 
 def _real(x: Tensor) -> Tensor:
     return torch.view_as_real(x.resolve_conj() if x.is_conj() else x) if x.is_complex() else x
 
 
-def _one_state_rule(flip: str) -> Callable[[Tensor, Tensor, Tensor, Hyperparameters, bool, TorchVerdict], None]:
-    """The rule whose ``on_flip`` is ``flip``, on the state of :mod:`.state`; w and move are INOUT."""
+def _rule(on_flip: str) -> Callable[[Tensor, Tensor, Tensor, Hyperparameters, bool, TensorOutcome], None]:
+    """Make the update whose treatment of a flip is ``on_flip``; w and move are INOUT."""
 
-    def kernel(
-        w: Tensor, g: Tensor, move: Tensor, hyper: Hyperparameters, maximize: bool, verdict: TorchVerdict
+    def update(
+        w: Tensor, g: Tensor, move: Tensor, hyper: Hyperparameters, maximize: bool, outcome: TensorOutcome
     ) -> None:
         if w.is_complex() and w.is_conj():  # its real view would be of a copy
             raise RuntimeError("a parameter with the conjugate bit set cannot be stepped: call resolve_conj() on it")
@@ -44,73 +37,54 @@ def _one_state_rule(flip: str) -> Callable[[Tensor, Tensor, Tensor, Hyperparamet
             )
         w, g, move = _real(w), _real(g), _real(move)
         real = move.dtype
-        code = CODES[str(real).removeprefix("torch.")]
-        if isinstance(verdict, Tensor) and verdict.dim():
-            verdict = verdict.reshape(-1, *(1,) * (w.dim() - 1))
+        encoding = encoding_of(real)
+        if isinstance(outcome, Tensor) and outcome.dim():
+            outcome = outcome.reshape(-1, *(1,) * (w.dim() - 1))
 
-        size = move.abs()
-        forgot = size > code.threshold
-        last = torch.where(forgot, 0, move)
+        q, step = decode(move, torch)
         sign = g.sign().to(real)
         if maximize:
             sign = -sign
-        if flip == "undo if worse" and not (isinstance(verdict, int) and verdict != LOST):
-            sign = torch.where(torch.as_tensor(verdict == LOST, device=w.device), -last.sign(), sign)
-        c = sign * last.sign()
-        step = torch.where(forgot, size * (1 / code.shift), size)
-        new = torch.where(c > 0, step * hyper.eta_plus, torch.where(c < 0, step * hyper.eta_minus, step))
-        new = new.clamp(max(hyper.step_min, code.least), hyper.step_max)
+        if on_flip == "backtrack if worse" and not (isinstance(outcome, int) and outcome != NONFINITE):
+            sign = torch.where(torch.as_tensor(outcome == NONFINITE, device=w.device), -q, sign)
+        c = sign * q
+        step = torch.where(c > 0, step * hyper.eta_plus, torch.where(c < 0, step * hyper.eta_minus, step))
+        step = step.clamp(max(hyper.step_min, encoding.min_step), hyper.step_max)
         flipped = c < 0
-        go = sign if flip == "move" else torch.where(flipped, 0, sign)
-        delta = torch.where(go == 0, 0, go * new)
-        if flip == "undo":
-            delta = torch.where(flipped, -last, delta)
-        elif flip == "undo if worse" and not (isinstance(verdict, int) and verdict == BETTER):
-            worse = torch.as_tensor(verdict != BETTER, device=w.device)
-            delta = torch.where(flipped & worse, -last, delta)
-        kept = torch.where(go == 0, new * code.shift, go * new)
-        w.copy_(w - delta)  # in the wider of the two dtypes
-        move.copy_(kept)
+        kept_sign = sign if on_flip == "move" else torch.where(flipped, 0, sign)
+        change = torch.where(kept_sign == 0, 0, kept_sign * step)
+        if on_flip == "backtrack":
+            change = torch.where(flipped, -move, change)
+        elif on_flip == "backtrack if worse" and not (isinstance(outcome, int) and outcome == NOT_WORSE):
+            worse = torch.as_tensor(outcome != NOT_WORSE, device=w.device)
+            change = torch.where(flipped & worse, -move, change)
+        w.copy_(w - change)  # in the wider of the two dtypes
+        move.copy_(torch.where(kept_sign == 0, step * encoding.shift, kept_sign * step))
 
-    return kernel
-
-
-KERNELS: Final = {row.name: _one_state_rule(row.on_flip) for row in VARIANTS.values() if row.state == ("move",)}
+    return update
 
 
-def judge(loss: Tensor, previous: Tensor | None, maximize: bool) -> tuple[Tensor, Tensor]:
-    """:func:`rprop_kernels.kernels.verdict.judge` of a loss of shape () or (B,), without waiting for a device.
-
-    Returns:
-        the verdicts (uint8) and E_prev for the next step, both of ``loss``'s shape; E_prev is NaN where
-        there never was a finite loss.
-    """
-    finite = loss.isfinite()
-    if previous is None:
-        previous = torch.full_like(loss, torch.nan)
-    known = previous.isfinite()
-    rose = loss < previous if maximize else loss > previous
-    verdict = torch.where(known & ~finite, LOST, torch.where(known & rose, WORSE, BETTER))
-    return verdict.to(torch.uint8), torch.where(finite, loss, previous)
+UPDATES: Final = {row.name: _rule(row.on_flip) for row in VARIANTS.values() if row.state == ("move",)}
 
 
 def step(
     variant: str,
-    weights: Sequence[Tensor],
-    gradients: Sequence[Tensor],
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
     states: Sequence[tuple[Tensor, ...]],
     hyper: Hyperparameters,
     *,
     maximize: bool = False,
-    verdict: TorchVerdict | Sequence[TorchVerdict] = BETTER,
+    outcome: TensorOutcome | Sequence[TensorOutcome] = NOT_WORSE,
     threads: int = 1,
 ) -> bool:
-    """As :func:`rprop_kernels.kernels.numpy_.step`, for tensors, one after the other, under ``torch.no_grad()``.
+    """Perform one step as :func:`rprop_kernels.kernels.numpy_.step`, tensor by tensor, under ``torch.no_grad()``.
 
-    ``verdict`` may be a tensor on the parameters' device: nothing waits for the device. A list holds one a tensor.
+    ``outcome`` may be a tensor on the parameters' device: nothing waits for the device. A list holds one for each
+    tensor.
     """
-    kernel = KERNELS[variant]
-    verdicts = verdict if isinstance(verdict, list) else [verdict] * len(weights)
-    for w, g, (move,), said in zip(weights, gradients, states, verdicts, strict=True):
-        kernel(w, g, move, hyper, maximize, said)
+    update = UPDATES[variant]
+    outcomes: Sequence[Any] = outcome if isinstance(outcome, list) else [outcome] * len(params)
+    for w, g, (move,), one in zip(params, grads, states, outcomes, strict=True):
+        update(w, g, move, hyper, maximize, one)
     return True

@@ -1,8 +1,8 @@
-"""The threads of a step, shared by the compiled backends.
+"""The threads of a step, shared by the compiled engines.
 
 Nothing here is linked with OpenMP. A second libgomp in a process makes every parallel region hundreds of
-times slower, so the one that is there already (torch's, usually) is looked up when the first large step
-needs it; where there is none, steps run on one thread.
+times slower, so the one that is loaded already (torch's, usually) is looked up when the first large step
+needs it; without one, steps run on one thread.
 """
 
 import ctypes
@@ -17,10 +17,10 @@ THRESHOLD: Final = 1 << 19
 AVX2. Waking a thread that sleeps costs milliseconds (torch's own, too), so a smaller step would risk more than it
 could save."""
 
-_HOME: Final = os.getpid()
+_IMPORT_PID: Final = os.getpid()
 
 
-class Grant(NamedTuple):
+class ThreadTeam(NamedTuple):
     """Threads for one step: how many, and the addresses of libgomp's functions."""
 
     threads: int
@@ -30,12 +30,12 @@ class Grant(NamedTuple):
 
 
 @functools.cache
-def _addresses(torch_loaded: bool) -> tuple[int, int, int, int] | None:
-    """GOMP_parallel, omp_get_thread_num, omp_get_num_threads, omp_get_max_threads; None without a libgomp.
+def _libgomp(torch_loaded: bool) -> tuple[int, int, int, int] | None:
+    """Find GOMP_parallel, omp_get_thread_num, omp_get_num_threads, omp_get_max_threads; None without a libgomp.
 
     ``torch_loaded`` is a key of the cache: torch brings a libgomp with it.
     """
-    for name in (None, "libgomp.so.1"):  # what the process has loaded for all to see, else the system's
+    for name in (None, "libgomp.so.1"):  # the one that the process has loaded globally, else the system's
         try:
             library = ctypes.CDLL(name)
             functions = (
@@ -51,30 +51,30 @@ def _addresses(torch_loaded: bool) -> tuple[int, int, int, int] | None:
     return None
 
 
-def grant(wanted: int | Callable[[], int] = 0) -> Grant | None:
-    """Threads for a step above THRESHOLD, or None for one thread.
+def thread_team(requested: int | Callable[[], int] = 0) -> ThreadTeam | None:
+    """Return the threads for a step above THRESHOLD, or None for one thread.
 
     Args:
-        wanted: a count, a function that returns it, or 0 for what OMP_NUM_THREADS, threadpoolctl and the
-            like have set.
+        requested: a count, a function that returns it, or 0 for the setting of OMP_NUM_THREADS, threadpoolctl and the
+            like.
     """
-    if os.getpid() != _HOME:  # libgomp's threads do not survive a fork; waiting for them would hang
+    if os.getpid() != _IMPORT_PID:  # libgomp's threads do not survive a fork; waiting for them would hang
         return None
-    if callable(wanted):
-        wanted = wanted()
-    if wanted == 1:
+    if callable(requested):
+        requested = requested()
+    if requested == 1:
         return None
-    found = _addresses("torch" in sys.modules)
+    found = _libgomp("torch" in sys.modules)
     if found is None:
         return None
     parallel, number, count, maximum = found
-    wanted = wanted or ctypes.CFUNCTYPE(ctypes.c_int)(maximum)()
-    return Grant(wanted, parallel, number, count) if wanted > 1 else None
+    requested = requested or ctypes.CFUNCTYPE(ctypes.c_int)(maximum)()
+    return ThreadTeam(requested, parallel, number, count) if requested > 1 else None
 
 
 def describe() -> str:
-    """For show_config."""
-    if _addresses("torch" in sys.modules) is None:
+    """Describe the threads for show_config."""
+    if _libgomp("torch" in sys.modules) is None:
         return "1 (no libgomp in this process or on this system)"
-    granted = grant()
-    return f"{granted.threads if granted else 1}, from {THRESHOLD:,} weights on"
+    team = thread_team()
+    return f"{team.threads if team else 1}, from {THRESHOLD:,} weights on"

@@ -30,7 +30,7 @@ def assert_same_bits(actual: Array, expected: Array, where: str = "") -> None:
         )
 
 
-def nasty_values(dtype: Any) -> Array:
+def special_values(dtype: Any) -> Array:
     """Zeros of both signs, denormals, numbers whose products underflow or overflow, inf, NaN."""
     info = np.finfo(dtype)
     tiny, big = float(info.smallest_subnormal), float(info.max)
@@ -42,7 +42,7 @@ def nasty_values(dtype: Any) -> Array:
 
 def gradients(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, steps: int) -> Iterator[Array]:
     """A sequence with long runs, flips, double flips and nasty values."""
-    pool = nasty_values(dtype)
+    pool = special_values(dtype)
     sign = rng.choice([-1.0, 1.0], shape)
     for _ in range(steps):
         sign = np.where(rng.random(shape) < 0.3, -sign, sign)
