@@ -1,7 +1,7 @@
 """Rprop for PyTorch: a drop-in for torch.optim.Rprop to the bit, and the four rules of the papers.
 
-A step is one call into native code for all CPU tensors of all groups. What native code must not touch
-(subclasses, lazy negation, dispatch modes, complex numbers, other devices) takes torch's own operations,
+A step is one call into native code for all CPU tensors of all groups. Tensors that native code must not touch
+(subclasses, lazy negation, dispatch modes, complex numbers, other devices) take torch's own operations,
 silently and with the same result.
 
 Set ``RPROP_KERNELS_PLAIN_STEP=1`` before an optimizer is made to get torch's own wrapper around every
@@ -13,8 +13,11 @@ import importlib.util
 if importlib.util.find_spec("torch") is None:
     raise ModuleNotFoundError("rprop_kernels.torch needs torch: pip install 'rprop_kernels[torch]'", name="torch")
 
-from .dropin import Rprop
-from .four import IRpropMinus, RpropMinus, RpropPlus
-from .irprop_plus import IRpropPlus
+from .rprop import Rprop
+from .variants import IRpropMinus, IRpropPlus, RpropMinus, RpropPlus
 
 __all__ = ["IRpropMinus", "IRpropPlus", "Rprop", "RpropMinus", "RpropPlus"]
+
+for _class in (IRpropMinus, IRpropPlus, Rprop, RpropMinus, RpropPlus):
+    _class.__module__ = __name__  # in pickles and error texts, wherever the class is defined
+del _class

@@ -1,7 +1,6 @@
-"""What the four classes share, and three of them; the fourth asks for the loss."""
+"""The four rules of the papers as torch optimizers."""
 
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -10,20 +9,26 @@ from torch.optim import Optimizer
 
 from .. import hyperparameters
 from ..hyperparameters import Hyperparameters
-from ..kernels import load, openmp
-from ..kernels.rules import RULES
-from ..kernels.state import CODES
-from ..kernels.torch_ import TorchVerdict, state_dtype
-from ..kernels.verdict import BETTER
-from ..variants import VARIANTS, Variant
-from .saved import Hidden, encode, first_move, in_place
-from .shards import rows_of, to_shards
-from .sound import check_move, check_saved, check_step
-from .ways import DONE, KINDS, STALE, Backend, as_arrays, plain, refuse_freed
-from .wrapper import light
+from ..kernels.torch_ import UPDATES
+from ..loss import NOT_WORSE, compare_loss
+from ..rules import VARIANTS, Variant
+from ..warn import warn_user
+from . import _compat
+from .dispatch import GroupTensors, Outcome, StepMixin, local_outcomes, to_local
+from .loss import Loss, ProcessGroupRef, compare, to_loss
+from .state import (
+    Opaque,
+    new_state,
+    signs_and_steps,
+    state_dtype,
+    state_for,
+    state_from_torch,
+    validate_state,
+    validate_state_dict,
+    validate_tensors,
+)
 
 Params: TypeAlias = Iterable[Any]
-Loss: TypeAlias = float | Tensor
 
 ARGUMENTS = """
     Args:
@@ -33,15 +38,14 @@ ARGUMENTS = """
         etas: ``(eta_minus, eta_plus)``, 0 < eta_minus < 1 < eta_plus.
         step_sizes: ``(D_min, D_max)``, 0 <= D_min <= D_max <= 2**31; steps smaller than 2**-63 (float64: 2**-255)
             do not occur.
-        maximize: climb instead of descend.
-        backend: ``"cython"``, ``"numba"``, ``"numpy"``, ``"torch"`` or ``"triton"``; None takes
-            RPROP_KERNELS_BACKEND or the first that is available. Tensors on a CUDA device go to Triton where
-            that is installed, unless ``"torch"`` is asked for.
+        maximize: maximize the objective instead of minimizing it.
+        backend: ``"cython"``, ``"numba"``, ``"torch"`` or ``"triton"``; None takes RPROP_KERNELS_BACKEND or the first
+            that is available. Tensors on a CUDA device go to Triton where that is installed, unless ``"torch"`` is
+            requested.
         foreach, capturable, differentiable: only torch's defaults are accepted.
 
-    Its state is one tensor a parameter, ``state[p]["move"]``: the last move q * D itself, float32 for parameters of
-    half precision and the parameter's dtype otherwise (see :mod:`rprop_kernels.kernels.state`);
-    ``signs_and_steps`` takes it apart.
+    The state is one tensor a parameter, ``state[p]["move"]``: the last move q * D itself, float32 for parameters of
+    half precision and the parameter's dtype otherwise (see :mod:`rprop_kernels.state`); ``signs_and_steps`` decodes it.
 
     Raises:
         ValueError: naming the argument, its value and the remedy.
@@ -49,8 +53,8 @@ ARGUMENTS = """
 """
 
 
-class FourRules(Backend, Optimizer):
-    """What the four classes share: everything but the row of the table, and the loss."""
+class RpropVariant(StepMixin, Optimizer):
+    """The base of the four classes: everything but the row of the table, and the loss."""
 
     _variant: ClassVar[Variant]
 
@@ -79,23 +83,22 @@ class FourRules(Backend, Optimizer):
                 )
         if isinstance(lr, Tensor) and lr.numel() != 1:
             raise ValueError("Tensor lr must be 1-element")
-        self._set_up(backend, product=False)
-        self._lrs: list[float] | None = []
+        self._init_step(backend)
+        self._last_lrs: list[float] | None = []
         defaults: dict[str, Any] = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
         if self._variant.needs_loss:
             defaults["prev_loss"] = None
-        hyperparameters.check_lr(lr, hyperparameters.check(etas, step_sizes)[2:])
+        hyperparameters.validate_lr(lr, hyperparameters.validate(etas, step_sizes)[2:])
         super().__init__(params, defaults)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_backend": self._backend}
+        return self._picklable(super().__getstate__())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if "_native" not in self.__dict__:
-            self._set_up(self.__dict__.get("_backend"), product=False)
-        self._lrs = []
-        self._plain_lrs()
+        self._restore_step()
+        self._last_lrs = []
+        self._lrs_to_float()
         for group in self.param_groups:
             group.setdefault("maximize", False)
             if self._variant.needs_loss:
@@ -105,23 +108,25 @@ class FourRules(Backend, Optimizer):
         """Add parameters with options of their own; see ``torch.optim.Optimizer.add_param_group``.
 
         Raises:
-            ValueError: for options out of order, before anything has changed.
+            ValueError: for options that are not valid, before anything has changed.
         """
         if isinstance(param_group, dict):
             options = {**self.defaults, **param_group}
-            hyperparameters.check_lr(options["lr"], hyperparameters.check(options["etas"], options["step_sizes"])[2:])
+            step_sizes = hyperparameters.validate(options["etas"], options["step_sizes"])[2:]
+            hyperparameters.validate_lr(options["lr"], step_sizes)
         super().add_param_group(param_group)
-        self._plain_lrs()
+        self._lrs_to_float()
 
-    def _plain_lrs(self) -> None:
-        """A tensor lr is read once like any other: as a number its changes are seen by everybody."""
+    def _lrs_to_float(self) -> None:
+        """Convert a tensor lr to a float, so that later changes can be detected."""
         for group in self.param_groups:
             if isinstance(group.get("lr"), Tensor):
                 group["lr"] = float(group["lr"])
 
     # -------------------------------------------------------------------------------------------- step
 
-    def _bare_step(self, closure: Callable[[], Any] | None = None, *, loss: Loss | None = None) -> Any:
+    @_compat.skip_idle_hooks
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Loss | None = None) -> Any:
         """Perform one step.
 
         Args:
@@ -129,13 +134,11 @@ class FourRules(Backend, Optimizer):
             loss: the loss at the current weights; only :class:`IRpropPlus` needs it.
 
         Returns:
-            what the closure returned, or None.
+            the closure's value, or None.
         """
         result = None if closure is None else self._evaluate(closure)
-        self._update(BETTER)
+        self._step_tensors()
         return result
-
-    step = light(_bare_step)
 
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
         if not callable(closure):
@@ -145,29 +148,13 @@ class FourRules(Backend, Optimizer):
         with torch.enable_grad():
             return closure()
 
-    def _update(self, verdict: TorchVerdict | Sequence[TorchVerdict], still: bool = False) -> None:
-        """Step every parameter; ``verdict`` on the loss, or one a group. ``still``: all gradients are zero."""
-        native = self._native
-        if native is not None and (
-            type(verdict) is int or (isinstance(verdict, Tensor) and plain(verdict, torch.uint8))
-        ):
-            rules = RULES[self._variant.name]
-            rule, rows = (rules[verdict], None) if isinstance(verdict, int) else (rules[BETTER], bytes(verdict.numpy()))
-            outcome = native(rule, self.state, self.param_groups, rows, openmp.THRESHOLD)
-            if outcome == STALE:
-                self._plan(still)
-                outcome = native(rule, self.state, self.param_groups, rows, openmp.THRESHOLD)
-            if outcome == DONE:
-                return
-        self._foreign_step(verdict, still)
-
-    def _checked(self, still: bool) -> list[Hyperparameters]:
-        """Check all groups, then make missing state: nothing changes where something is wrong."""
-        hypers = [hyperparameters.check(group["etas"], group["step_sizes"]) for group in self.param_groups]
-        for group in self.param_groups if self._lrs is not None else ():  # else it has warned, and nobody reads it
-            hyperparameters.as_number(group["lr"])
-        new: list[tuple[Tensor, float]] = []
-        foreign: list[Tensor] = []
+    def _validate(self) -> list[Hyperparameters]:
+        """Validate all groups, then make missing state: nothing changes where something is wrong."""
+        hypers = [hyperparameters.validate(group["etas"], group["step_sizes"]) for group in self.param_groups]
+        for group in self.param_groups if self._last_lrs is not None else ():  # else the warning has been issued
+            hyperparameters.lr_to_float(group["lr"])
+        stateless: list[tuple[Tensor, float]] = []
+        unconverted: list[Tensor] = []
         for group, hyper in zip(self.param_groups, hypers, strict=True):
             for p in group["params"]:
                 if p.grad is None:
@@ -179,119 +166,87 @@ class FourRules(Backend, Optimizer):
                     if not (p.is_floating_point() or p.is_complex()):
                         raise TypeError(f"a parameter is {p.dtype}, which cannot take steps: pass it as p.float()")
                     # Frameworks set lr to 0 and step along zero gradients, to make state.
-                    lr = self.defaults["lr"] if group["lr"] == 0 and (still or self._still()) else group["lr"]
-                    new.append((p, hyperparameters.check_lr(lr, hyper[2:])))
+                    lr = self.defaults["lr"] if group["lr"] == 0 and self._grads_are_zero() else group["lr"]
+                    stateless.append((p, hyperparameters.validate_lr(lr, hyper[2:])))
                 elif "move" not in state:
-                    foreign.append(p)
-                check_step(p, p.grad, state)
-        if new and any(p.is_cuda for p, _ in new) and torch.cuda.is_current_stream_capturing():
+                    unconverted.append(p)
+                validate_tensors(p, p.grad, state)
+        if any(p.is_cuda for p, _ in stateless) and torch.cuda.is_current_stream_capturing():
             raise RuntimeError("make one step before a CUDA graph is captured: every replay would make the state anew")
-        loaded = [(p, self._fitted(self.state[p], p)) for p in foreign]
-        made = [(p, first_move(p, lr)) for p, lr in new]  # here memory can run out
-        for p, move in made:
+        converted = [(p, self._load_state_of(self.state[p], p)) for p in unconverted]
+        created = [(p, new_state(p, lr)) for p, lr in stateless]  # here memory can run out
+        for p, move in created:
             self.state[p]["move"] = move
-        for p, fitted in loaded:
-            self.state[p] = fitted
-        self._watch_lr()
+        for p, state in converted:
+            self.state[p] = state
+        self._warn_if_lr_changed()
         return hypers
 
-    def _still(self) -> bool:
-        """Whether every gradient is zero. (What is sparse is refused later, by name.)"""
+    def _grads_are_zero(self) -> bool:
+        """Check whether every gradient is zero. (Sparse ones are refused later, by name.)"""
         grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         try:
             return not any(not g.is_sparse and bool(g.count_nonzero()) for g in grads)
-        except RuntimeError:  # meta and fake tensors: nobody can tell, and nothing real moves
+        except RuntimeError:  # meta and fake tensors have no values, and nothing real moves
             return True
 
-    def _watch_lr(self) -> None:
-        """Warn once where lr was changed behind a state that will never read it."""
-        if self._lrs is None:  # has warned
+    def _warn_if_lr_changed(self) -> None:
+        """Warn once where lr was changed after the state was made, which never reads it again."""
+        if self._last_lrs is None:  # has warned
             return
         lrs = [float(group["lr"]) for group in self.param_groups]
-        for now, before in zip(lrs, self._lrs, strict=False):
-            if now != before and before != 0.0:  # 0 stood there for a moment only, see _checked
-                self._lrs = None
-                warnings.warn(
+        for now, before in zip(lrs, self._last_lrs, strict=False):
+            if now != before and before != 0.0:  # 0 was there for a moment only, see _validate
+                self._last_lrs = None
+                warn_user(
                     f"lr was changed from {before} to {now}, which has no effect: in Rprop lr is only the first step "
                     "size, and every weight adapts its own from there (only one that has no state yet would start from "
                     "it). Leave out the learning-rate scheduler; to limit the steps change step_sizes",
                     UserWarning,
-                    stacklevel=6,
                 )
                 return
         if self.state:
-            self._lrs = lrs
+            self._last_lrs = lrs
 
-    def _plan(self, still: bool) -> None:
-        numbers = []
-        for group, hyper in zip(self.param_groups, self._checked(still), strict=True):
-            five = (*hyper, -1.0 if group["maximize"] else 1.0)
-            lr = None if self._lrs is None else group["lr"]
-            numbers.append((group["etas"], group["step_sizes"], group["maximize"], lr, (five,) * len(KINDS)))
-        self._plan_native(numbers)
+    def _plan_groups(self) -> list[tuple[Any, Any]]:
+        plans = []
+        for group, hyper in zip(self.param_groups, self._validate(), strict=True):
+            native_hyper = (*hyper, -1.0 if group["maximize"] else 1.0)
+            lr = None if self._last_lrs is None else group["lr"]
+            plans.append((lr, (native_hyper,) * len(_compat.DTYPES)))
+        return plans
 
     @torch.no_grad()
-    def _foreign_step(self, verdict: TorchVerdict | Sequence[TorchVerdict], still: bool) -> None:
-        """The step without the extension: arrays where they will do, else torch operations."""
-        hypers = self._checked(still)
-        stepped = self._device_step(hypers, verdict)
-        for i, (group, hyper) in enumerate(zip(self.param_groups, hypers, strict=True)):
-            params = [p for p in group["params"] if p.grad is not None and id(p) not in stepped]
+    def _fallback_step(self, outcome: Outcome) -> None:
+        super()._fallback_step(outcome)
+
+    def _group_tensors(self, outcome: Outcome) -> list[GroupTensors]:
+        self._validate()
+        groups = []
+        for i, group in enumerate(self.param_groups):
+            params = [p for p in group["params"] if p.grad is not None]
             grads = [p.grad for p in params]
             moves = [self.state[p]["move"] for p in params]
-            said = verdict[i] if isinstance(verdict, list) else verdict
-            if sharded := to_shards(params, grads, moves):
-                said = [rows_of(said, sharded.get(k)) for k in range(len(params))]
-            states = [(move,) for move in moves]
-            backend = "torch"
-            views: Any = None
-            if self._backend in ("numpy", "numba") and not isinstance(said, list):
-                views = as_arrays(params, grads, states)
-            if views is None:
-                refuse_freed((*params, *grads, *(s for (s,) in states)))
-            else:
-                torch._C._increment_version([*params, *(s for (s,) in states)])
-                backend, (params, grads, states) = self._backend, views
-                said = said.cpu().numpy() if isinstance(said, Tensor) else said
-            load(backend).step(
-                self._variant.name,
-                params,
-                grads,
-                states,
-                hyper,
-                maximize=group["maximize"],
-                verdict=said,
-                threads=torch.get_num_threads(),
-            )
+            group_outcome = outcome[i] if isinstance(outcome, list) else outcome
+            if shards := to_local(params, grads, moves):
+                group_outcome = [local_outcomes(group_outcome, shards.get(k)) for k in range(len(params))]
+            groups.append(GroupTensors(group, params, grads, [moves], [], group_outcome))
+        return groups
 
-    def _device_step(
-        self, hypers: list[Hyperparameters], verdict: TorchVerdict | Sequence[TorchVerdict]
-    ) -> frozenset[int]:
-        """The Triton kernels: which parameters they have stepped, as ids."""
-        launcher = self._launcher(p for group in self.param_groups for p in group["params"])
-        if launcher is None:
-            return frozenset()
-        from ..kernels.triton_ import KERNELS, four_numbers
+    def _group_hyper(self, group: dict[str, Any], dtype: torch.dtype) -> Hyperparameters:
+        return hyperparameters.validate(group["etas"], group["step_sizes"])
 
-        launcher.begin()
-        taken = []
-        for i, (group, hyper) in enumerate(zip(self.param_groups, hypers, strict=True)):
-            numbers = {dtype: four_numbers(hyper, group["maximize"], dtype) for dtype in KINDS}
-            said: Any = verdict[i] if isinstance(verdict, list) else verdict
-            for p in group["params"]:
-                g = p.grad
-                if g is None or p.dtype not in numbers:
-                    continue
-                if launcher.add(p, g, (self.state[p]["move"],), numbers[p.dtype], said):
-                    taken.append(id(p))
-        if not taken or not launcher.launch(KERNELS[self._variant.name]):
-            return frozenset()
-        return frozenset(taken)
+    def _torch_step(self, tensors: GroupTensors) -> None:
+        update = UPDATES[self._variant.name]
+        hyper = self._group_hyper(tensors.group, torch.float32)
+        for i, (p, g, move) in enumerate(zip(tensors.params, tensors.grads, *tensors.states, strict=True)):
+            outcome = tensors.outcome[i] if isinstance(tensors.outcome, list) else tensors.outcome
+            update(p, g, move, hyper, tensors.group["maximize"], outcome)
 
     # ------------------------------------------------------------------------------------------- state
 
     def signs_and_steps(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
-        """What is remembered of a parameter, for people who look.
+        """Return the remembered gradient signs and the step sizes of a parameter.
 
         Args:
             parameter: one that this optimizer has stepped.
@@ -305,65 +260,58 @@ class FourRules(Backend, Optimizer):
         """
         if not self.state.get(parameter):
             raise KeyError("this parameter has no state: it is not in this optimizer, or was never stepped")
-        move = self.state[parameter]["move"]
-        real = torch.view_as_real(move) if move.is_complex() else move
-        code = CODES[str(real.dtype).removeprefix("torch.")]
-        forgot = real.abs() > code.threshold
-        q = torch.where(forgot, 0, real.sign())
-        step = torch.where(forgot, real.abs() * (1 / code.shift), real.abs())
-        return (torch.view_as_complex(q), torch.view_as_complex(step)) if move.is_complex() else (q, step)
+        return signs_and_steps(self.state[parameter]["move"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict`` of this class, or of torch.optim.Rprop, returned; exact in every dtype.
+        """Load a ``state_dict`` of this class, or of torch.optim.Rprop; exact in every dtype.
 
         Raises:
-            ValueError: where the state is another optimizer's or damaged, or options are out of order; nothing has
-                changed.
+            ValueError: the state is another optimizer's or damaged, or options are not valid; nothing has changed.
         """
-        check_saved(state_dict)
+        validate_state_dict(state_dict)
 
-        # torch casts state to the parameter's dtype, which would ruin the float32 state of half precision: what
-        # is no tensor it passes through. Our hooks stand nearest to it, so that other hooks see ordinary tensors.
-        def hide(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
+        # torch casts state to the parameter's dtype, which would ruin the float32 state of half precision; it passes
+        # through values that are not tensors. Our hooks are nearest to it, so that other hooks see ordinary tensors.
+        def wrap(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, Any]:
             ids = (key for group in loaded["param_groups"] for key in group["params"])
-            # Where they are not as many as the parameters torch says so, later and better.
+            # Where their number differs from that of the parameters, torch says so later.
             parameters = dict(zip(ids, (p for g in self.param_groups for p in g["params"]), strict=False))
-            hidden = {
-                key: Hidden(self._fitted(value, parameters.get(key))) if key in parameters else value
+            wrapped = {
+                key: Opaque(self._load_state_of(value, parameters.get(key))) if key in parameters else value
                 for key, value in loaded["state"].items()
             }
-            return {**loaded, "state": hidden}
+            return {**loaded, "state": wrapped}
 
-        def show(optimizer: Optimizer) -> None:
-            for p, hidden in list(self.state.items()):
-                if isinstance(hidden, Hidden):
-                    self.state[p] = hidden.content
+        def unwrap(optimizer: Optimizer) -> None:
+            for p, wrapped in list(self.state.items()):
+                if isinstance(wrapped, Opaque):
+                    self.state[p] = wrapped.value
             for group in self.param_groups:
                 for name in ("foreach", "capturable", "differentiable"):
                     group.pop(name, None)
 
-        before = self.register_load_state_dict_pre_hook(hide)
-        after = self.register_load_state_dict_post_hook(show, prepend=True)
+        before = self.register_load_state_dict_pre_hook(wrap)
+        after = self.register_load_state_dict_post_hook(unwrap, prepend=True)
         try:
             super().load_state_dict(state_dict)
         finally:
             before.remove()
             after.remove()
 
-    def _fitted(self, state: Any, p: Any) -> dict[str, Any]:
-        """One parameter's saved state as ours, checked, of the dtype and on the device that it needs."""
+    def _load_state_of(self, state: Any, p: Any) -> dict[str, Any]:
+        """Convert one parameter's saved state to ours, validated, of the dtype and on the device that it needs."""
         if not isinstance(state, dict):
             raise ValueError(f"the saved state of a parameter is {state!r}: pass what optimizer.state_dict() returned")
-        fitted = self._converted(state)
+        converted = self._convert_state(state)
         if not isinstance(p, Tensor):
-            return fitted
-        fitted = in_place(fitted, p)
-        if fitted:
-            check_move(fitted["move"], p)
-        return fitted
+            return converted
+        converted = state_for(converted, p)
+        if converted:
+            validate_state(converted["move"], p)
+        return converted
 
-    def _converted(self, state: dict[str, Any]) -> dict[str, Any]:
-        """One parameter's saved state as ours."""
+    def _convert_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Convert one parameter's saved state to ours."""
         if not state:
             return state
         if set(state) == {"move"}:
@@ -375,14 +323,25 @@ class FourRules(Backend, Optimizer):
                 )
             return state
         if {"prev", "step_size"} <= set(state):
-            return {"move": encode(state["prev"], state["step_size"])}
+            return {"move": state_from_torch(state["prev"], state["step_size"])}
         raise ValueError(
             f"this is the state of another optimizer: it holds {sorted(state)}, where {type(self).__name__} keeps "
             "'move' and torch.optim.Rprop 'prev' and 'step_size'; load it into that one"
         )
 
 
-class RpropMinus(FourRules):
+_EXAMPLE = """
+    Examples:
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        >>> optimizer = {name}([w], lr=0.5)
+        >>> (w**2).sum().backward()
+        >>> optimizer.step()
+        >>> w.tolist()
+        [0.5, -1.5]
+"""
+
+
+class RpropMinus(RpropVariant):
     __doc__ = f"""Rprop- [Riedmiller 1994; Igel and Hüsken 2003, algorithm 2]: a flipped weight moves on.
 
     Per weight w, with gradient g (negated if ``maximize``), remembered sign q and step size D::
@@ -390,12 +349,12 @@ class RpropMinus(FourRules):
         c = sign(g) * q
         D = min(max(D * (eta_plus if c > 0 else eta_minus if c < 0 else 1), D_min), D_max)
         w = w - sign(g) * D;  q = sign(g)
-    {ARGUMENTS}"""
+    {ARGUMENTS}{_EXAMPLE.format(name="RpropMinus")}"""
 
     _variant = VARIANTS["rprop-"]
 
 
-class RpropPlus(FourRules):
+class RpropPlus(RpropVariant):
     __doc__ = f"""Rprop+ [Riedmiller and Braun 1993; Igel and Hüsken 2003, algorithm 1]: a flipped weight goes back.
 
     Per weight w, with gradient g (negated if ``maximize``), remembered sign q and step size D::
@@ -404,12 +363,12 @@ class RpropPlus(FourRules):
         D = min(max(D * (eta_plus if c > 0 else eta_minus if c < 0 else 1), D_min), D_max)
         if c < 0:  w = w + q * D_old;  q = 0
         else:      w = w - sign(g) * D;  q = sign(g)
-    {ARGUMENTS}"""
+    {ARGUMENTS}{_EXAMPLE.format(name="RpropPlus")}"""
 
     _variant = VARIANTS["rprop+"]
 
 
-class IRpropMinus(FourRules):
+class IRpropMinus(RpropVariant):
     __doc__ = f"""iRprop- [Igel and Hüsken 2003, algorithm 4]: a flipped weight stays for one step.
 
     Per weight w, with gradient g (negated if ``maximize``), remembered sign q and step size D::
@@ -418,6 +377,144 @@ class IRpropMinus(FourRules):
         D = min(max(D * (eta_plus if c > 0 else eta_minus if c < 0 else 1), D_min), D_max)
         if c < 0:  q = 0
         else:      w = w - sign(g) * D;  q = sign(g)
-    {ARGUMENTS}"""
+    {ARGUMENTS}{_EXAMPLE.format(name="IRpropMinus")}"""
 
     _variant = VARIANTS["irprop-"]
+
+
+class IRpropPlus(RpropVariant):
+    __doc__ = f"""iRprop+ [Igel and Hüsken 2003, algorithm 3]: a flipped weight goes back, if the loss increased.
+
+    Per weight w, with gradient g (negated if ``maximize``), remembered sign q, step size D and loss E::
+
+        c = sign(g) * q;  D_old = D
+        D = min(max(D * (eta_plus if c > 0 else eta_minus if c < 0 else 1), D_min), D_max)
+        if c < 0:  w = w + q * D_old where E > E_prev;  q = 0
+        else:      w = w - sign(g) * D;  q = sign(g)
+
+    The loss at the current weights comes from ``step(loss=...)``, else :meth:`set_loss`, else the closure: a number,
+    a tensor of shape (), or one of shape (B,) that decides each row of parameters whose first dimension is B by its
+    own loss. Losses of different mini-batches are not comparable: use the rule where the loss is the same
+    function at every step. A loss that is NaN or infinite takes back every remembered move. ``process_group``, a
+    ``torch.distributed`` group or True for the default one, averages the loss over its processes, so that
+    replicas decide alike.
+    {ARGUMENTS}
+    Examples:
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        >>> optimizer = IRpropPlus([w], lr=0.5)
+        >>> loss = (w**2).sum()
+        >>> loss.backward()
+        >>> optimizer.step(loss=loss)
+        >>> w.tolist()
+        [0.5, -1.5]
+"""
+
+    _variant = VARIANTS["irprop+"]
+
+    _process_group: Any = None
+    _next_loss: Loss | None = None
+    _warned_loss = False
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float | Tensor = 1e-2,
+        etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-6, 50.0),
+        *,
+        maximize: bool = False,
+        backend: str | None = None,
+        process_group: Any = None,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            etas,
+            step_sizes,
+            maximize=maximize,
+            backend=backend,
+            foreach=foreach,
+            capturable=capturable,
+            differentiable=differentiable,
+        )
+        self._process_group = process_group
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy that dropped the group would let replicas disagree. (A group that is an object refuses to be pickled.)
+        return {**super().__getstate__(), "_process_group": ProcessGroupRef.wrap(self._process_group)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if isinstance(self._process_group, ProcessGroupRef):
+            self._process_group = self._process_group.value
+
+    def set_loss(self, loss: Loss) -> None:
+        """Set the loss at the current weights for the next step, for training loops that call ``step()`` themselves.
+
+        Args:
+            loss: as for :meth:`step`.
+        """
+        self._next_loss = loss
+
+    @_compat.skip_idle_hooks
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Loss | None = None) -> Any:
+        """Perform one step.
+
+        Args:
+            closure: evaluates the model, calls ``backward`` and returns the loss.
+            loss: the loss at the current weights, a float, a tensor of shape (), or of shape (B,) for parameters of
+                first dimension B. It takes precedence over :meth:`set_loss` and the closure's value.
+
+        Returns:
+            the closure's value, or None.
+
+        Raises:
+            ValueError: no loss, or one whose shape fits no rule or not the parameters.
+            TypeError: a loss that is not a number.
+        """
+        result = None if closure is None else self._evaluate(closure)
+        current = loss if loss is not None else self._next_loss if self._next_loss is not None else result
+        self._next_loss = None
+        if current is None:
+            if not self._grads_are_zero():
+                raise ValueError(
+                    "IRpropPlus needs the loss at the current weights: pass step(loss=...), call set_loss(...) before "
+                    "step(), or pass a closure that returns it"
+                )
+            self._step_tensors(NOT_WORSE)
+            return result
+        current = to_loss(current, self.param_groups, self._process_group)
+        previous: Loss | None = None
+        for group in self.param_groups:
+            previous = group["prev_loss"]
+            if previous is not None:
+                break
+        outcome: Any
+        new_previous: Loss | None
+        if type(current) is type(previous) is float and len(self.param_groups) == 1:  # most steps
+            outcome, new_previous = compare_loss(current, previous, self.param_groups[0]["maximize"])
+        else:
+            outcome, new_previous = self._compare(current, previous)
+        self._step_tensors(outcome)
+        for group in self.param_groups:
+            group["prev_loss"] = new_previous
+        return result
+
+    def _compare(self, loss: Loss, previous: Loss | None) -> tuple[Any, Loss | None]:
+        """Return the outcome (a list, one for each group, where directions differ) and E_prev for the next step."""
+        directions = [bool(group["maximize"]) for group in self.param_groups]
+        results = compare(loss, previous, directions, lambda loss: self._triton_step((loss,)))
+        new_previous = results[0][1]
+        if new_previous is None and not self._warned_loss:
+            self._warned_loss = True
+            warn_user(
+                f"the first loss is {loss}: there is nothing to return to yet, so this step moves as usual; "
+                "check the starting point",
+                UserWarning,
+            )
+        outcomes = [outcome for outcome, _ in results]
+        is_mixed = any(maximize != directions[0] for maximize in directions)
+        return (outcomes if is_mixed else outcomes[0]), new_previous
