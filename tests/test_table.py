@@ -106,10 +106,10 @@ def test_the_choice_of_a_backend(monkeypatch):
 @compiled
 def test_the_instruction_set_can_be_forced(monkeypatch):
     monkeypatch.setenv(LEVEL_VARIABLE, "baseline")
-    assert cython_.level() == 0 and cython_.instruction_set() == "baseline"
+    assert cython_.isa() == 0 and cython_.instruction_set() == "baseline"
     monkeypatch.setenv(LEVEL_VARIABLE, "x86-64-v9")
     with pytest.raises(ValueError, match="x86-64-v9"):
-        cython_.level()
+        cython_.isa()
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""The compiled backend: hands whole steps to the extension (``src/_native.pyx``)."""
+"""The compiled engine: hands whole steps to the extension (``src/_native.pyx``)."""
 
 import functools
 import os
@@ -12,52 +12,58 @@ from .verdict import BETTER, Verdict
 
 KERNELS: Final = RULES
 
-LEVELS: Final = ("baseline", "x86-64-v3", "x86-64-v4")
-LEVEL_VARIABLE: Final = "RPROP_KERNELS_INSTRUCTION_SET"
+INSTRUCTION_SETS: Final = ("baseline", "x86-64-v3", "x86-64-v4")
+INSTRUCTION_SET_VARIABLE: Final = "RPROP_KERNELS_INSTRUCTION_SET"
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Those that this build holds and this machine can run, least first."""
-    return LEVELS[: _native.levels()[1] + 1]
+    """Return those that this build holds and this machine can run, least first."""
+    return INSTRUCTION_SETS[: _native.instruction_sets()[1] + 1]
 
 
-def level() -> int:
-    """Index of the instruction set to use: the best, unless RPROP_KERNELS_INSTRUCTION_SET names another."""
+def isa() -> int:
+    """Return the index of the instruction set to use.
+
+    It is the best usable one, unless RPROP_KERNELS_INSTRUCTION_SET names another.
+    """
     usable = instruction_sets()
-    asked = os.environ.get(LEVEL_VARIABLE)
-    if not asked:
+    requested = os.environ.get(INSTRUCTION_SET_VARIABLE)
+    if not requested:
         return len(usable) - 1
-    if asked not in usable:
-        raise ValueError(f"{LEVEL_VARIABLE}={asked!r} cannot be used here; there is: {', '.join(usable)}")
-    return usable.index(asked)
+    if requested not in usable:
+        raise ValueError(f"{INSTRUCTION_SET_VARIABLE}={requested!r} cannot be used here; there is: {', '.join(usable)}")
+    return usable.index(requested)
 
 
 def instruction_set() -> str:
-    """The instruction set in use. "baseline" is SSE2 on x86-64 and NEON on arm64."""
-    return LEVELS[level()]
+    """Return the instruction set in use. "baseline" is SSE2 on x86-64 and NEON on arm64."""
+    return INSTRUCTION_SETS[isa()]
 
 
-def numbers(hyper: Hyperparameters, maximize: bool) -> tuple[float, float, float, float, float]:
-    """Hyper-parameters as the extension takes them."""
+def native_hyper(hyper: Hyperparameters, maximize: bool) -> tuple[float, float, float, float, float]:
+    """Return the hyper-parameters in the extension's form: with the direction, -1 to maximize."""
     return (*hyper, -1.0 if maximize else 1.0)
 
 
-class Stepper:
-    """Steps of one optimizer. What the extension keeps from step to step (room, what was apart) saves a third of
-    the time on small arrays; nothing of it is state, so a copy or a pickle starts anew."""
+class ArrayStepper:
+    """Steps of one optimizer on NumPy arrays.
+
+    Caches buffers and the last overlap check, which saves a third of the time on small arrays. The cache is not copied
+    or pickled.
+    """
 
     def __init__(self) -> None:
-        self._level = level()
-        self._native = _native.ArrayStep(self._level)
+        self._isa = isa()
+        self._native = _native.ArrayStep(self._isa)
 
-    def __reduce__(self) -> tuple[type["Stepper"], tuple[()]]:
-        return Stepper, ()
+    def __reduce__(self) -> tuple[type["ArrayStepper"], tuple[()]]:
+        return ArrayStepper, ()
 
     def __call__(
         self,
         variant: str,
-        weights: Sequence[Any],
-        gradients: Sequence[Any],
+        params: Sequence[Any],
+        grads: Sequence[Any],
         states: Sequence[tuple[Any, ...]],
         hyper: Hyperparameters,
         *,
@@ -65,33 +71,33 @@ class Stepper:
         verdict: Verdict = BETTER,
         threads: int = 1,
     ) -> bool:
-        """One step on every array, in one call; as :func:`rprop_kernels.kernels.numpy_.step`, but checked.
+        """Perform one step in one call, as :func:`rprop_kernels.kernels.numpy_.step`, but validated.
 
         Returns:
-            False, with nothing touched, where an array is read-only, of another type, shape or byte order than
-            it should be, or overlaps another.
+            False, with nothing touched, where an array is read-only, overlaps another, or is not of the expected type,
+            shape and byte order.
         """
-        verdicts = None
+        outcomes = None
         if isinstance(verdict, int):
             rule = RULES[variant][verdict]
         else:
-            rule, verdicts = RULES[variant][BETTER], verdict
-        grant = None if threads == 1 else functools.partial(openmp.grant, threads)
-        done: bool = self._native(
-            rule, weights, gradients, states, numbers(hyper, maximize), verdicts, grant, openmp.THRESHOLD
+            rule, outcomes = RULES[variant][BETTER], verdict
+        team = None if threads == 1 else functools.partial(openmp.grant, threads)
+        stepped: bool = self._native(
+            rule, params, grads, states, native_hyper(hyper, maximize), outcomes, team, openmp.THRESHOLD
         )
-        return done
+        return stepped
 
-    def stop_at_bounds(self, weight: Any, state: Any, lower: Any, upper: Any, most: Any) -> bool:
+    def stop_at_bounds(self, param: Any, state: Any, lower: Any, upper: Any, most: Any) -> bool:
         """Set weights beyond a bound on it; there they forget their sign, and step by ``most`` / SHIFT at most.
 
         Returns:
             False, with nothing touched, where the arrays are not dense in one order.
         """
-        done: bool = _native.stop_at_bounds(self._level, weight, state, lower, upper, most)
-        return done
+        stopped: bool = _native.stop_at_bounds(self._isa, param, state, lower, upper, most)
+        return stopped
 
 
 def step(*arguments: Any, **options: Any) -> bool:
-    """One step by itself: see :class:`Stepper`."""
-    return Stepper()(*arguments, **options)
+    """Perform one step without a cache: see :class:`ArrayStepper`."""
+    return ArrayStepper()(*arguments, **options)

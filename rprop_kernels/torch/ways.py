@@ -46,22 +46,34 @@ def _grant_threads() -> openmp.Grant | None:
     return openmp.grant(torch.get_num_threads)
 
 
+def _read_attributes(tensor: Tensor) -> tuple[int, int, int, tuple[int, ...], tuple[int, ...]] | None:
+    """Return (DLPack code, bits, address, shape, strides) of a strided CPU tensor, None for any other.
+
+    The native step calls it before torch 2.10, which has no DLPack exchange table.
+    """
+    dtype = KINDS.get(tensor.dtype)
+    if dtype is None or tensor.device.type != "cpu" or tensor.layout is not torch.strided:
+        return None
+    try:
+        return (*dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
+    except (RuntimeError, NotImplementedError):  # a tensor without memory of its own
+        return None
+
+
 def native_step(product: bool) -> Any:
     """The extension's whole-step object for one optimizer."""
     from ..kernels import _native, cython_
 
-    facts = _native.Torch(
+    api = _native.TorchApi(
         Tensor,
         torch.nn.Parameter,
         torch._C._increment_version,
         _MODES,
         _grant_threads,
         getattr(Tensor, "__dlpack_c_exchange_api__", None),
-        KINDS,
-        torch.device("cpu"),
-        torch.strided,
+        _read_attributes,
     )
-    return _native.TorchStep(facts, cython_.level(), product)
+    return _native.TorchStep(api, cython_.isa(), product)
 
 
 def plain(tensor: Tensor, dtype: torch.dtype) -> bool:
