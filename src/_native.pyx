@@ -198,7 +198,7 @@ cdef class ArrayStep:
     cdef bint collect(self, int rule, params, grads, states, hyper, outcomes) except -1:
         cdef StepTable* table = &self.table
         cdef Py_ssize_t n = len(params), n_losses = 0, hyper_index, i
-        cdef int j, d, dtype, arrays = n_arrays_of(rule)
+        cdef int j, d, ndim, dtype, arrays = n_arrays_of(rule)
         cdef Py_buffer* buffers[N_ARRAYS]
         cdef char* data[N_ARRAYS]
         cdef Layout layout
@@ -221,15 +221,19 @@ cdef class ArrayStep:
             for j in range(STATE, arrays):
                 buffers[j] = self.buffers.add(state[j - STATE], PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE)
             dtype = dtype_of_format(buffers[PARAM].format)
-            if dtype < 0 or buffers[PARAM].ndim > MAX_DIMS:
+            ndim = buffers[PARAM].ndim
+            if dtype < 0 or ndim > MAX_DIMS:
                 return False
-            layout.ndim = buffers[PARAM].ndim
+            layout.ndim = ndim
+            for d in range(ndim):
+                layout.shape[d] = buffers[PARAM].shape[d]
             for j in range(arrays):
-                if dtype_of_format(buffers[j].format) != dtype or not same_shape(buffers[PARAM], buffers[j]):
+                if dtype_of_format(buffers[j].format) != dtype or buffers[j].ndim != ndim:
                     return False
                 data[j] = <char*>buffers[j].buf
-                for d in range(buffers[PARAM].ndim):
-                    layout.shape[d] = buffers[j].shape[d]
+                for d in range(ndim):
+                    if buffers[j].shape[d] != layout.shape[d]:
+                        return False
                     layout.strides[j][d] = buffers[j].strides[d]
             if not check(add_row(table, dtype, rule, hyper_index, n_losses, data, &layout)):
                 return False
