@@ -52,7 +52,7 @@ def _read_attributes(tensor: Tensor) -> tuple[int, int, int, tuple[int, ...], tu
     The native step calls it before torch 2.10, which has no DLPack exchange table.
     """
     dtype = KINDS.get(tensor.dtype)
-    if dtype is None or tensor.device.type != "cpu" or tensor.layout is not torch.strided:
+    if dtype is None or not tensor.is_cpu or tensor.layout is not torch.strided:
         return None
     try:
         return (*dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
