@@ -64,7 +64,7 @@ from rprop_kernels.numpy import IRpropPlus
 optimizer = IRpropPlus(np.zeros(3), lr=0.1)
 optimizer.step(np.ones(3), loss=1.0)
 reveal_type(rprop_kernels.show_config())
-reveal_type(_native.levels())
+reveal_type(_native.instruction_sets())
 """
 
 
@@ -148,7 +148,7 @@ def check_first_use(environment: Environment, python: Path, folder: Path, env: d
         assert facts["warnings"] == [], facts
         sets = facts["config"]["cython"]["instruction set"]
         if sys.platform == "linux" and facts["config"]["machine"]["processor"] == "x86_64":
-            code = "from rprop_kernels.kernels import _native; print(_native.levels()[0])"
+            code = "from rprop_kernels.kernels import _native; print(_native.instruction_sets()[0])"
             levels = run(python, "-P", "-c", code, cwd=folder, env=env)
             assert levels == "3\n", f"built by a compiler that knows no instruction sets: {sets}"
 

@@ -1,60 +1,59 @@
 """The extension, built from src/_native.pyx."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from typing_extensions import disjoint_base
 
-from .openmp import Grant
+from .threads import ThreadTeam
 
-_Numbers = tuple[float, float, float, float, float]
-_Threads = Callable[[], Grant | None] | None
+_Hyper = tuple[float, float, float, float, float]
+_Threads = Callable[[], ThreadTeam | None] | None
+_Attributes = tuple[int, int, int, tuple[int, ...], tuple[int, ...]]
 
 @disjoint_base
-class Views: ...
+class Buffers: ...
 
 @disjoint_base
 class ArrayStep:
-    def __init__(self, level: int) -> None: ...
+    def __init__(self, isa: int) -> None: ...
     def __call__(
         self,
         rule: int,
-        weights: Sequence[Any],
-        gradients: Sequence[Any],
+        params: Sequence[Any],
+        grads: Sequence[Any],
         states: Sequence[Sequence[Any]],
-        numbers: _Numbers,
-        verdicts: Any,
+        hyper: _Hyper,
+        outcomes: Any,
         threads: _Threads,
         threshold: int,
     ) -> bool: ...
 
 @disjoint_base
-class Torch:
+class TorchApi:
     def __init__(
         self,
         tensor: type,
         parameter: type,
         increment_version: Callable[[list[Any]], object],
-        modes: Sequence[tuple[Callable[[], object], Callable[[], object] | None]],
+        mode_checks: Sequence[tuple[Callable[[], object], Callable[[], object] | None]],
         threads: _Threads,
         exchange: object,
-        kinds: Mapping[Any, tuple[int, int]],
-        cpu: object,
-        strided: object,
+        read_attributes: Callable[[Any], _Attributes | None],
     ) -> None: ...
 
 @disjoint_base
 class TorchStep:
-    def __init__(self, torch: Torch, level: int, product: bool) -> None: ...
-    def plan(self, state: dict[Any, Any], param_groups: list[dict[str, Any]], numbers: list[Any]) -> None: ...
+    def __init__(self, torch: TorchApi, isa: int, torch_rule: bool) -> None: ...
+    def plan(self, state: dict[Any, Any], param_groups: list[dict[str, Any]], hypers: list[Any]) -> None: ...
     def __call__(
         self,
         rule: int,
         state: Any,
         param_groups: list[dict[str, Any]],
-        verdicts: bytes | None,
+        outcomes: bytes | None,
         threshold: int,
     ) -> int: ...
 
-def stop_at_bounds(level: int, weight: Any, state: Any, lower: Any, upper: Any, most: Any) -> bool: ...
-def levels() -> tuple[int, int]: ...
+def stop_at_bounds(isa: int, param: Any, state: Any, lower: Any, upper: Any, most: Any) -> bool: ...
+def instruction_sets() -> tuple[int, int]: ...

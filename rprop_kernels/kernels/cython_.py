@@ -19,7 +19,7 @@ INSTRUCTION_SET_VARIABLE: Final = "RPROP_KERNELS_INSTRUCTION_SET"
 
 def instruction_sets() -> tuple[str, ...]:
     """Return those that this build holds and this machine can run, least first."""
-    return INSTRUCTION_SETS[: _native.levels()[1] + 1]
+    return INSTRUCTION_SETS[: _native.instruction_sets()[1] + 1]
 
 
 def isa() -> int:

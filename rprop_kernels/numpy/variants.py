@@ -282,7 +282,7 @@ class _Rprop:
         self._warned: set[str] = set()
         self.backend = choose(backend, BACKENDS)
         kernels = load(self.backend)
-        self._kernel = kernels.Stepper() if self.backend == "cython" else kernels.step
+        self._kernel = kernels.ArrayStepper() if self.backend == "cython" else kernels.step
         self._stop = getattr(self._kernel, "stop_at_bounds", None)
 
     params = property(lambda self: tuple(self._weights))

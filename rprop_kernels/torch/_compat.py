@@ -128,6 +128,20 @@ def _torch_threads() -> threads.ThreadTeam | None:
     return threads.thread_team(torch.get_num_threads)
 
 
+def _read_attributes(tensor: Tensor) -> tuple[int, int, int, tuple[int, ...], tuple[int, ...]] | None:
+    """Return (DLPack code, bits, address, shape, strides) of a strided CPU tensor, None for any other.
+
+    The native step calls it before torch 2.10, which has no DLPack exchange table.
+    """
+    dtype = DTYPES.get(tensor.dtype)
+    if dtype is None or not tensor.is_cpu or tensor.layout is not torch.strided:
+        return None
+    try:
+        return (*dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
+    except (RuntimeError, NotImplementedError):  # a tensor without memory of its own
+        return None
+
+
 def make_native_step(torch_rule: bool) -> Any:
     """Create the extension's whole-step object for one optimizer.
 
@@ -136,16 +150,14 @@ def make_native_step(torch_rule: bool) -> Any:
     """
     from ..kernels import _native, cython_
 
-    api = _native.Torch(
+    api = _native.TorchApi(
         Tensor,
         torch.nn.Parameter,
         torch._C._increment_version,
         mode_checks(),
         _torch_threads,
         getattr(Tensor, "__dlpack_c_exchange_api__", None),
-        DTYPES,
-        torch.device("cpu"),
-        torch.strided,
+        _read_attributes,
     )
     return _native.TorchStep(api, cython_.isa(), torch_rule)
 

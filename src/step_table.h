@@ -1,0 +1,486 @@
+/* A step as a table: a row for each parameter, with its addresses, sizes and hyper-parameters. Collectors fill it (see
+ * _native.pyx); run_table steps all rows, on one thread or on several. Work is divided by weights across all rows, so
+ * that one large parameter among many small ones still uses every core. */
+#ifndef RPROP_STEP_TABLE_H
+#define RPROP_STEP_TABLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "loops.h"
+
+enum {
+    MAX_DIMS = 16,
+    GATHER_SIZE = 256,      /* weights copied at a time from arrays that are not dense */
+    THREAD_BLOCK = 64,      /* threads meet at multiples of this many weights: few cache lines are shared */
+    CACHE_LINE = 64,        /* bytes */
+    MIN_ALIGNED_RUN = 4096, /* weights from which an aligned start pays; NumPy's arrays mostly start 16 bytes off */
+};
+
+/* 12 fields of 8 bytes: the memory of a NumPy int64 array (n, 12). The gradients' addresses, which change on every step,
+ * are a column of their own. */
+typedef struct {
+    char *param, *state[2];  /* state[1]: torch's rule only */
+    int64_t numel;
+    int64_t numel_per_loss;  /* weights that share a loss outcome; 0: `rule` holds for all */
+    int64_t first_loss;      /* index of the row's first outcome */
+    int64_t offset;          /* weights in the rows before */
+    int64_t hyper;           /* index into hypers */
+    int64_t layout;          /* index into layouts; -1: all arrays are dense in one order */
+    int64_t dtype, rule;
+    int64_t extra;           /* index of the options of the step; -1: none */
+} Row;
+
+/* Common dimensions of all arrays of a row, outermost first; strides in bytes. */
+typedef struct {
+    int64_t ndim, shape[MAX_DIMS], strides[N_ARRAYS][MAX_DIMS];
+} Layout;
+
+typedef struct { char *begin, *end; } ByteRange;
+
+/* GNU libgomp's entry points, found at run time; there is no OpenMP at build time. */
+typedef void ParallelFunction(void (*body)(void *), void *data, unsigned n_threads, unsigned flags);
+typedef int ThreadQuery(void);
+
+typedef struct {
+    Row *rows;
+    char **grads;                /* a gradient for each row */
+    double (*hypers)[N_HYPER];
+    Layout *layouts;
+    ByteRange *writes;           /* of every array that is written, in the order of collection */
+    ByteRange *reads;            /* of the gradients */
+    ByteRange *sorted_writes;    /* followed by a copy of `writes`: the last ones found to be disjoint */
+    ByteRange *last_reads;       /* gradients found to be disjoint from `sorted_writes` */
+    ptrdiff_t n_rows, n_hypers, n_layouts, n_writes, n_reads, n_sorted_writes, n_last_reads;
+    ptrdiff_t row_capacity, grad_capacity, hyper_capacity, layout_capacity, write_capacity, read_capacity;
+    ptrdiff_t sorted_write_capacity, last_read_capacity;
+    int64_t numel;               /* weights in all rows */
+    const unsigned char *outcomes; /* a loss outcome each, for rows with numel_per_loss > 0 */
+    int isa;
+    unsigned n_threads;
+    ParallelFunction *parallel;  /* NULL: one thread */
+    ThreadQuery *thread_number, *thread_count;
+} StepTable;
+
+/* ---------------------------------------------------------------------------------------------- filling the table */
+
+/* Makes room for n items; 0, or -1 without memory. `items` is the address of a pointer. */
+static int reserve(void *items, ptrdiff_t *capacity, ptrdiff_t n, size_t size)
+{
+    void *moved;
+    if (n <= *capacity)
+        return 0;
+    n += n / 2 + 8;
+    memcpy(&moved, items, sizeof moved);
+    moved = realloc(moved, (size_t)n * size);
+    if (moved == NULL)
+        return -1;
+    memcpy(items, &moved, sizeof moved);
+    *capacity = n;
+    return 0;
+}
+
+static void free_table(StepTable *table)
+{
+    free(table->rows);
+    free(table->grads);
+    free(table->hypers);
+    free(table->layouts);
+    free(table->writes);
+    free(table->reads);
+    free(table->sorted_writes);
+    free(table->last_reads);
+}
+
+/* Empties the table; buffers, and the result of the last overlap check, are kept. */
+static void clear_table(StepTable *table)
+{
+    table->n_rows = table->n_hypers = table->n_layouts = table->n_writes = table->n_reads = 0;
+    table->numel = 0;
+    table->outcomes = NULL;
+}
+
+static int64_t itemsize_of(int64_t dtype) { return dtype == DOUBLE ? 8 : dtype == FLOAT ? 4 : 2; }
+
+/* The state of the four rules is float where the parameter has 16 bits; torch's has the parameter's dtype. */
+static int state_dtype_of(int64_t dtype, int64_t rule)
+{
+    return (int)(rule == TORCH || dtype == DOUBLE ? dtype : FLOAT);
+}
+
+static int n_arrays_of(int64_t rule) { return rule == TORCH ? 4 : 3; }
+
+static void get_itemsizes(int64_t dtype, int64_t rule, int64_t itemsize[N_ARRAYS])
+{
+    itemsize[PARAM] = itemsize[GRAD] = itemsize_of(dtype);
+    itemsize[STATE] = itemsize[STATE2] = itemsize_of(state_dtype_of(dtype, rule));
+}
+
+static int add_write(StepTable *table, char *begin, char *end)
+{
+    if (reserve(&table->writes, &table->write_capacity, table->n_writes + 1, sizeof(ByteRange)) < 0)
+        return -1;
+    table->writes[table->n_writes].begin = begin;
+    table->writes[table->n_writes++].end = end;
+    return 0;
+}
+
+static int64_t magnitude(int64_t stride) { return stride < 0 ? -stride : stride; }
+
+/* Whether two elements of an array may share memory; never 0 when they do. Dimensions have more than one element. */
+static int self_overlaps(const Layout *layout, int array, int64_t itemsize)
+{
+    const int64_t *strides = layout->strides[array];
+    int64_t extent = itemsize;
+    int used[MAX_DIMS] = {0};
+    for (int done = 0; done < layout->ndim; done++) {
+        int smallest = -1;
+        for (int d = 0; d < layout->ndim; d++)
+            if (!used[d] && (smallest < 0 || magnitude(strides[d]) < magnitude(strides[smallest])))
+                smallest = d;
+        if (magnitude(strides[smallest]) < extent)
+            return 1;
+        extent += magnitude(strides[smallest]) * (layout->shape[smallest] - 1);
+        used[smallest] = 1;
+    }
+    return 0;
+}
+
+/* Sorts the dimensions by falling stride of the parameter, so that permuted arrays merge, and drops those of one
+ * element; whether the outermost dimension of more than one element stayed the first. */
+static int sort_dims(Layout *layout, int arrays)
+{
+    const Layout given = *layout;
+    int order[MAX_DIMS], n = 0, first = -1;
+    for (int d = 0; d < given.ndim; d++) {
+        if (given.shape[d] == 1)
+            continue;
+        int e = n++;
+        for (; e > 0 && magnitude(given.strides[PARAM][order[e - 1]]) < magnitude(given.strides[PARAM][d]); e--)
+            order[e] = order[e - 1];
+        order[e] = d;
+        if (first < 0)
+            first = d;
+    }
+    for (int e = 0; e < n; e++) {
+        layout->shape[e] = given.shape[order[e]];
+        for (int i = 0; i < arrays; i++)
+            layout->strides[i][e] = given.strides[i][order[e]];
+    }
+    layout->ndim = n;
+    return n == 0 || order[0] == first;
+}
+
+/* Merges neighbouring dimensions that are one run in every array. */
+static void merge_dims(Layout *layout, int arrays)
+{
+    int e = 0;
+    for (int d = 1; d < layout->ndim; d++) {
+        int merges = 1;
+        for (int i = 0; i < arrays; i++)
+            merges &= layout->strides[i][e] == layout->strides[i][d] * layout->shape[d];
+        if (merges)
+            layout->shape[e] *= layout->shape[d];
+        else
+            layout->shape[++e] = layout->shape[d];
+        for (int i = 0; i < arrays; i++)
+            layout->strides[i][e] = layout->strides[i][d];
+    }
+    if (layout->ndim > 0)
+        layout->ndim = e + 1;
+}
+
+static ByteRange byte_range(char *data, const Layout *layout, int array, int64_t itemsize)
+{
+    ByteRange range = {data, data + itemsize};
+    for (int d = 0; d < layout->ndim; d++) {
+        const int64_t distance = layout->strides[array][d] * (layout->shape[d] - 1);
+        if (distance < 0)
+            range.begin += distance;
+        else
+            range.end += distance;
+    }
+    return range;
+}
+
+/* Adds one parameter: 1; 0 where it must be refused; -1 without memory. `layout` holds the arrays' common shape and
+ * their strides; it is changed. With n_losses > 0 each element of the first dimension has a loss outcome of its own. */
+static int add_row(StepTable *table, int dtype, int rule, ptrdiff_t hyper, int64_t n_losses,
+                   char *const data[N_ARRAYS], Layout *layout)
+{
+    const int arrays = n_arrays_of(rule);
+    int64_t itemsize[N_ARRAYS], expected[N_ARRAYS], numel = 1;
+    int dense = 1;
+    if (n_losses > 0 && (rule == TORCH || layout->ndim == 0 || layout->shape[0] != n_losses))
+        return 0;
+    for (int d = 0; d < layout->ndim; d++)
+        numel *= layout->shape[d];
+    if (numel == 0)
+        return 1;
+    get_itemsizes(dtype, rule, itemsize);
+    for (int i = 0; i < arrays; i++) {
+        expected[i] = itemsize[i];
+        if ((uintptr_t)data[i] & (uintptr_t)(itemsize[i] - 1)) /* the compiler relies on alignment */
+            return 0;
+    }
+    for (int64_t d = layout->ndim - 1; d >= 0; d--)
+        for (int i = 0; i < arrays; i++) {
+            dense &= layout->shape[d] == 1 || layout->strides[i][d] == expected[i];
+            expected[i] *= layout->shape[d];
+        }
+    if (!dense) {
+        const int ordered = sort_dims(layout, arrays);
+        if (n_losses > 1 && !ordered) /* the rows of a loss are not contiguous */
+            return 0;
+        for (int i = 0; i < arrays; i++) {
+            for (int d = 0; d < layout->ndim; d++)
+                if (layout->strides[i][d] & (itemsize[i] - 1))
+                    return 0;
+            if (i != GRAD && self_overlaps(layout, i, itemsize[i]))
+                return 0;
+        }
+        merge_dims(layout, arrays);
+        dense = layout->ndim <= 1;
+        for (int i = 0; i < arrays; i++)
+            dense &= layout->ndim == 0 || layout->strides[i][0] == itemsize[i];
+    }
+    if (n_losses > 0 && !dense)
+        return 0;
+
+    if (reserve(&table->rows, &table->row_capacity, table->n_rows + 1, sizeof(Row)) < 0
+            || reserve(&table->grads, &table->grad_capacity, table->n_rows + 1, sizeof(char *)) < 0
+            || reserve(&table->reads, &table->read_capacity, table->n_reads + 1, sizeof(ByteRange)) < 0
+            || reserve(&table->layouts, &table->layout_capacity, table->n_layouts + !dense, sizeof(Layout)) < 0)
+        return -1;
+    for (int i = 0; i < arrays; i++) {
+        const ByteRange contiguous = {data[i], data[i] + numel * itemsize[i]};
+        const ByteRange range = dense ? contiguous : byte_range(data[i], layout, i, itemsize[i]);
+        if (i == GRAD)
+            table->reads[table->n_reads++] = range;
+        else if (add_write(table, range.begin, range.end) < 0)
+            return -1;
+    }
+    table->grads[table->n_rows] = data[GRAD];
+    Row *row = &table->rows[table->n_rows++];
+    row->param = data[PARAM];
+    row->state[0] = data[STATE];
+    row->state[1] = arrays > STATE2 ? data[STATE2] : NULL;
+    row->numel = numel;
+    row->numel_per_loss = n_losses > 0 ? numel / n_losses : 0;
+    row->first_loss = 0;
+    row->offset = table->numel;
+    row->hyper = hyper;
+    row->layout = -1;
+    row->dtype = dtype;
+    row->rule = rule;
+    row->extra = -1;
+    if (!dense) {
+        table->layouts[table->n_layouts] = *layout;
+        row->layout = table->n_layouts++;
+    }
+    table->numel += numel;
+    return 1;
+}
+
+/* ------------------------------------------------------------------------------------------------- overlap check */
+
+static int compare_ranges(const void *x, const void *y)
+{
+    const char *a = ((const ByteRange *)x)->begin, *b = ((const ByteRange *)y)->begin;
+    return a < b ? -1 : a > b;
+}
+
+/* Whether no written array overlaps another one or a gradient; -1 without memory. The ranges found to be disjoint are
+ * kept for the next step, to be compared and never dereferenced. */
+static int is_disjoint(StepTable *table)
+{
+    const ptrdiff_t n = table->n_writes;
+    if (n == 0)
+        return 1;
+    if (n != table->n_sorted_writes
+            || memcmp(table->writes, table->sorted_writes + n, (size_t)n * sizeof(ByteRange)) != 0) {
+        table->n_sorted_writes = table->n_last_reads = 0;
+        if (reserve(&table->sorted_writes, &table->sorted_write_capacity, 2 * n, sizeof(ByteRange)) < 0)
+            return -1;
+        memcpy(table->sorted_writes, table->writes, (size_t)n * sizeof(ByteRange));
+        memcpy(table->sorted_writes + n, table->writes, (size_t)n * sizeof(ByteRange));
+        qsort(table->sorted_writes, (size_t)n, sizeof(ByteRange), compare_ranges);
+        for (ptrdiff_t i = 1; i < n; i++)
+            if (table->sorted_writes[i].begin < table->sorted_writes[i - 1].end)
+                return 0;
+    }
+    for (ptrdiff_t i = 0; i < table->n_reads; i++) {
+        const ByteRange read = table->reads[i];
+        ptrdiff_t low = 0, high = n; /* finds the first write that ends after the gradient's start */
+        if (i < table->n_last_reads && read.begin == table->last_reads[i].begin && read.end == table->last_reads[i].end)
+            continue;
+        while (low < high) {
+            const ptrdiff_t middle = (low + high) / 2;
+            if (table->sorted_writes[middle].end <= read.begin)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        if (low < n && table->sorted_writes[low].begin < read.end) {
+            table->n_last_reads = 0;
+            return 0;
+        }
+    }
+    table->n_sorted_writes = n;
+    if (reserve(&table->last_reads, &table->last_read_capacity, table->n_reads, sizeof(ByteRange)) < 0)
+        return -1;
+    if (table->n_reads > 0)
+        memcpy(table->last_reads, table->reads, (size_t)table->n_reads * sizeof(ByteRange));
+    table->n_last_reads = table->n_reads;
+    return 1;
+}
+
+/* ---------------------------------------------------------------------------------------------------- running it */
+
+static void copy_strided(char *to, ptrdiff_t to_stride, const char *from, ptrdiff_t from_stride, ptrdiff_t n,
+                         int64_t itemsize)
+{
+    if (itemsize == 4)
+        for (ptrdiff_t i = 0; i < n; i++)
+            *(float *)(to + i * to_stride) = *(const float *)(from + i * from_stride);
+    else if (itemsize == 8)
+        for (ptrdiff_t i = 0; i < n; i++)
+            *(double *)(to + i * to_stride) = *(const double *)(from + i * from_stride);
+    else
+        for (ptrdiff_t i = 0; i < n; i++)
+            *(uint16_t *)(to + i * to_stride) = *(const uint16_t *)(from + i * from_stride);
+}
+
+static void get_arrays(const StepTable *table, const Row *row, char *arrays[N_ARRAYS])
+{
+    arrays[PARAM] = row->param;
+    arrays[GRAD] = table->grads[row - table->rows];
+    arrays[STATE] = row->state[0];
+    arrays[STATE2] = row->state[1];
+}
+
+/* Weights begin..end of a row that is dense. */
+static void run_dense(const StepTable *table, const Row *row, int rule, int64_t begin, int64_t end)
+{
+    const int64_t itemsize = itemsize_of(row->dtype), state_size = itemsize_of(state_dtype_of(row->dtype, rule));
+    char *arrays[N_ARRAYS];
+    get_arrays(table, row, arrays);
+    arrays[PARAM] += begin * itemsize;
+    arrays[GRAD] += begin * itemsize;
+    arrays[STATE] += begin * state_size;
+    if (rule == TORCH)
+        arrays[STATE2] += begin * state_size;
+    LOOPS[table->isa][row->dtype][rule](arrays, (ptrdiff_t)(end - begin), table->hypers[row->hyper]);
+}
+
+/* Weights begin..end of a row that is not dense, a part of an innermost dimension at a time. */
+static void run_strided(const StepTable *table, const Row *row, int64_t begin, int64_t end)
+{
+    double buffers[N_ARRAYS][GATHER_SIZE];
+    const Layout *layout = &table->layouts[row->layout];
+    const int arrays = n_arrays_of(row->rule), last = (int)layout->ndim - 1;
+    const int64_t inner = layout->shape[last];
+    int64_t itemsize[N_ARRAYS];
+    char *start[N_ARRAYS], *at[N_ARRAYS], *use[N_ARRAYS];
+    get_arrays(table, row, start);
+    get_itemsizes(row->dtype, row->rule, itemsize);
+    use[STATE2] = NULL;
+    while (begin < end) {
+        int64_t outer = begin / inner, index = begin - outer * inner, n = inner - index;
+        n = n < end - begin ? n : end - begin;
+        n = n < GATHER_SIZE ? n : GATHER_SIZE;
+        for (int i = 0; i < arrays; i++)
+            at[i] = start[i] + index * layout->strides[i][last];
+        for (int d = last - 1; d >= 0; d--) {
+            index = outer % layout->shape[d];
+            outer /= layout->shape[d];
+            for (int i = 0; i < arrays; i++)
+                at[i] += index * layout->strides[i][d];
+        }
+        for (int i = 0; i < arrays; i++) {
+            use[i] = at[i];
+            if (layout->strides[i][last] != itemsize[i]) {
+                use[i] = (char *)buffers[i];
+                copy_strided(use[i], itemsize[i], at[i], layout->strides[i][last], n, itemsize[i]);
+            }
+        }
+        LOOPS[table->isa][row->dtype][row->rule](use, (ptrdiff_t)n, table->hypers[row->hyper]);
+        for (int i = 0; i < arrays; i++)
+            if (i != GRAD && use[i] != at[i])
+                copy_strided(at[i], layout->strides[i][last], use[i], itemsize[i], n, itemsize[i]);
+        begin += n;
+    }
+}
+
+/* Weights begin..end of a dense row with a loss outcome for every numel_per_loss weights; neighbours with the same
+ * outcome are stepped together. */
+static void run_loss_rows(const StepTable *table, const Row *row, int64_t begin, int64_t end)
+{
+    static const int RULE_FOR_OUTCOME[] = {SKIP, BACKTRACK, BACKTRACK_ALL}; /* not worse, worse, not finite */
+    const unsigned char *outcomes = table->outcomes + row->first_loss;
+    while (begin < end) {
+        int64_t loss = begin / row->numel_per_loss;
+        const unsigned char outcome = outcomes[loss];
+        int64_t stop = (loss + 1) * row->numel_per_loss;
+        while (stop < end && outcomes[++loss] == outcome)
+            stop += row->numel_per_loss;
+        stop = stop < end ? stop : end;
+        run_dense(table, row, RULE_FOR_OUTCOME[outcome < 2 ? outcome : 2], begin, stop);
+        begin = stop;
+    }
+}
+
+/* Weights begin..end of the whole table. */
+static void run_range(const StepTable *table, int64_t begin, int64_t end)
+{
+    ptrdiff_t i = 0, high = table->n_rows; /* finds the row that holds weight `begin` */
+    while (i < high) {
+        const ptrdiff_t middle = (i + high) / 2;
+        if (table->rows[middle].offset + table->rows[middle].numel <= begin)
+            i = middle + 1;
+        else
+            high = middle;
+    }
+    for (; i < table->n_rows && table->rows[i].offset < end; i++) {
+        const Row *row = &table->rows[i];
+        int64_t start = begin > row->offset ? begin - row->offset : 0;
+        const int64_t stop = end - row->offset < row->numel ? end - row->offset : row->numel;
+        if (row->layout >= 0) {
+            run_strided(table, row, start, stop);
+        } else if (row->numel_per_loss > 0) {
+            run_loss_rows(table, row, start, stop);
+        } else {
+            const int64_t itemsize = itemsize_of(row->dtype);
+            const uintptr_t address = (uintptr_t)(row->param + start * itemsize);
+            const int64_t lead = (int64_t)((0 - address) % CACHE_LINE) / itemsize; /* weights before an aligned start */
+            if (lead > 0 && stop - start >= MIN_ALIGNED_RUN) {
+                run_dense(table, row, (int)row->rule, start, start + lead);
+                start += lead;
+            }
+            run_dense(table, row, (int)row->rule, start, stop);
+        }
+    }
+}
+
+/* This thread's part of the table. */
+static void run_thread(void *data)
+{
+    const StepTable *table = data;
+    const int64_t thread = table->thread_number(), n_threads = table->thread_count();
+    const int64_t blocks = (table->numel + THREAD_BLOCK - 1) / THREAD_BLOCK;
+    const int64_t begin = blocks * thread / n_threads * THREAD_BLOCK;
+    const int64_t end = blocks * (thread + 1) / n_threads * THREAD_BLOCK;
+    run_range(table, begin, end < table->numel ? end : table->numel);
+}
+
+static void run_table(StepTable *table)
+{
+    if (table->parallel != NULL)
+        table->parallel(run_thread, table, table->n_threads, 0);
+    else
+        run_range(table, 0, table->numel);
+}
+
+#endif

@@ -1,0 +1,58 @@
+"""Every loop of src/loops.h is vectorised, for each storage type, rule and instruction set.
+
+A branch, such as a conditional store, leaves a loop scalar: its results stay right, and it takes up to nine times as
+long. The compiler's report on its optimizations shows it.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+REGISTER_BYTES = {"baseline": 16, "v3": 32, "v4": 64}
+DTYPES = ("float", "double", "half", "bfloat16")
+LOOPS = {
+    "Loop": ("MOVE", "SKIP", "BACKTRACK", "BACKTRACK_ALL", "TORCH"),
+    "ClampLoop": ("CLAMP",),
+}
+
+
+@pytest.fixture(scope="module")
+def compiler() -> list[str]:
+    """The command that compiles as setup.py does and reports the vectorised loops."""
+    gcc = shutil.which("gcc")
+    if sys.platform == "win32" or gcc is None:
+        pytest.skip("there is no gcc")
+
+    def answer(option: str) -> str:
+        return subprocess.run([gcc, option], capture_output=True, text=True, check=True).stdout.strip()
+
+    version, machine = answer("-dumpfullversion"), answer("-dumpmachine")
+    if int(version.partition(".")[0] or 0) < 12 or not machine.startswith("x86_64"):
+        pytest.skip(f"needs gcc 12 or newer for x86-64, found {version} for {machine}")
+    found = re.search(r'compile_args = (\["-O3".*\])', (ROOT / "setup.py").read_text())
+    assert found
+    options = re.findall(r'"(.*?)"', found[1])
+    return [gcc, *options, "-fPIC", "-fopt-info-vec-optimized", "-I", str(ROOT / "src"), "-x", "c", "-c", "-"]
+
+
+def vectorised(compiler: list[str], folder: Path, kind: str, name: str) -> list[int]:
+    """Return the vector lengths in bytes of the vectorised loops of one function."""
+    source = f'#include "loops.h"\n{kind} *const probe = {name};\n'  # the other functions are unused, so not compiled
+    command = [*compiler, "-o", str(folder / "probe.o")]
+    report = subprocess.run(command, input=source, capture_output=True, text=True, check=True).stderr
+    return [int(x) for x in re.findall(r"loop vectorized using (\d+) byte vectors", report)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", REGISTER_BYTES)
+def test_every_loop_is_vectorised(compiler: list[str], tmp_path: Path, isa: str, dtype: str) -> None:
+    for kind, rules in LOOPS.items():
+        for rule in rules:
+            name = f"{rule}_{isa}_{dtype}"
+            # One loop with full registers; the rest of its weights may have loops with shorter vectors.
+            assert vectorised(compiler, tmp_path, kind, name).count(REGISTER_BYTES[isa]) == 1, name
