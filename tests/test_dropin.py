@@ -15,10 +15,10 @@ torch = pytest.importorskip("torch")
 from rprop_kernels.torch import Rprop  # noqa: E402
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-WAYS = [("numpy", None), ("numba", None), ("torch", None), *(("cython", level) for level in INSTRUCTION_SETS)]
+BACKENDS = [("numba", None), ("torch", None), *(("cython", level) for level in INSTRUCTION_SETS)]
 
 
-@pytest.fixture(params=WAYS, ids=lambda way: "-".join(filter(None, way)))
+@pytest.fixture(params=BACKENDS, ids=lambda way: "-".join(filter(None, way)))
 def backend(request, monkeypatch):
     name, level = request.param
     if level:
@@ -177,7 +177,7 @@ def test_the_step_is_native():
         p = torch.nn.Parameter(torch.ones(5, 3, dtype=dtype))
         optimizer = Rprop([p])
         p.grad = torch.ones_like(p)
-        optimizer._foreign_step = None
+        optimizer._fallback_step = None
         optimizer.step()
         p.grad = torch.ones(3, 5, dtype=dtype).t()
         optimizer.step()

@@ -353,7 +353,7 @@ def freed(p: Any, q: Any, optimizer: Any) -> None:
     optimizer.state[q]["move"].untyped_storage().resize_(0)
 
 
-@pytest.mark.parametrize("backend", ["cython", "numpy", "torch"])
+@pytest.mark.parametrize("backend", ["cython", "numba", "torch"])
 @pytest.mark.parametrize("damage", [another_shape, expanded, no_state, other_state, other_dtype, freed])
 @pytest.mark.parametrize("cls", FOUR)
 def test_all_of_a_step_or_nothing_of_it(cls: Any, damage: Any, backend: str) -> None:

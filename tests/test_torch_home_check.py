@@ -10,18 +10,17 @@ from backends import compiled
 torch = pytest.importorskip("torch")
 
 import rprop_kernels.torch as ours  # noqa: E402
-from rprop_kernels.kernels import torch_check  # noqa: E402
-from rprop_kernels.torch import ways  # noqa: E402
+from rprop_kernels.torch import _compat  # noqa: E402
 
 pytestmark = compiled
 
 
 @pytest.fixture(autouse=True)
 def untested(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    torch_check.passes.cache_clear()
-    monkeypatch.setattr(torch_check, "TESTED", frozenset())
+    _compat.native_is_safe.cache_clear()
+    monkeypatch.setattr(_compat, "TESTED", frozenset())
     yield
-    torch_check.passes.cache_clear()
+    _compat.native_is_safe.cache_clear()
 
 
 def stepped(make: Any = ours.Rprop) -> Any:
@@ -35,11 +34,11 @@ def stepped(make: Any = ours.Rprop) -> Any:
 
 def test_an_unknown_version_that_agrees_is_native() -> None:
     for make in (ours.Rprop, ours.RpropMinus):
-        assert stepped(make)._native is not None
-    assert torch_check.passes.cache_info().misses == 1  # once a process
-    torch_check.passes.cache_clear()
+        assert stepped(make)._native_step is not None
+    assert _compat.native_is_safe.cache_info().misses == 1  # once a process
+    _compat.native_is_safe.cache_clear()
     start = time.perf_counter()
-    assert torch_check.passes("99.0")
+    assert _compat.native_is_safe("99.0")
     assert time.perf_counter() - start < 5  # some milliseconds; a busy machine may take longer
 
 
@@ -47,7 +46,7 @@ def test_the_check_in_any_mode() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode(), torch.inference_mode(), torch.device("meta"):
-        assert torch_check.passes("99.0")
+        assert _compat.native_is_safe("99.0")
 
 
 class Blind:
@@ -87,15 +86,15 @@ def halves(step: Any, rule: int, state: Any, groups: Any, *rest: Any) -> Any:
 
 @pytest.mark.parametrize("harm", [ignores_negation, raises, halves])
 def test_a_version_that_differs_falls_back(monkeypatch: pytest.MonkeyPatch, harm: Any) -> None:
-    make = ways.native_step
-    monkeypatch.setattr(ways, "native_step", lambda product: Blind(make(product), harm))
+    make = _compat.make_native_step
+    monkeypatch.setattr(_compat, "make_native_step", lambda torch_rule: Blind(make(torch_rule), harm))
     with pytest.warns(RuntimeWarning, match="was not tested"):
         optimizer = stepped()
-    assert optimizer._native is None
-    assert stepped(ours.RpropPlus)._native is None  # and says it once
+    assert optimizer._native_step is None
+    assert stepped(ours.RpropPlus)._native_step is None  # and says it once
 
 
 def test_versions_that_do_not_bump_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch._C, "_increment_version", lambda tensors: None)
     with pytest.warns(RuntimeWarning, match="was not tested"):
-        assert not torch_check.passes("99.0")
+        assert not _compat.native_is_safe("99.0")

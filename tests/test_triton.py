@@ -22,6 +22,7 @@ from rprop_kernels import loss as losses  # noqa: E402
 from rprop_kernels import state  # noqa: E402
 from rprop_kernels.backends import unavailable_reason  # noqa: E402
 from rprop_kernels.kernels import load_engine  # noqa: E402
+from rprop_kernels.torch.state import state_dtype  # noqa: E402
 from rprop_kernels.torch import IRpropMinus, IRpropPlus, Rprop, RpropMinus, RpropPlus  # noqa: E402
 from rprop_kernels.rules import VARIANTS  # noqa: E402
 
@@ -91,7 +92,7 @@ def tensors(values, dtype):
 
 def random_state(variant, w, rng):
     """State of weights in the middle of a search: remembered signs of all kinds, steps within the bounds."""
-    real = w.dtype if variant == "torch" else torch_.state_dtype(w.dtype)
+    real = w.dtype if variant == "torch" else state_dtype(w.dtype)
     step = torch.from_numpy(10.0 ** rng.uniform(-5, 1, w.shape)).to(DEVICE, real)
     q = torch.from_numpy(rng.integers(-1, 2, w.shape)).to(DEVICE, real)
     if variant == "torch":
@@ -127,7 +128,7 @@ def test_the_four_rules_against_the_oracle(variant, dtype, how):
         begin = np.concatenate([special_values(numpy_dtype(dtype)), rng.standard_normal(14)])
         w = tensors(begin.astype(numpy_dtype(dtype)), dtype)
         oracle = Oracle(variant, w.double().cpu().numpy(), name_of(dtype), 0.01, hyper[:2], hyper[2:], maximize)
-        real = torch_.state_dtype(dtype)
+        real = state_dtype(dtype)
         code = state.ENCODINGS["float64" if real == torch.float64 else "float32"]
         move = torch.full_like(w, 0.01, dtype=real) * code.shift
         for t, (g, loss, said) in enumerate(
@@ -239,11 +240,11 @@ def test_rows_with_verdicts_of_their_own(shape):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_judge_on_the_device(dtype):
+def test_losses_are_compared_on_the_device(dtype):
     values = [3.0, 2.0, float("nan"), float("inf"), -float("inf"), -1.0, 0.0]
     now = torch.tensor([a for a in values for _ in values], dtype=dtype, device=DEVICE)
     before = torch.tensor(values * len(values), dtype=dtype, device=DEVICE)
-    expected = [torch_.judge(now, before, way) for way in (False, True)]
+    expected = [losses.compare_losses(now, before, maximize, torch) for maximize in (False, True)]
     previous = before.clone()
     both = triton_.TritonStep().compare_losses(now, previous)
     for way in (0, 1):
@@ -333,7 +334,7 @@ def test_the_table_follows_what_moves():
         for p, q in zip(ours, theirs, strict=True):
             assert_same(p, q, f"step {t}")
             assert_same(optimizers["triton"].state[p]["move"], optimizers["torch"].state[q]["move"], f"step {t}")
-        tables = list(optimizers["triton"]._device._tables.values())
+        tables = list(optimizers["triton"]._triton._tables.values())
         assert len(tables) == 1
         if t in (1, 2, 3):
             assert tables[0] is launcher, "only the gradients moved: the table must stay"
@@ -380,7 +381,7 @@ def test_other_tensors_beside_ours_go_through_torch(monkeypatch):
             optimizer.__dict__["_backend"] = "triton"
             for p, g in zip(params, grads, strict=True):
                 p.grad = g.clone()
-            optimizer.__dict__["_native"] = None
+            optimizer.__dict__["_native_step"] = None
             optimizer.step()
         for p, q in zip(pairs[0][0], pairs[1][0], strict=True):
             assert torch.equal(p, q)
@@ -428,13 +429,13 @@ from triton.compiler import ASTSource, compile
 from rprop_kernels.kernels import triton_ as t
 from rprop_kernels.state import ENCODINGS
 
-for dtype, (cell, real) in t._CELLS.items():
+for dtype, (dtype_, real) in t._DTYPES.items():
     code = ENCODINGS["float64" if dtype == torch.float64 else "float32"]
-    for rule in (t.ASK, t.PRODUCT):
-        constants = dict(RULE=rule, ROWS=False, CELL=cell, REAL=real, SHIFT=code.shift, LIMIT=code.threshold,
+    for rule in (t.PER_OUTCOME, t.TORCH):
+        constants = dict(RULE=rule, ROWS=False, DTYPE=dtype_, REAL=real, SHIFT=code.shift, THRESHOLD=code.threshold,
                          BLOCK=t.BLOCK, TAIL=t._TAIL)
-        pointers = {"rows": "*i64", "gradients": "*i64", "chunks": "*i64", "outcome": "*u8"}
-        source = ASTSource(t._whole_step, pointers | dict.fromkeys(constants, "constexpr"), constants)
+        pointers = {"rows": "*i64", "grads": "*i64", "chunks": "*i64", "outcome": "*u8"}
+        source = ASTSource(t._step_kernel, pointers | dict.fromkeys(constants, "constexpr"), constants)
         options = {"num_warps": t.WARPS, "enable_fp_fusion": False}
         ptx = compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
         wide = ptx.count("ld.global.v4.b32") + ptx.count("ld.global.v2.b64")
