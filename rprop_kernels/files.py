@@ -1,4 +1,4 @@
-"""Files that may come from anywhere, and files that are written whole or not at all."""
+"""Reading untrusted .npz files and writing files atomically."""
 
 import os
 import secrets
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an .npz file by name, without unpickling anything.
+    """Return the arrays of an .npz file by name. Nothing is unpickled.
 
     Raises:
         OSError: the file cannot be opened.
@@ -21,12 +21,12 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """
     with open(path, "rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ValueError("it is not an .npz file, or it is truncated")
+            raise ValueError("not an .npz file, or truncated")
         file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as archive:
                 entries = {key: archive[key] for key in archive.files}
-        # Damage fails in many ways: zip, zlib, lzma, the header's tokenizer, memory for an absurd shape.
+        # Damage surfaces in many types: zip, zlib, lzma, the header's tokenizer, MemoryError for an absurd shape.
         except Exception as error:
             raise ValueError(str(error)) from error
     for key, entry in entries.items():
@@ -36,31 +36,36 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that ``path`` is at every moment the old file or the complete new one.
+    """Replace a file in one step: at every moment ``path`` is the complete old file or the complete new one.
 
     Args:
         path: the file; its folder must exist.
-        write: writes the contents to the open temporary file that then replaces ``path``. If it raises, the
-            temporary file is removed and ``path`` is unchanged.
+        write: called with a binary file in the same folder, which then replaces ``path``. If it raises, ``path``
+            is left as it was.
 
     Raises:
         OSError: the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # same folder: the replacement is one step
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # same folder: os.replace is one step
     try:
         with open(temporary, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException:  # KeyboardInterrupt too
         temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # make the new directory entry survive a power failure, where the file system can
-        with suppress(OSError):
-            descriptor = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    if os.name == "posix":
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the folder's entry, so that the new name survives a power failure."""
+    with suppress(OSError):  # not every file system can; the file itself is already complete
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
