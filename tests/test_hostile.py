@@ -17,7 +17,8 @@ import fuzz_common as common
 import numpy as np
 import pytest
 
-from rprop_kernels import hyperparameters, npz
+from rprop_kernels import hyperparameters
+from rprop_kernels.files import read_npz
 from rprop_kernels.kernels import numpy_, why_missing
 from rprop_kernels.numpy import METHODS, AskTell, IRpropPlus, RpropMinus
 
@@ -216,7 +217,7 @@ def test_an_encrypted_or_unknown_compression_is_refused(tmp_path: Path) -> None:
             data[place] = data[whole.index(b"PK\1\2") + place + 2] = value
             path.write_bytes(data)
             try:
-                assert npz.read(path)["x"].tolist() == [0, 0, 0]
+                assert read_npz(path)["x"].tolist() == [0, 0, 0]
             except ValueError:
                 continue
 
@@ -250,7 +251,7 @@ def test_no_file_is_ever_unpickled() -> None:
                     found.append(f"{where}: {text}")
                     assert safe, f"{where}, line {call.lineno}: {ast.unparse(call)}"
                 assert text not in ("eval", "exec", "load_module"), f"{where}, line {call.lineno}"
-    assert found, "there is at least the one of npz.py"
+    assert found, "files.py has one"
 
 
 # -------------------------------------------------------------------------------------------------- torch
