@@ -217,7 +217,9 @@ def test_an_encrypted_or_unknown_compression_is_refused(tmp_path: Path) -> None:
             data[place] = data[whole.index(b"PK\1\2") + place + 2] = value
             path.write_bytes(data)
             try:
-                assert files.read_npz(path)["x"].tolist() == [0, 0, 0]
+from rprop_kernels import files, hyperparameters
+from rprop_kernels.backends import unavailable_reason
+from rprop_kernels.kernels import numpy_
             except ValueError:
                 continue
 
@@ -251,7 +253,7 @@ def test_no_file_is_ever_unpickled() -> None:
                     found.append(f"{where}: {text}")
                     assert safe, f"{where}, line {call.lineno}: {ast.unparse(call)}"
                 assert text not in ("eval", "exec", "load_module"), f"{where}, line {call.lineno}"
-    assert found, "there is at least the one of npz.py"
+    assert found, "files.py has one"
 
 
 # -------------------------------------------------------------------------------------------------- torch

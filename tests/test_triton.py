@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="triton is not installed")
 
 from rprop_kernels.hyperparameters import Hyperparameters  # noqa: E402
-from rprop_kernels import loss as losses  # noqa: E402
+from rprop_kernels import loss as loss_  # noqa: E402
 from rprop_kernels import state  # noqa: E402
 from rprop_kernels.backends import unavailable_reason  # noqa: E402
 from rprop_kernels.kernels import load_engine  # noqa: E402
@@ -107,7 +107,7 @@ def random_state(variant, w, rng):
 def outcomes_of(losses):
     previous = None
     for loss in losses:
-        said, previous = losses.compare_loss(loss, previous)
+        said, previous = loss_.compare_loss(loss, previous)
         yield said
 
 
@@ -211,8 +211,8 @@ def test_zeros_of_both_signs_and_the_least_step(maximize):
     for dtype in (torch.float32, torch.float64):
         code = state.ENCODINGS[name_of(dtype)]
         still = [(w, g, 0.01 * code.shift) for w in (0.0, -0.0) for g in (0.0, -0.0, float("nan"))]
-        flips = [(w, g, -g * code.least) for w in (0.0, 1.0) for g in (1.0, -1.0)]
-        flips += [(w, g, g * code.least) for w in (0.0, 1.0) for g in (1.0, -1.0)]
+        flips = [(w, g, -g * code.min_step) for w in (0.0, 1.0) for g in (1.0, -1.0)]
+        flips += [(w, g, g * code.min_step) for w in (0.0, 1.0) for g in (1.0, -1.0)]
         w, g, move = torch.tensor(still + flips, dtype=torch.float64, device=DEVICE).to(dtype).T.contiguous()
         for variant in FOUR:
             hyper = Hyperparameters(0.5, 1.2, 0.0, 10.0)
@@ -222,7 +222,7 @@ def test_zeros_of_both_signs_and_the_least_step(maximize):
             for x, y in zip(ours, theirs, strict=True):
                 assert_same(x, y, f"{variant}, {dtype}")
             D = state.decode(ours[1].cpu().numpy())[1]
-            assert D.min() >= code.least
+            assert D.min() >= code.min_step
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 3), (6, 700), (1, 4)], ids=str)
@@ -244,7 +244,7 @@ def test_losses_are_compared_on_the_device(dtype):
     values = [3.0, 2.0, float("nan"), float("inf"), -float("inf"), -1.0, 0.0]
     now = torch.tensor([a for a in values for _ in values], dtype=dtype, device=DEVICE)
     before = torch.tensor(values * len(values), dtype=dtype, device=DEVICE)
-    expected = [losses.compare_losses(now, before, maximize, torch) for maximize in (False, True)]
+    expected = [loss_.compare_losses(now, before, maximize, torch) for maximize in (False, True)]
     previous = before.clone()
     both = triton_.TritonStep().compare_losses(now, previous)
     for way in (0, 1):
@@ -347,8 +347,8 @@ def test_the_table_follows_what_moves():
 def count_launches(monkeypatch):
     """A list that grows by one with every launch of the step's kernel."""
     launches = []
-    launch = triton_.Launcher._launch
-    monkeypatch.setattr(triton_.Launcher, "_launch", lambda *args: (launches.append(args), launch(*args)))
+    launch = triton_.TritonStep._launch
+    monkeypatch.setattr(triton_.TritonStep, "_launch", lambda *args: (launches.append(args), launch(*args)))
     return launches
 
 

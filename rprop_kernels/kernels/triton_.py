@@ -184,10 +184,10 @@ def _step_kernel(
         )  # fmt: skip
     else:
         for first in tl.static_range(0, BLOCK, TAIL):
-            index = first + tl.arange(0, TAIL)
-            at = start + index
+            position = first + tl.arange(0, TAIL)
+            at = start + position
             _update_block(
-                w + at, g + at, a + at, b + at, at, index < remaining,
+                w + at, g + at, a + at, b + at, at, position < remaining,
                 eta_minus, eta_plus, step_min, step_max, direction, outcome, per_loss,
                 RULE, ROWS, True, DTYPE, REAL, SHIFT, THRESHOLD,
             )  # fmt: skip

@@ -33,7 +33,8 @@ from typing import Any, ClassVar, Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import hyperparameters, npz
+from . import hyperparameters
+from .files import read_npz
 from .kernels import choose, load, numpy_
 from .kernels.arrays import check
 from .kernels.state import CODES, STEP_LIMIT, decode
@@ -576,7 +577,7 @@ class _Rprop:
             ValueError: it is truncated, foreign, or does not fit (`load_state_dict`).
         """
         try:
-            entries = npz.read(path)
+            entries = read_npz(path)
         except ValueError as error:
             name = os.fspath(path)
             raise ValueError(f"{name} is truncated or was not written by save(): {error}; load another copy") from error
