@@ -34,7 +34,8 @@ from scipy.optimize import (  # type: ignore[import-untyped,unused-ignore]
     OptimizeWarning,
 )
 
-from .numpy import AskTell, Pair
+from .numpy import AskTell
+from .numpy.variants import Pair
 
 __all__ = ["irprop_minus", "irprop_plus", "minimize_many", "rprop_minus", "rprop_plus"]
 

@@ -28,7 +28,7 @@ if importlib.util.find_spec("sklearn") is None:
 
 from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped,unused-ignore]
 
-from .numpy import method_named
+from .numpy.variants import class_for_method
 from .scipy import METHODS, Settings
 
 __all__ = ["gp_optimizer"]
@@ -60,7 +60,7 @@ def gp_optimizer(method: str = "irprop+", **options: Any) -> Callable[..., tuple
         ValueError: there is no such method.
         TypeError: there is no such option.
     """
-    method_named(method)
+    class_for_method(method)
     if unknown := sorted(set(options) - set(Settings._fields)):
         raise TypeError(f"gp_optimizer has no option {', '.join(unknown)}: there is {', '.join(Settings._fields)}")
     return partial(_minimize, method=method, options=DEFAULTS | options)

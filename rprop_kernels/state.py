@@ -54,6 +54,17 @@ def encoding_of(dtype: Any) -> Encoding:
     return ENCODINGS[str(dtype).removeprefix("torch.")]
 
 
+def initial_value(lr: float, dtype: Any) -> float:
+    """Return the state of a weight that has not moved: no sign, D = lr.
+
+    Examples:
+        >>> initial_value(0.5, np.dtype(np.float32)) == 2.0**95
+        True
+    """
+    encoding = encoding_of(dtype)
+    return max(lr, encoding.min_step) * encoding.shift
+
+
 def encode(q: Any, step: Any, xp: Any = np) -> Any:
     """Return the state of weights with sign ``q`` and step size ``step``.
 

@@ -34,7 +34,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .variants import VARIANTS
+from .rules import VARIANTS
 
 __all__ = ["Departure", "Report", "Trace", "check_rprop", "load_traces"]
 

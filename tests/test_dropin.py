@@ -206,8 +206,8 @@ def test_threads_and_size(monkeypatch):
     n, before = threads.THRESHOLD + 1000, torch.get_num_threads()
     begin = torch.randn(n)
     try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
             p, q = torch.nn.Parameter(begin.clone()), torch.nn.Parameter(begin.clone())
             ours, theirs = Rprop([p]), torch.optim.Rprop([q])
             for _ in range(4):

@@ -217,9 +217,7 @@ def test_an_encrypted_or_unknown_compression_is_refused(tmp_path: Path) -> None:
             data[place] = data[whole.index(b"PK\1\2") + place + 2] = value
             path.write_bytes(data)
             try:
-from rprop_kernels import files, hyperparameters
-from rprop_kernels.backends import unavailable_reason
-from rprop_kernels.kernels import numpy_
+                assert files.read_npz(path)["x"].tolist() == [0, 0, 0]
             except ValueError:
                 continue
 

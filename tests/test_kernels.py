@@ -146,12 +146,12 @@ def test_threads_and_splits_change_nothing(backend, variant):
     begin = [rng.standard_normal(n).astype(np.float32) for n in sizes]
     steps = [[rng.standard_normal(n).astype(np.float32) for n in sizes] for _ in range(3)]
     results = []
-    for threads in (1, 2, 3, 0):
+    for n_threads in (1, 2, 3, 0):
         weights = [w.copy() for w in begin]
         states = [start(variant, w, 0.01) for w in weights]
         for t, grads in enumerate(steps):
             said = {"outcome": t % 3} if variant == "irprop+" else {}
-            assert backend.step(variant, weights, grads, states, DEFAULT, threads=threads, **said)
+            assert backend.step(variant, weights, grads, states, DEFAULT, n_threads=n_threads, **said)
         results.append(weights + [x for s in states for x in s])
     for other in results[1:]:
         for x, y in zip(results[0], other, strict=True):

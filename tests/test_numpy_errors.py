@@ -128,7 +128,7 @@ def test_a_gradient_may_not_share_memory_with_a_parameter(count, backend):
 def test_gradients_may_share_memory_with_each_other(backend):
     params, g = [np.zeros(4), np.zeros(4), np.zeros(4)], np.ones(6)
     RpropMinus(params, backend=backend).step([g[:4], g[2:], g[:4]])
-    check(params, [g[:4], g[2:], g[:4]])
+    validate_arrays(params, [g[:4], g[2:], g[:4]])
     assert [w.tolist() for w in params] == [[-0.01] * 4] * 3
 
 
@@ -223,7 +223,7 @@ def test_overlap_is_found_as_by_counting_addresses(seed):
     everything = [address for v in views for address in addresses(v)]
     overlapping = len(set(everything)) < len(everything)
     try:
-        check(views)
+        validate_arrays(views)
     except ValueError as error:
         assert overlapping, error
     else:

@@ -131,7 +131,7 @@ def test_bounds_have_the_same_bits_compiled_and_in_numpy(level, real, box, order
         same(*(optimizer._states[0][0] for optimizer in pair))
         met += ((w == low) | (w == high)).sum()
     assert met > 500
-    assert (pair[0]._boxes[0].scratch is None) == (order != "strided")  # the compiled loop did it, where it can
+    assert (pair[0]._bounds[0]._scratch is None) == (order != "strided")  # the compiled loop did it, where it can
 
 
 def test_a_weight_between_equal_bounds_stays(backend):

@@ -48,8 +48,8 @@ def runs(draw, sizes=(1e-12, 1e12)):
 class Run:
     """A rule on one array, in the kernels of a backend; (w, q, D) can be looked at between steps."""
 
-    def __init__(self, variant, backend, hyper, lr, w, threads=1):
-        self.variant, self.hyper, self.threads = variant, hyper, threads
+    def __init__(self, variant, backend, hyper, lr, w, n_threads=1):
+        self.variant, self.hyper, self.n_threads = variant, hyper, n_threads
         self.step_ = load_engine(backend).step
         self.w = w.copy()
         self.state = state.encode(np.zeros_like(w), np.full_like(w, lr))
@@ -59,7 +59,7 @@ class Run:
         verdict, self.E_prev = compare_loss(loss, self.E_prev, False)
         said = {"outcome": verdict} if self.variant == "irprop+" else {}
         done = self.step_(
-            self.variant, [self.w], [gradients], [(self.state,)], self.hyper, threads=self.threads, **said
+            self.variant, [self.w], [gradients], [(self.state,)], self.hyper, n_threads=self.n_threads, **said
         )
         assert done
         return self.w.copy(), *state.decode(self.state)
@@ -77,7 +77,7 @@ def path(run, gradients, losses):
 def test_step_sizes_stay_within_their_bounds(variant, backend, drawn):
     dtype, hyper, lr, w, gradients, losses = drawn
     real = np.dtype(dtype).type
-    low, high = real(max(hyper.step_min, state.ENCODINGS[dtype].least)), real(hyper.step_max)
+    low, high = real(max(hyper.step_min, state.ENCODINGS[dtype].min_step)), real(hyper.step_max)
     run = Run(variant, backend, hyper, lr, w)
     for g, loss in zip(gradients, losses, strict=True):
         _, q, D = run.step(g, loss)
@@ -208,10 +208,10 @@ def seen(parameter, optimizer):
 @pytest.mark.parametrize("backend", ["cython", "numba"])
 @quick
 @given(runs(), st.integers(1, 70), st.integers(2, 5))
-def test_any_number_of_threads(variant, backend, drawn, copies, threads):
+def test_any_number_of_threads(variant, backend, drawn, copies, n_threads):
     _, hyper, lr, w, gradients, losses = many(drawn, copies)
     alone = path(Run(variant, backend, hyper, lr, w), gradients, losses)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threads, "THRESHOLD", 1)  # else threads are for 100,000 weights and more
-        shared = path(Run(variant, backend, hyper, lr, w, threads), gradients, losses)
+        shared = path(Run(variant, backend, hyper, lr, w, n_threads), gradients, losses)
     assert_same_bits(shared, alone)

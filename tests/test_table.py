@@ -74,11 +74,10 @@ def test_show_config_names_what_is_in_use(capsys):
     facts = rprop_kernels.show_config()
     printed = capsys.readouterr().out
     assert facts["versions"]["rprop_kernels"] == rprop_kernels.__version__ in printed
-    assert facts["backends"]["cython"] == "in use"
+    assert facts["defaults"]["NumPy arrays"] == "cython" and facts["backends"]["cython"] == "available"
+    assert facts["defaults"]["torch tensors"].startswith("cython" if unavailable_reason("torch") is None else "none")
     assert facts["cython"]["instruction set"] in printed and "threads" in facts["cython"]
-    assert {name for name in BACKENDS if facts["backends"][name] in ("in use", "available")} == set(
-        available_backends()
-    )
+    assert {name for name in BACKENDS if facts["backends"][name] == "available"} == set(available_backends())
 
 
 def test_a_missing_extension_is_said_at_run_time(monkeypatch, capsys):
@@ -105,6 +104,25 @@ def test_the_choice_of_a_backend(monkeypatch):
 
 
 @compiled
+def test_a_backend_of_the_other_library_is_ignored_in_the_environment(monkeypatch):
+    """An argument is strict; the variable serves programs that use both libraries."""
+    monkeypatch.setenv("RPROP_KERNELS_BACKEND", "numpy")
+    assert resolve_backend(None, "tensors") == "cython" and resolve_backend(None, "arrays") == "numpy"
+    facts = rprop_kernels.show_config(display=False)["defaults"]
+    assert facts["NumPy arrays"] == "numpy (RPROP_KERNELS_BACKEND)"
+    monkeypatch.setenv("RPROP_KERNELS_BACKEND", "torch")
+    assert resolve_backend(None, "arrays") == "cython"
+    assert (
+        "RPROP_KERNELS_BACKEND=torch does not apply"
+        in rprop_kernels.show_config(display=False)["defaults"]["NumPy arrays"]
+    )
+    with pytest.raises(ValueError, match="backend='torch' cannot be used here"):
+        resolve_backend("torch", "arrays")
+    with pytest.raises(ValueError, match="backend='numpy' cannot be used here"):
+        resolve_backend("numpy", "tensors")
+
+
+@compiled
 def test_the_instruction_set_can_be_forced(monkeypatch):
     monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, "baseline")
     assert cython_.isa() == 0 and cython_.instruction_set() == "baseline"
@@ -118,5 +136,6 @@ def test_show_config_survives_wrong_settings(monkeypatch, capsys):
     monkeypatch.setenv("RPROP_KERNELS_BACKEND", "fortran")
     monkeypatch.setenv("RPROP_KERNELS_INSTRUCTION_SET", "avx9")
     facts = rprop_kernels.show_config()
-    assert "cannot be used" in facts["backends"]["RPROP_KERNELS_BACKEND=fortran"]
+    assert "RPROP_KERNELS_BACKEND=fortran cannot be used" in facts["defaults"]["NumPy arrays"]
+    assert "RPROP_KERNELS_BACKEND=fortran cannot be used" in facts["defaults"]["torch tensors"]
     assert "avx9" in facts["cython"]["instruction set"] and "avx9" in capsys.readouterr().out

@@ -8,8 +8,7 @@ from typing import Any, Final
 from ..hyperparameters import Hyperparameters
 from ..loss import NOT_WORSE, LossOutcome
 from ..rules import RULE_FOR_OUTCOME
-from . import _native
-from .threads import THRESHOLD, thread_team
+from . import _native, threads
 
 UPDATES: Final = RULE_FOR_OUTCOME
 
@@ -70,7 +69,7 @@ class ArrayStepper:
         *,
         maximize: bool = False,
         outcome: LossOutcome = NOT_WORSE,
-        threads: int = 1,
+        n_threads: int = 1,
     ) -> bool:
         """Perform one step in one call, as :func:`rprop_kernels.kernels.numpy_.step`, but validated.
 
@@ -83,9 +82,9 @@ class ArrayStepper:
             rule = RULE_FOR_OUTCOME[variant][outcome]
         else:
             rule, outcomes = RULE_FOR_OUTCOME[variant][NOT_WORSE], outcome
-        team = None if threads == 1 else functools.partial(thread_team, threads)
+        team = None if n_threads == 1 else functools.partial(threads.thread_team, n_threads)
         stepped: bool = self._native(
-            rule, params, grads, states, native_hyper(hyper, maximize), outcomes, team, THRESHOLD
+            rule, params, grads, states, native_hyper(hyper, maximize), outcomes, team, threads.THRESHOLD
         )
         return stepped
 

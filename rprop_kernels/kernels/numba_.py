@@ -20,7 +20,7 @@ from ..hyperparameters import Hyperparameters
 from ..loss import NOT_WORSE, LossOutcome
 from ..rules import BACKTRACK, BACKTRACK_ALL, MOVE, RULE_FOR_OUTCOME, TORCH
 from ..state import encoding_of
-from .threads import THRESHOLD, ThreadTeam, thread_team
+from . import threads
 
 Array = NDArray[Any]
 
@@ -180,9 +180,9 @@ def _hyper_array(real: type, hyper: Hyperparameters, maximize: bool) -> Array:
         return np.array((*hyper, -1.0 if maximize else 1.0)).astype(real)
 
 
-def _run(real: type, rule: int, rows: Sequence[Sequence[Array]], hyper: Array, threads: int) -> None:
+def _run(real: type, rule: int, rows: Sequence[Sequence[Array]], hyper: Array, n_threads: int) -> None:
     total = sum(arrays[0].size for arrays in rows)
-    team = thread_team(threads) if total >= THRESHOLD and threads != 1 else None
+    team = threads.thread_team(n_threads) if total >= threads.THRESHOLD and n_threads != 1 else None
     if team is None:
         loop = _loop(real, rule)
         for arrays in rows:
@@ -193,7 +193,7 @@ def _run(real: type, rule: int, rows: Sequence[Sequence[Array]], hyper: Array, t
 
 
 def _run_team(
-    real: type, rule: int, rows: Sequence[Sequence[Array]], hyper: Array, team: ThreadTeam, total: int
+    real: type, rule: int, rows: Sequence[Sequence[Array]], hyper: Array, team: threads.ThreadTeam, total: int
 ) -> None:
     table = np.zeros((len(rows), N_COLUMNS), np.int64)
     for row, arrays in zip(table, rows, strict=True):
@@ -215,11 +215,11 @@ def step(
     *,
     maximize: bool = False,
     outcome: LossOutcome = NOT_WORSE,
-    threads: int = 1,
+    n_threads: int = 1,
 ) -> bool:
     """Perform one step as :func:`rprop_kernels.kernels.numpy_.step`.
 
-    Arrays that are not dense in one order are copied and written back. ``threads`` is 0 for the setting of
+    Arrays that are not dense in one order are copied and written back. ``n_threads`` is 0 for the setting of
     OMP_NUM_THREADS and threadpoolctl.
     """
     # Dense arrays by type and rule; an outcome for each row splits an array into its rows.
@@ -242,7 +242,7 @@ def step(
                     tuple(x[row : row + 1] for x in arrays)
                 )
     for (real, rule), rows in batches.items():
-        _run(real, rule, rows, _hyper_array(real, hyper, maximize), threads)
+        _run(real, rule, rows, _hyper_array(real, hyper, maximize), n_threads)
     for x, copy in written_back:
         x[...] = copy
     return True

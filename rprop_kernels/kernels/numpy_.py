@@ -109,7 +109,7 @@ def step(
     *,
     maximize: bool = False,
     outcome: LossOutcome = NOT_WORSE,
-    threads: int = 1,
+    n_threads: int = 1,
 ) -> bool:
     """Perform one step of ``variant`` on every array, in place; nothing is validated.
 
@@ -122,7 +122,7 @@ def step(
         maximize: negate the gradients.
         outcome: of the loss comparison, for ``"irprop+"``: NOT_WORSE, WORSE or NONFINITE, or an array of them of
             shape (B,) for the rows of parameters whose first dimension is B.
-        threads: the number of threads that an engine may use; NumPy uses one.
+        n_threads: the number of threads that an engine may use; NumPy uses one.
 
     Returns:
         True where all was done. (An engine that cannot take the arrays returns False and has touched nothing.)

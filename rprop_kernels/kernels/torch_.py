@@ -76,7 +76,7 @@ def step(
     *,
     maximize: bool = False,
     outcome: TensorOutcome | Sequence[TensorOutcome] = NOT_WORSE,
-    threads: int = 1,
+    n_threads: int = 1,
 ) -> bool:
     """Perform one step as :func:`rprop_kernels.kernels.numpy_.step`, tensor by tensor, under ``torch.no_grad()``.
 

@@ -620,7 +620,7 @@ def step(
     *,
     maximize: bool = False,
     outcome: int | Tensor = NOT_WORSE,
-    threads: int = 1,
+    n_threads: int = 1,
 ) -> bool:
     """Perform one step as :func:`rprop_kernels.kernels.torch_.step`, of torch's rule too, with a table for it alone.
 

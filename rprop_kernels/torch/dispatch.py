@@ -17,9 +17,8 @@ from torch import Tensor
 
 from ..backends import resolve_backend, unavailable_reason
 from ..hyperparameters import Hyperparameters
-from ..kernels import load_engine
+from ..kernels import load_engine, threads
 from ..kernels.step_table import byte_range, is_disjoint
-from ..kernels.threads import THRESHOLD
 from ..loss import NOT_WORSE
 from ..rules import RULE_FOR_OUTCOME, Variant
 from . import _compat
@@ -182,10 +181,10 @@ class StepMixin:
             else:
                 native = None
         if native is not None:
-            status = native(rule, self.state, self.param_groups, rows, THRESHOLD)
+            status = native(rule, self.state, self.param_groups, rows, threads.THRESHOLD)
             if status == REPLAN:
                 self._plan()
-                status = native(rule, self.state, self.param_groups, rows, THRESHOLD)
+                status = native(rule, self.state, self.param_groups, rows, threads.THRESHOLD)
             if status == STEPPED:
                 return
         self._fallback_step(outcome)
@@ -237,7 +236,7 @@ class StepMixin:
                 next(iter(hypers.values())),
                 maximize=group["maximize"],
                 outcome=outcome.cpu().numpy() if isinstance(outcome, Tensor) else outcome,
-                threads=torch.get_num_threads(),
+                n_threads=torch.get_num_threads(),
             )
         )
 

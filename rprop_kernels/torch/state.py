@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import hyperparameters
-from ..state import decode, encode, encoding_of, is_valid
+from ..state import decode, encode, initial_value, is_valid
 from ._compat import has_internal_overlap
 
 _EXACT_TYPES = (Tensor, torch.nn.Parameter)
@@ -34,8 +34,7 @@ def _real_dtype(dtype: torch.dtype) -> torch.dtype:
 def new_state(p: Tensor, lr: float) -> Tensor:
     """Create the state of a parameter that has not moved: no sign, D = lr."""
     dtype = state_dtype(p.dtype)
-    encoding = encoding_of(_real_dtype(dtype))
-    value = max(lr, encoding.min_step) * encoding.shift
+    value = initial_value(lr, _real_dtype(dtype))
     return torch.full_like(p, complex(value, value) if dtype.is_complex else value, dtype=dtype, requires_grad=False)
 
 
