@@ -76,15 +76,18 @@ def check_disjoint(params: Sequence[NDArray[Any]], grads: Sequence[NDArray[Any]]
     Raises:
         ValueError: naming the two arrays and the remedy.
     """
-    if len(params) <= 2 and not any(  # few arrays: NumPy compares their byte ranges faster
-        np.may_share_memory(param, other) for index, param in enumerate(params) for other in (*params[:index], *grads)
+    if (
+        len(params) <= 2
+        and not any(  # few arrays: NumPy compares their byte ranges faster
+            np.may_share_memory(param, other)
+            for index, param in enumerate(params)
+            for other in (*params[:index], *grads)
+        )
     ):
         return
     arrays = (*params, *grads)
     ranges = np.array([byte_range(x) for x in arrays], np.int64).reshape(-1, 2)
-    pair = find_overlap(
-        ranges[: len(params)], ranges[len(params) :], lambda i, j: _shares_memory(arrays[i], arrays[j])
-    )
+    pair = find_overlap(ranges[: len(params)], ranges[len(params) :], lambda i, j: _shares_memory(arrays[i], arrays[j]))
     if pair is None:
         return
     first, second = sorted(pair)
