@@ -7,15 +7,14 @@
 
     result = minimize(fun, x0, jac=True, method=irprop_plus, bounds=bounds, options={"maxiter": 500})
 
-Rprop uses the signs of the gradient alone and keeps a step size for each variable: badly scaled variables,
-losses with a noisy or wrongly scaled gradient and plateaus do it no harm; a narrow valley that lies askew to
-the axes does. The rules and their papers are described in :mod:`rprop_kernels.numpy`.
+Rprop uses only the signs of the gradient and keeps a step size for each variable: it tolerates badly scaled
+variables, gradients that are noisy or wrongly scaled, and plateaus; it is slow in a narrow valley that is oblique to
+the axes. The rules and their papers are described in :mod:`rprop_kernels.numpy`.
 """
 
 import importlib.util
 import inspect
 import math
-import warnings
 from collections import deque
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -36,6 +35,7 @@ from scipy.optimize import (  # type: ignore[import-untyped,unused-ignore]
 
 from .numpy import AskTell
 from .numpy.variants import Pair
+from .warn import warn_user
 
 __all__ = ["irprop_minus", "irprop_plus", "minimize_many", "rprop_minus", "rprop_plus"]
 
@@ -43,21 +43,34 @@ Array: TypeAlias = NDArray[Any]
 Evaluate: TypeAlias = Callable[[Array], tuple[Any, Array]]
 
 PATIENCE: Final = 100
-"""Evaluations in a row whose loss is NaN or infinite or whose gradient has a NaN, after which the search ends."""
+"""The search ends after this number of consecutive evaluations with a NaN or infinite loss or a NaN in the gradient."""
 
 
 class Reason(NamedTuple):
-    """Why a search ended, as scipy's results say it."""
+    """The reason why a search ended, in the form of scipy's results."""
 
     status: int
     message: str
 
     @property
     def success(self) -> bool:
+        """Whether the search converged."""
         return self.status == 0
 
 
-RUNNING, TARGET, GRADIENT, STEP, GAIN, ITERATIONS, EVALUATIONS, LOST, CALLBACK, EDGE, NEVER = range(11)
+(
+    RUNNING,
+    TARGET,
+    GRADIENT,
+    STEP,
+    FTOL,
+    ITERATIONS,
+    EVALUATIONS,
+    NONFINITE,
+    CALLBACK,
+    NEAR_NONFINITE,
+    NO_DECREASE,
+) = range(11)
 
 REASONS: Final = (
     Reason(-1, "The search has not ended."),
@@ -108,14 +121,14 @@ class Settings(NamedTuple):
     disp: bool = False
 
 
-def _settings(options: dict[str, Any], stacklevel: int) -> Settings:
-    """Options as scipy's methods take them: None is the default, unknown ones warn, ``tol`` is ``gtol``."""
+def _settings(options: dict[str, Any]) -> Settings:
+    """Parse options as scipy's methods do: None is the default, unknown ones warn, ``tol`` is ``gtol``."""
     options = {key: value for key, value in options.items() if value is not None}
     tol = options.pop("tol", None)
     if tol is not None:
         options.setdefault("gtol", tol)
     if unknown := [key for key in options if key not in Settings._fields]:
-        warnings.warn(f"Unknown solver options: {', '.join(unknown)}", OptimizeWarning, stacklevel=stacklevel + 1)
+        warn_user(f"Unknown solver options: {', '.join(unknown)}", OptimizeWarning)
     settings = Settings(**{key: value for key, value in options.items() if key in Settings._fields})
     if settings.finite_difference not in SCHEMES:
         raise ValueError(
@@ -131,7 +144,7 @@ def _settings(options: dict[str, Any], stacklevel: int) -> Settings:
 
 
 def _limits(bounds: Any, size: int) -> tuple[Array, Array]:
-    """``(lower, upper)``, each of shape (size,), of a Bounds object, of pairs (low, high), or of None."""
+    """Return ``(lower, upper)``, each of shape (size,), of a Bounds object, of pairs (low, high), or of None."""
     if bounds is None:
         bounds = Bounds()
     if isinstance(bounds, Bounds):
@@ -159,15 +172,15 @@ def _limits(bounds: Any, size: int) -> tuple[Array, Array]:
 
 
 def _forward(f: Callable[[Array], float], x: Array, i: int, f0: float, low: float, high: float) -> Any:
-    """Forward difference, backward where the upper bound is nearer than the step."""
+    """Compute a forward difference, a backward one where the upper bound is nearer than the step."""
     h = math.sqrt(np.finfo(float).eps) * max(1.0, abs(x[i]))
     h = h if x[i] + h <= high else -h if x[i] - h >= low else max(high - x[i], low - x[i], key=abs)
-    h = (x[i] + h) - x[i]  # the step that is taken, after rounding
+    h = (x[i] + h) - x[i]  # the exact step after rounding
     return (f(_moved(x, i, h)) - f0) / h
 
 
 def _central(f: Callable[[Array], float], x: Array, i: int, f0: float, low: float, high: float) -> Any:
-    """Central difference; a one-sided one of the same order at a bound."""
+    """Compute a central difference, a one-sided one of the same order at a bound."""
     h = np.finfo(float).eps ** (1 / 3) * max(1.0, abs(x[i]))
     h = min(h, (high - low) / 2)
     if low <= x[i] - h and x[i] + h <= high:
@@ -177,17 +190,18 @@ def _central(f: Callable[[Array], float], x: Array, i: int, f0: float, low: floa
 
 
 SCHEMES: Final = {"2-point": _forward, "3-point": _central}
-"""Finite differences: ``scheme(f, x, i, f(x), low, high)`` is df/dx_i, evaluated within [low, high]."""
+"""Finite differences: ``scheme(f, x, i, f(x), low, high)`` returns df/dx_i and evaluates f within [low, high]."""
 
 
 def _moved(x: Array, i: int, h: float) -> Array:
+    """Return a copy of x with h added to component i."""
     x = x.copy()
     x[i] += h
     return x
 
 
 class _Objective:
-    """Loss and gradient of the user's functions: checked, counted, called with copies.
+    """Loss and gradient of the user's functions: validated, counted, called with copies.
 
     ``jac`` is a function, True where ``fun`` returns both, or anything else for finite differences.
     """
@@ -195,7 +209,7 @@ class _Objective:
     def __init__(self, fun: Any, args: Any, jac: Any, scheme: str, lower: Array, upper: Array) -> None:
         wrapped = getattr(fun, "fun", None)
         if callable(wrapped) and getattr(jac, "__self__", None) is fun:
-            fun, jac = wrapped, True  # scipy's wrapper for jac=True, whose errors do not name the remedy
+            fun, jac = wrapped, True  # scipy's wrapper for jac=True, whose errors name no remedy
         if not callable(fun):
             raise TypeError(f"fun is a {type(fun).__name__}: pass a function of x")
         self.fun, self.jac, self.scheme = fun, jac, scheme
@@ -204,10 +218,12 @@ class _Objective:
         self.nfev = self.njev = 0
 
     def value(self, x: Array) -> float:
+        """Evaluate the loss alone."""
         self.nfev += 1
         return _number(self.fun(x.copy(), *self.args))
 
     def __call__(self, x: Array) -> tuple[float, Array]:
+        """Evaluate loss and gradient."""
         self.njev += 1
         if self.jac is True:
             self.nfev += 1
@@ -216,7 +232,7 @@ class _Objective:
         loss = self.value(x)
         if callable(self.jac):
             return loss, _vector(self.jac(x.copy(), *self.args), x.shape)
-        gradient = np.full(x.shape, np.nan)  # nothing to be differenced where the loss is lost
+        gradient = np.full(x.shape, np.nan)  # a loss that is not finite has no differences
         if math.isfinite(loss):
             for i, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
                 difference = SCHEMES[self.scheme]
@@ -252,10 +268,10 @@ def _vector(value: Any, shape: tuple[int, ...]) -> Array:
 
 
 def _array(value: Any) -> Array:
-    """The value as an array, of objects where NumPy can make no other of it."""
+    """Return the value as an array, of dtype object where NumPy can convert it to no other."""
     try:
         return np.asarray(value)
-    except ValueError:  # sequences within sequences of unlike lengths
+    except ValueError:  # nested sequences of different lengths
         return np.array(None)
 
 
@@ -278,7 +294,7 @@ def _search(
     """Minimise from x of shape (n,), or from the rows of x of shape (B, n).
 
     Returns:
-        ``(search, gradient at best_x, why, iterations)``; why is an index into REASONS, or an array of them
+        ``(search, gradient at best_x, reason, iterations)``; reason is an index into REASONS, or an array of them
         (B,).
     """
     bounded = bool(np.isfinite(lower).any() or np.isfinite(upper).any())
@@ -294,12 +310,12 @@ def _search(
         )
     except ValueError as error:
         raise ValueError(str(error).replace("x0", "x0" if start.ndim == 1 else "starts")) from None
-    single = start.ndim == 1  # then losses and what is asked of them are plain numbers, else arrays (B,)
-    why: Any = RUNNING if single else np.full(len(start), RUNNING)
-    first: Any = None
-    lost: Any = 0
-    calm: Any = settings.window  # iterations since one was lost
-    slopes = np.full(start.shape, np.nan)
+    single = start.ndim == 1  # losses and all that derives from them are numbers; otherwise arrays (B,)
+    reason: Any = RUNNING if single else np.full(len(start), RUNNING)
+    first_loss: Any = None
+    nonfinite_streak: Any = 0
+    finite_streak: Any = settings.window
+    best_grad = np.full(start.shape, np.nan)
     best: deque[Any] = deque(maxlen=settings.window + 1)
     iterations = 0
     while True:
@@ -309,11 +325,11 @@ def _search(
         cost = count() - before
         search.tell(loss, gradient)
         if iterations == 0:
-            slopes[...] = gradient
-            first = np.copy(loss)
+            best_grad[...] = gradient
+            first_loss = np.copy(loss)
         else:
             improved: Any = search.improved
-            np.copyto(slopes, gradient, where=improved if single else improved[:, None])
+            np.copyto(best_grad, gradient, where=improved if single else improved[:, None])
         stopped = False
         if iterations and callback is not None:
             try:
@@ -322,48 +338,52 @@ def _search(
                 stopped = True
 
         finite: Any = np.isfinite(loss) & ~np.isnan(gradient).any(axis=-1)
-        lost = (lost + 1) * (1 - finite)
-        calm = (calm + 1) * finite
-        edge = calm < settings.window
+        nonfinite_streak = (nonfinite_streak + 1) * (1 - finite)
+        finite_streak = (finite_streak + 1) * finite
+        near_nonfinite = finite_streak < settings.window
         slope = np.abs(gradient)
         if bounded:
             slope[(x <= lower) & (gradient > 0) | (x >= upper) & (gradient < 0)] = 0
         best.append(search.best_loss)
-        reached = [
+        conditions = [
             (CALLBACK, stopped),
             (TARGET, search.best_loss <= settings.target),
             (GRADIENT, finite & (slope.max(axis=-1) <= settings.gtol)),
-            (LOST, lost >= PATIENCE),
+            (NONFINITE, nonfinite_streak >= PATIENCE),
             (ITERATIONS, iterations >= settings.maxiter),
             (EVALUATIONS, count() + cost > settings.maxfev),
         ]
         if len(best) == best.maxlen:
-            stalls = best[0] - best[-1] <= settings.ftol * abs(best[-1])
-            reached[3:3] = [(EDGE, stalls & edge), (NEVER, stalls & (best[-1] >= first)), (GAIN, stalls)]
-        if iterations % 8 == 0:  # the one test that costs more than the step itself
+            stalled = best[0] - best[-1] <= settings.ftol * abs(best[-1])
+            conditions[3:3] = [
+                (NEAR_NONFINITE, stalled & near_nonfinite),
+                (NO_DECREASE, stalled & (best[-1] >= first_loss)),
+                (FTOL, stalled),
+            ]
+        if iterations % 8 == 0:  # this test costs more than the step itself
             step = search.optimizer.signs_and_steps()[1]
             small = (slope == 0) | (step <= settings.xtol * np.maximum(1, np.abs(x)))
-            rests = finite & small.all(axis=-1)
-            reached[3:3] = [(EDGE, rests & edge), (STEP, rests)]
+            at_rest = finite & small.all(axis=-1)
+            conditions[3:3] = [(NEAR_NONFINITE, at_rest & near_nonfinite), (STEP, at_rest)]
         if single:
-            why = next((reason for reason, now in reached if now), RUNNING)
+            reason = next((code for code, holds in conditions if holds), RUNNING)
         else:
-            for reason, now in reached:
-                why[(why == RUNNING) & now] = reason
-        if why != RUNNING if single else (why != RUNNING).all():
-            return search, slopes, why, iterations
+            for code, holds in conditions:
+                reason[(reason == RUNNING) & holds] = code
+        if reason != RUNNING if single else (reason != RUNNING).all():
+            return search, best_grad, reason, iterations
         iterations += 1
 
 
 def _wrapped(callback: Callable[..., object] | None) -> Callable[[Array, Any], object] | None:
-    """The user's callback, whether ``callback(x)`` or ``callback(*, intermediate_result)``."""
+    """Return the user's callback, ``callback(x)`` or ``callback(*, intermediate_result)``, as a function of x, loss."""
     if callback is None:
         return None
     if not callable(callback):
         raise TypeError(f"callback is {callback!r}: pass a function of x, or of intermediate_result")
     try:
         names = set(inspect.signature(callback).parameters)
-    except (TypeError, ValueError):  # some built-in functions tell nobody
+    except (TypeError, ValueError):  # some built-in functions have no signature
         names = set()
     if names == {"intermediate_result"}:
         return lambda x, loss: callback(intermediate_result=OptimizeResult(x=x, fun=loss))
@@ -383,27 +403,27 @@ def _minimize(
     callback: Callable[..., object] | None,
     options: dict[str, Any],
 ) -> OptimizeResult:
-    for name, given, cannot in (
+    for name, given, limitation in (
         ("hess", hess is not None, "does not use Hessian information (hess)"),
         ("hessp", hessp is not None, "does not use Hessian-vector product information (hessp)"),
         ("constraints", np.any(constraints), "cannot handle constraints"),
     ):
         if given:
-            warnings.warn(f"Method {method} {cannot}; {name} is ignored.", RuntimeWarning, stacklevel=4)
+            warn_user(f"Method {method} {limitation}; {name} is ignored.", RuntimeWarning)
     if isinstance(jac, str):  # scipy.optimize.minimize itself passes no such string to a custom method
         options = {"finite_difference": jac, **options}
-    settings = _settings(options, stacklevel=4)
+    settings = _settings(options)
     start = _start("x0", x0, 1)
     lower, upper = _limits(bounds, start.size)
     objective = _Objective(fun, args, jac, settings.finite_difference, lower, upper)
-    search, slope, why, iterations = _search(
+    search, best_grad, code, iterations = _search(
         objective, start, method, lower, upper, settings, lambda: objective.nfev, _wrapped(callback)
     )
-    reason = REASONS[why]
+    reason = REASONS[code]
     result = OptimizeResult(
         x=search.best_x,
         fun=search.best_loss,
-        jac=slope,
+        jac=best_grad,
         nit=iterations,
         nfev=objective.nfev,
         njev=objective.njev,
@@ -435,7 +455,7 @@ def _start(name: str, value: ArrayLike, ndim: int) -> Array:
 
 
 def _method(name: str, method: str, rule: str) -> Callable[..., OptimizeResult]:
-    """A ``method=`` for scipy.optimize.minimize."""
+    """Make a ``method=`` for scipy.optimize.minimize."""
 
     def minimize(
         fun: Any,
@@ -454,7 +474,8 @@ def _method(name: str, method: str, rule: str) -> Callable[..., OptimizeResult]:
     minimize.__name__ = minimize.__qualname__ = name  # so that it can be pickled
     minimize.__doc__ = f"""{rule}; a ``method=`` for :func:`scipy.optimize.minimize`.
 
-    Called by scipy, or by itself: ``{name}(fun, x0, jac=True)``. x0 and the gradients are never written to.
+    scipy calls it; it can also be called directly: ``{name}(fun, x0, jac=True)``. x0 and the gradients are never
+    written to.
 
     Args:
         fun: ``fun(x, *args)`` returns the loss, a float; with ``jac=True`` ``(loss, gradient)``. x has shape
@@ -462,34 +483,41 @@ def _method(name: str, method: str, rule: str) -> Callable[..., OptimizeResult]:
         x0: shape (n,); computed in float64.
         jac: True, or a function ``jac(x, *args)`` that returns the gradient, shape (n,); otherwise finite
             differences, which stay within the bounds and are counted.
-        bounds: a :class:`scipy.optimize.Bounds`, or one pair ``(low, high)`` a variable, None for none. x0
+        bounds: a :class:`scipy.optimize.Bounds`, or one pair ``(low, high)`` for each variable, None for none. x0
             must lie within; a variable that meets a bound stops there.
         callback: ``callback(x)`` or ``callback(*, intermediate_result)`` after each iteration, with the point
             and its loss; StopIteration ends the search.
-        hess, hessp, constraints: cannot be used; a RuntimeWarning says so.
-        maxiter, maxfev: most steps (10,000), most evaluations of fun (no limit).
+        hess, hessp, constraints: cannot be used; they cause a RuntimeWarning.
+        maxiter, maxfev: largest number of steps (10,000) and of evaluations of fun (no limit).
         gtol: stop where no component of the gradient is above it (1e-5); at a bound only components that
             point inwards count. ``tol`` of scipy.optimize.minimize sets it.
-        xtol: stop where every step size is at most ``xtol * max(1, abs(x))`` (1e-10); looked at every 8
+        xtol: stop where every step size is at most ``xtol * max(1, abs(x))`` (1e-10); tested every 8
             iterations.
         ftol, window: stop where the best loss has changed by at most ``ftol * abs(loss)`` within the last
             ``window`` iterations (0.0 and 100: where it has not changed); a negative ftol switches this off.
         target: stop where the loss is at most this (-inf).
-        lr, etas, step_sizes: first step size (0.1), factors (0.5, 1.2), least and greatest step size (0.0,
-            50.0); the least is 2**-255 in truth.
+        lr, etas, step_sizes: first step size (0.1), factors (0.5, 1.2), smallest and largest step size (0.0,
+            50.0); steps never shrink below 2**-255.
         finite_difference: "2-point" or "3-point".
         backend: as in :mod:`rprop_kernels.numpy`.
-        disp: print how it ended.
+        disp: print a summary at the end.
 
     Returns:
         A :class:`scipy.optimize.OptimizeResult` with ``x``, ``fun`` and ``jac``, the best point that was
         evaluated, its loss and gradient; ``nit``, ``nfev``, ``njev``; ``success``, ``message`` and ``status``:
         0 converged, 1 maxiter, 2 maxfev, 3 the loss or its gradient was NaN or infinite {PATIENCE} times in a row, or
-        beside the point where the search came to rest, 4 the loss never fell, 99 callback.
+        beside the point where the search came to rest, 4 the loss never decreased, 99 callback.
 
     Raises:
         TypeError, ValueError: fun, its gradient, x0, the bounds or an option are not as above. A loss that is
             NaN or infinite is no error: the last moves are taken back and steps shrink.
+
+    Examples:
+        >>> from scipy.optimize import minimize
+        >>> from rprop_kernels.scipy import {name}
+        >>> result = minimize(lambda x: (x @ x, 2 * x), [5.0, -3.0], jac=True, method={name})
+        >>> result.success, bool(result.fun < 1e-9)
+        (True, True)
     """
     return minimize
 
@@ -524,24 +552,31 @@ def minimize_many(
         method: ``"rprop-"``, ``"rprop+"``, ``"irprop-"`` or ``"irprop+"``.
         bounds: as in :func:`irprop_plus`, of the n variables: the same for every row.
         callback: ``callback(x, losses)`` after each iteration; StopIteration ends the search.
-        **options: as of :func:`irprop_plus`. All rows go on until the last one stops, and a row may improve
-            after it has stopped; its status and message say why it stopped.
+        **options: those of :func:`irprop_plus`. All rows go on until the last one stops, and a row may improve
+            after it has stopped; its status and message give the reason for its stop.
 
     Returns:
         A :class:`scipy.optimize.OptimizeResult` with ``x``, ``fun``, ``jac``, ``success``, ``status`` and
         ``message`` of the best row; ``row``, its number; the same of all rows as ``all_x`` (B, n), ``all_fun``
         (B,), ``all_jac`` (B, n), ``all_success``, ``all_status`` and ``all_message``; ``nit``; ``nfev`` =
-        ``njev``, the calls of fun,
-        one for all rows.
+        ``njev``, the calls of fun, one for all rows.
 
     Raises:
         TypeError, ValueError: as :func:`irprop_plus`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from rprop_kernels.scipy import minimize_many
+        >>> starts = np.array([[5.0, -3.0], [1.0, 2.0]])
+        >>> result = minimize_many(lambda x: ((x**2).sum(axis=1), 2 * x), starts)
+        >>> result.all_success.tolist(), bool(result.fun < 1e-9)
+        ([True, True], True)
     """
     if "options" in options:
         raise TypeError("options is no argument of minimize_many: pass maxiter=... and the like by themselves")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback is {callback!r}: pass a function of x and losses")
-    settings = _settings(options, stacklevel=2)
+    settings = _settings(options)
     start = _start("starts", starts, 2)
     lower, upper = _limits(bounds, start.shape[1])
     args = args if isinstance(args, tuple) else (args,)
@@ -554,18 +589,20 @@ def minimize_many(
         losses = _array(losses)
         if losses.dtype.kind not in "fiu" or losses.shape != x.shape[:1]:
             raise ValueError(
-                f"fun returned {_described(losses)} as the losses: return {len(x)} real numbers, one a row"
+                f"fun returned {_described(losses)} as the losses: return {len(x)} real numbers, one for each row"
             )
         return losses.astype(float), _vector(gradients, x.shape)
 
-    search, slopes, why, iterations = _search(evaluate, start, method, lower, upper, settings, lambda: calls, callback)
-    reasons = [REASONS[code] for code in why]
+    search, best_grad, codes, iterations = _search(
+        evaluate, start, method, lower, upper, settings, lambda: calls, callback
+    )
+    reasons = [REASONS[code] for code in codes]
     losses: Array = np.asarray(search.best_loss)
     row = int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
     result = OptimizeResult(
         x=search.best_x[row],
         fun=float(losses[row]),
-        jac=slopes[row],
+        jac=best_grad[row],
         row=row,
         nit=iterations,
         nfev=calls,
@@ -575,7 +612,7 @@ def minimize_many(
         message=reasons[row].message,
         all_x=search.best_x,
         all_fun=losses,
-        all_jac=slopes,
+        all_jac=best_grad,
         all_status=np.array([reason.status for reason in reasons]),
         all_success=np.array([reason.success for reason in reasons]),
         all_message=[reason.message for reason in reasons],

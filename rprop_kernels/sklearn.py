@@ -8,12 +8,11 @@
     model = GaussianProcessRegressor(kernel, optimizer=gp_optimizer(), n_restarts_optimizer=4)
 
 M. Blum, M. Riedmiller, "Optimization of Gaussian process hyperparameters using Rprop" (ESANN 2013) found it
-on a level with conjugate gradients in likelihood and evaluations, and far simpler.
+equal to conjugate gradients in likelihood and evaluations, and far simpler.
 """
 
 import importlib.util
 import math
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -30,6 +29,7 @@ from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped
 
 from .numpy.variants import class_for_method
 from .scipy import METHODS, Settings
+from .warn import warn_user
 
 __all__ = ["gp_optimizer"]
 
@@ -40,7 +40,7 @@ DEFAULTS: Final = {"gtol": 1e-3, "ftol": 1e-5, "window": 50, "maxiter": 1000}
 
 
 def gp_optimizer(method: str = "irprop+", **options: Any) -> Callable[..., tuple[Array, float]]:
-    """An ``optimizer=`` for GaussianProcessRegressor and GaussianProcessClassifier.
+    """Make an ``optimizer=`` for GaussianProcessRegressor and GaussianProcessClassifier.
 
     It minimises the negative log marginal likelihood over theta, the logarithms of the kernel's parameters,
     and stays within their bounds; a start outside them is moved to the nearest point inside, as L-BFGS-B does
@@ -48,9 +48,9 @@ def gp_optimizer(method: str = "irprop+", **options: Any) -> Callable[..., tuple
 
     Args:
         method: ``"rprop-"``, ``"rprop+"``, ``"irprop-"`` or ``"irprop+"``.
-        **options: as of :func:`rprop_kernels.scipy.irprop_plus`: ``maxiter``, ``gtol``, ``lr`` and so on. The
-            defaults are the same but for ``gtol=1e-3``, ``ftol=1e-5`` within ``window=50`` iterations (on a
-            ridge of the likelihood it could creep for hundreds more, for nothing) and ``maxiter=1000``.
+        **options: those of :func:`rprop_kernels.scipy.irprop_plus`: ``maxiter``, ``gtol``, ``lr`` and so on. The
+            defaults are the same except for ``gtol=1e-3``, ``ftol=1e-5`` within ``window=50`` iterations (on a
+            ridge of the likelihood it could go on for hundreds more without a gain) and ``maxiter=1000``.
 
     Returns:
         A function ``(obj_func, initial_theta, bounds) -> (theta, negative log marginal likelihood)``. It
@@ -59,6 +59,15 @@ def gp_optimizer(method: str = "irprop+", **options: Any) -> Callable[..., tuple
     Raises:
         ValueError: there is no such method.
         TypeError: there is no such option.
+
+    Examples:
+        >>> import numpy as np
+        >>> from sklearn.gaussian_process import GaussianProcessRegressor
+        >>> from rprop_kernels.sklearn import gp_optimizer
+        >>> x = np.linspace(0.0, 3.0, 10)[:, None]
+        >>> model = GaussianProcessRegressor(alpha=1e-4, optimizer=gp_optimizer()).fit(x, np.sin(x[:, 0]))
+        >>> bool(abs(model.predict([[1.6]])[0] - np.sin(1.6)) < 0.01)
+        True
     """
     class_for_method(method)
     if unknown := sorted(set(options) - set(Settings._fields)):
@@ -74,11 +83,11 @@ def _minimize(
         obj_func, np.clip(initial_theta, lower, upper), jac=True, bounds=np.stack((lower, upper), axis=1), **options
     )
     if not result.success:
-        warnings.warn(
-            f"{method} failed to converge (status={result.status}): {result.message} The options "
-            "are "
-            "arguments of gp_optimizer.",
+        warn_user(
+            f"{method} failed to converge (status={result.status}): {result.message} The options are arguments of "
+            "gp_optimizer.",
             ConvergenceWarning,
-            stacklevel=3,
         )
-    return result.x, result.fun if math.isfinite(result.fun) else math.inf  # NaN would win among restarts
+    return result.x, result.fun if math.isfinite(
+        result.fun
+    ) else math.inf  # sklearn takes the smallest: NaN would be it

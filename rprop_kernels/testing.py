@@ -1,4 +1,4 @@
-"""Which rule does an implementation of Rprop really follow? Any implementation, from any library.
+"""A conformance check: find out which rule an implementation of Rprop follows, from any library.
 
 ::
 
@@ -15,10 +15,9 @@
 
     print(check_rprop(make_stepper, "irprop-"))
 
-The stepper is given the gradients and losses of golden traces - sign patterns that tell the rules apart -
-and its weights are compared with those on file. The files in ``rprop_kernels/traces`` were written by a
-scalar transcription of the papers that shares no code with this package; they also hold what common
-mistakes would give.
+The stepper receives the gradients and losses of golden traces, sign patterns that distinguish the rules, and its
+weights are compared with those on file. The files in ``rprop_kernels/traces`` were written by a scalar transcription
+of the papers that shares no code with this package; they also hold the results of common mistakes.
 
 Needs NumPy and nothing else.
 """
@@ -43,15 +42,16 @@ Path: TypeAlias = Sequence[Sequence[float]]
 Step: TypeAlias = Callable[[Array, float], Any]
 
 QUANTITIES: Final = ("w", "q", "D")
-BUT: Final = ", but "
-AND: Final = ", and "
-"""In the name of a deviation: between a rule and a mistake in it, and before a second mistake."""
-NAMING_TOLERANCE: Final = 1e-6
+MISTAKE_SEPARATOR: Final = ", but "
+"""Stands between a rule and a mistake in it, in the name of a deviation."""
+SECOND_SEPARATOR: Final = ", and "
+"""Stands before the second mistake."""
+DEVIATION_TOLERANCE: Final = 1e-6
 """Deviations are on file with seven digits."""
 
 
 class MakeStepper(Protocol):
-    """The adapter of an implementation: starts a run.
+    """Adapter of an implementation; a call starts a run.
 
     Args:
         w0: the weights to start from, shape (n,), float32 or float64; the stepper's own copy.
@@ -60,7 +60,7 @@ class MakeStepper(Protocol):
         step_sizes: ``(D_min, D_max)``.
 
     Returns:
-        ``step(gradients, loss)``, which does one step and returns the weights after it, shape (n,). The
+        ``step(gradients, loss)``, which performs one step and returns the weights after it, shape (n,). The
         gradients are of w0's shape and dtype, the loss is that of the weights before the step. A step may
         return ``(w, q, D)`` instead: then remembered signs and step sizes are compared as well.
     """
@@ -72,7 +72,7 @@ class MakeStepper(Protocol):
 
 @dataclass(frozen=True)
 class Trace:
-    """What goes into a run, and what every rule makes of it.
+    """The inputs of a run, and the results of every rule.
 
     Attributes:
         name: of the situation, such as ``"double-flips"``.
@@ -81,11 +81,11 @@ class Trace:
         etas: ``(eta_minus, eta_plus)``.
         step_sizes: ``(D_min, D_max)``.
         w0: weights at the start, shape (n,).
-        gradients: one row of n a step.
-        losses: one a step, at the weights before it.
+        gradients: one row of n for each step.
+        losses: one for each step, at the weights before it.
         rules: for each rule that is defined here, rows of ``"w"``, ``"q"`` and ``"D"`` after each step.
         deviations: rows of w for rules with a mistake in them, named ``"<rule>, but <mistake>"`` or
-            ``"<rule>, but <mistake>, and <mistake>"``; left out where the last mistake makes no difference.
+            ``"<rule>, but <mistake>, and <mistake>"``; absent where the last mistake makes no difference.
     """
 
     name: str
@@ -99,19 +99,19 @@ class Trace:
     rules: Mapping[str, Mapping[str, Path]]
     deviations: Mapping[str, Path]
 
-    def expected(self, candidate: str) -> Mapping[str, Path] | None:
-        """Rows by quantity for a rule or a deviation; None where the trace has no answer for it."""
-        rule, _, mistake = candidate.partition(BUT)
+    def expected(self, hypothesis: str) -> Mapping[str, Path] | None:
+        """Return rows by quantity for a rule or a deviation; None where the trace has none for it."""
+        rule, _, mistake = hypothesis.partition(MISTAKE_SEPARATOR)
         rows = self.rules.get(rule)
         if rows is None or not mistake:
             return rows
-        alone = candidate.rpartition(AND)[0]
-        return {"w": self.deviations.get(candidate) or self.deviations.get(alone) or rows["w"]}
+        first_mistake = hypothesis.rpartition(SECOND_SEPARATOR)[0]
+        return {"w": self.deviations.get(hypothesis) or self.deviations.get(first_mistake) or rows["w"]}
 
 
 @dataclass(frozen=True)
 class Departure:
-    """Where an implementation first leaves a rule.
+    """The first difference of an implementation from a rule.
 
     Attributes:
         trace: name of the trace.
@@ -119,8 +119,8 @@ class Departure:
         step: counted from 1.
         weight: index of the weight.
         quantity: ``"w"``, ``"q"``, ``"D"``, or ``"exception"``.
-        expected: the value that the rule gives; None of an exception.
-        got: the value that came; of an exception its text.
+        expected: the value that the rule gives; None for an exception.
+        got: the value of the implementation, or the text of its exception.
     """
 
     trace: str
@@ -140,15 +140,16 @@ class Departure:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check_rprop` found; ``str()`` of it is meant to be read.
+    """The result of `check_rprop`; ``str()`` of it is meant to be read.
 
     Attributes:
         claimed: the rule it was checked against.
-        follows: what explains every trace, with the fewest mistakes: rules, else rules with a mistake, else
-            with two; empty where nothing does.
+        follows: the hypotheses that explain every trace with the fewest mistakes: rules, else rules with one mistake,
+            else with two; empty where none does.
         departure: the first difference from the claimed rule, None where there is none.
-        closest: what explains the most traces (of those where it has an answer), and how many of how many.
-        overwrites: whether a step changed the gradients it was given.
+        closest: the hypothesis that explains the largest share of its traces, the number of traces that it explains,
+            and the number of its traces.
+        overwrites: whether a step changed the gradients that it received.
     """
 
     claimed: str
@@ -159,7 +160,7 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Whether it is what it claims to be."""
+        """Whether the implementation follows the claimed rule."""
         return self.departure is None
 
     def __str__(self) -> str:
@@ -173,7 +174,12 @@ class Report:
 
 
 def load_traces() -> tuple[Trace, ...]:
-    """The golden traces, the telling ones first."""
+    """Return the golden traces, those that distinguish most first.
+
+    Examples:
+        >>> load_traces()[0].name
+        'flips-loss-rises'
+    """
     return _load()
 
 
@@ -189,7 +195,7 @@ def _load() -> tuple[Trace, ...]:
 
 
 def trace_of(entries: Mapping[str, Any]) -> Trace:
-    """A trace from the entries of its file (a float32 is there as a short decimal)."""
+    """Return a trace from the entries of its file (which holds a float32 as a short decimal)."""
     real = np.dtype(entries["dtype"])
     rules = {
         rule: {name: np.array(path, np.int8 if name == "q" else real).tolist() for name, path in rows.items()}
@@ -213,7 +219,7 @@ def check_rprop(
     dtypes: Iterable[str] = ("float32", "float64"),
     traces: Iterable[Trace] | None = None,
 ) -> Report:
-    """Run an implementation on the golden traces: which rule it follows, and where it leaves the claimed one.
+    """Run an implementation on the golden traces and report the rule that it follows.
 
     Args:
         make_stepper: the implementation's adapter (`MakeStepper`).
@@ -221,13 +227,26 @@ def check_rprop(
             ``"irprop-"``, ``"irprop+"`` or ``"torch"``.
         tolerance: 0 compares bits. Above 0, w and D may differ by ``tolerance * max(|expected|, |w|)``: for
             libraries that round elsewhere (1e-5 suits float32, 1e-12 float64; the rules differ by far more).
-        dtypes: which of the traces to run. Their gradients and losses are finite: what an implementation does
-            with NaN is not judged.
+        dtypes: dtypes of the traces to run. Their gradients and losses are finite: the treatment of NaN is not
+            checked.
         traces: other traces than those on file.
 
     Raises:
-        ValueError: there is no such variant, or no trace for it, or the tolerance is none. (What the
-            implementation raises is reported.)
+        ValueError: there is no such variant, or no trace for it, or the tolerance is invalid. (An exception of the
+            implementation is part of the report.)
+
+    Examples:
+        >>> from rprop_kernels.numpy import IRpropMinus
+        >>> def make_stepper(w, *, lr, etas, step_sizes):
+        ...     optimizer = IRpropMinus(w, lr, etas, step_sizes)
+        ...     def step(gradients, loss):
+        ...         optimizer.step(gradients)
+        ...         return w
+        ...     return step
+        >>> print(check_rprop(make_stepper, "irprop-"))
+        irprop-: as published, in all 20 traces
+        >>> check_rprop(make_stepper, "irprop+").follows
+        ('irprop-',)
     """
     if variant not in VARIANTS:
         raise ValueError(f"there is no variant {variant!r}: choose one of {', '.join(VARIANTS)}")
@@ -251,23 +270,26 @@ def check_rprop(
     mistakes = dict.fromkeys(name for trace in chosen for name in trace.deviations)
     hits: dict[str, tuple[int, int]] = {}
     for name in (*rules, *mistakes):
-        verdicts = [_compare(*pair, name, tolerance) is None for pair in pairs if pair[0].expected(name)]
-        hits[name] = sum(verdicts), len(verdicts)
-    fits = [name for name, (right, of) in hits.items() if right == of]
-    least = min(map(_mistakes, fits), default=0)
-    follows = tuple(name for name in fits if _mistakes(name) == least)
+        matches = [_compare(*pair, name, tolerance) is None for pair in pairs if pair[0].expected(name)]
+        hits[name] = sum(matches), len(matches)
+    explanations = [name for name, (matching, of) in hits.items() if matching == of]
+    fewest = min(map(_count_mistakes, explanations), default=0)
+    follows = tuple(name for name in explanations if _count_mistakes(name) == fewest)
     best = max(hits, key=lambda name: hits[name][0] / hits[name][1])
     return Report(variant, follows, departure, (best, *hits[best]), overwrites)
 
 
-def _mistakes(candidate: str) -> int:
-    """How many mistakes a candidate's name tells of."""
-    return (BUT in candidate) + (AND in candidate)
+def _count_mistakes(hypothesis: str) -> int:
+    """Count the mistakes in the name of a hypothesis."""
+    return (MISTAKE_SEPARATOR in hypothesis) + (SECOND_SEPARATOR in hypothesis)
 
 
 def _run(make_stepper: MakeStepper, trace: Trace) -> tuple[list[tuple[Array, ...] | str], bool]:
-    """What it returned after every step (a text where it raised, which ends the run), and whether it changed
-    gradients."""
+    """Run an implementation on a trace.
+
+    Returns:
+        Its results after every step (a text where it raised, which ends the run), and whether it changed gradients.
+    """
     rows: list[tuple[Array, ...] | str] = []
     real = np.dtype(trace.dtype)
     changed = False
@@ -279,20 +301,20 @@ def _run(make_stepper: MakeStepper, trace: Trace) -> tuple[list[tuple[Array, ...
             changed = changed or gradients.tobytes() != np.array(values, real).tobytes()
             got = got if isinstance(got, tuple) else (got,)
             rows.append(tuple(np.array(x, np.float64).reshape(len(trace.w0)) for x in got))
-    except Exception as error:  # whatever it is, it is a finding
+    except Exception as error:  # part of the report
         rows.append(f"{type(error).__name__}: {error}")
     return rows, changed
 
 
 def _compare(
-    trace: Trace, run: Sequence[tuple[Array, ...] | str], candidate: str, tolerance: float
+    trace: Trace, run: Sequence[tuple[Array, ...] | str], hypothesis: str, tolerance: float
 ) -> Departure | None:
-    """The first difference of a run from a rule or deviation."""
-    expected = trace.expected(candidate)
+    """Return the first difference of a run from a rule or deviation."""
+    expected = trace.expected(hypothesis)
     if expected is None:
         return None
-    if BUT in candidate:
-        tolerance = max(tolerance, NAMING_TOLERANCE)
+    if MISTAKE_SEPARATOR in hypothesis:
+        tolerance = max(tolerance, DEVIATION_TOLERANCE)
     for index, got in enumerate(run):
         if isinstance(got, str):
             return Departure(trace.name, trace.dtype, index + 1, 0, "exception", None, got)

@@ -18,7 +18,7 @@ class              where the gradient changed its sign (c < 0)                 e
 Sources: M. Riedmiller, H. Braun, ICNN 1993 (Rprop+); M. Riedmiller, Computer Standards & Interfaces 16 (1994)
 265-278 (Rprop-); C. Igel, M. Hüsken, Neurocomputing 50 (2003) 105-123.
 
-With :class:`AskTell` the loop stays in the user's program; the functions of :mod:`rprop_kernels.scipy` run it.
+:class:`AskTell` leaves the loop to the user; :mod:`rprop_kernels.scipy` runs it.
 """
 
 from .ask_tell import AskTell
@@ -26,6 +26,6 @@ from .variants import METHODS, IRpropMinus, IRpropPlus, RpropMinus, RpropPlus
 
 __all__ = ["METHODS", "AskTell", "IRpropMinus", "IRpropPlus", "RpropMinus", "RpropPlus"]
 
-for _class in (AskTell, IRpropMinus, IRpropPlus, RpropMinus, RpropPlus):
-    _class.__module__ = __name__  # in pickles and error texts, wherever the class is defined
+for _class in (AskTell, *METHODS.values()):
+    _class.__module__ = __name__  # pickles and messages do not depend on the private modules
 del _class

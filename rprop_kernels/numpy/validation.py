@@ -1,7 +1,7 @@
-"""Validation of NumPy arrays before a step: the full check, in Python, which raises the error that names the remedy.
+"""Validation of NumPy arrays before a step: every problem is found, with its remedy, before the first weight changes.
 
-Native kernels check their arrays themselves and return False where they cannot be certain; then this check runs.
-Arrays that pass it can go to the NumPy kernels.
+The compiled engine inspects its arrays itself and returns False where it cannot take them. Then this check, in Python,
+raises the error that names the reason. Arrays that pass it can go to the NumPy engine.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,27 @@ from ..kernels.step_table import byte_range, find_overlap
 DTYPES: Final = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+def float_array(name: str, value: Any) -> NDArray[Any]:
+    """Return a number or numbers that the user passed as a float64 array."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:  # lists of unequal lengths, objects that claim to be arrays
+        raise type(error)(f"{name} is no array: {error}; pass a float, or an array of floats") from error
+    if array.dtype.kind not in "fiu" or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is {value!r} ({type(value).__name__}): pass a float, or an array of floats")
+    return array.astype(np.float64, copy=False)
+
+
 def validate_arrays(params: Sequence[Any], grads: Sequence[Any] | None = None) -> None:
-    """Check that a step may run on these arrays.
+    """Check that a step can run on these arrays.
 
     Args:
-        params: NumPy arrays, float32 or float64, writable, of any strides, disjoint in memory.
-        grads: None (only the parameters are checked), or as many arrays of the same shapes and dtypes.
-            They are only read: they may be read-only and may overlap each other, but not a parameter.
+        params: the parameters: NumPy arrays, float32 or float64, writable, of any strides, disjoint in memory.
+        grads: None (only the parameters are checked), or as many arrays of the same shapes and dtypes. They are only
+            read: they may be read-only and may overlap each other, but not a parameter.
 
     Raises:
-        TypeError: not an array, or of a dtype or byte order that the kernels do not take.
+        TypeError: not an array, or of a dtype or byte order that the engines do not take.
         ValueError: wrong number or shape, read-only, or overlapping memory.
     """
     for index, param in enumerate(params):
@@ -59,8 +70,39 @@ def validate_arrays(params: Sequence[Any], grads: Sequence[Any] | None = None) -
     check_disjoint(params, () if grads is None else grads)
 
 
+def check_disjoint(params: Sequence[NDArray[Any]], grads: Sequence[NDArray[Any]]) -> None:
+    """Check that no parameter shares memory with another one or with a gradient.
+
+    Raises:
+        ValueError: naming the two arrays and the remedy.
+    """
+    if (
+        len(params) <= 2
+        and not any(  # few arrays: NumPy compares their byte ranges faster
+            np.may_share_memory(param, other)
+            for index, param in enumerate(params)
+            for other in (*params[:index], *grads)
+        )
+    ):
+        return
+    arrays = (*params, *grads)
+    ranges = np.array([byte_range(x) for x in arrays], np.int64).reshape(-1, 2)
+    pair = find_overlap(ranges[: len(params)], ranges[len(params) :], lambda i, j: _shares_memory(arrays[i], arrays[j]))
+    if pair is None:
+        return
+    first, second = sorted(pair)
+    if second < len(params):
+        raise ValueError(
+            f"params[{second}] and params[{first}] overlap in memory: list each array once and pass copies of views "
+            "that overlap"
+        )
+    raise ValueError(
+        f"params[{first}] and grads[{second - len(params)}] overlap in memory: pass a copy of the gradient"
+    )
+
+
 def _check_dtype(name: str, array: Any) -> None:
-    """Check for an array of a dtype that the kernels take."""
+    """Check that this is an array of a dtype that the engines take."""
     if type(array) not in (np.ndarray, np.memmap):
         remedy = "np.asarray(x)" if isinstance(array, np.ndarray) else "np.array(x, dtype=float)"
         raise TypeError(
@@ -95,44 +137,16 @@ def _overlaps_itself(array: NDArray[Any]) -> bool:
     else:
         return False  # each axis steps over everything that the smaller ones reach
     if array.size * array.itemsize > array.itemsize + sum(stride * (length - 1) for stride, length in axes):
-        return True  # more elements than fit into the memory
+        return True  # more elements than the memory can hold
     offsets = np.zeros((), np.intp)  # interleaved axes are rare: count the addresses
     for stride, length in axes:
         offsets = np.add.outer(offsets, np.arange(length) * stride)
     return bool(np.any(np.diff(np.sort(offsets, axis=None)) < array.itemsize))
 
 
-def check_disjoint(params: Sequence[NDArray[Any]], grads: Sequence[NDArray[Any]]) -> None:
-    """Check that no parameter shares memory with another one or with a gradient.
-
-    Raises:
-        ValueError: naming both arrays.
-    """
-    if (
-        len(params) <= 2
-        and not any(  # few: compare them in C, without looking up an address
-            np.may_share_memory(param, other)
-            for index, param in enumerate(params)
-            for other in (*params[:index], *grads)
-        )
-    ):
-        return
-    arrays = [*params, *grads]
-    names = [f"params[{i}]" for i in range(len(params))] + [f"grads[{i}]" for i in range(len(grads))]
-    writes, reads = (np.array([byte_range(x) for x in xs], np.int64).reshape(-1, 2) for xs in (params, grads))
-    pair = find_overlap(writes, reads, lambda i, j: _shares_memory(arrays[i], arrays[j]))
-    if pair is not None:
-        first, second = sorted((names[i] for i in pair), reverse=True)
-        remedy = (
-            "pass a copy of the gradient"
-            if "grads" in first + second
-            else "list each array once and pass copies of views that overlap"
-        )
-        raise ValueError(f"{first} and {second} overlap in memory: {remedy}")
-
-
 def _shares_memory(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Check whether two arrays have a byte in common; True where that is too expensive to find out."""
     try:
         return np.shares_memory(one, other, max_work=1_000_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
-        return True  # not shown to be disjoint
+        return True

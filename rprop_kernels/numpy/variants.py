@@ -1,4 +1,4 @@
-"""The four rules as optimizers of NumPy arrays, in place."""
+"""The four variants for NumPy arrays: base class, classes, saved state."""
 
 import math
 import os
@@ -11,14 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import hyperparameters
 from ..backends import resolve_backend
-from ..bounds import forget_frozen_signs, parse_bounds, parse_frozen
+from ..bounds import parse_bounds, parse_frozen
 from ..files import read_npz, write_atomic
 from ..kernels import load_engine, numpy_
 from ..loss import NOT_WORSE, LossOutcome, compare_loss, compare_losses
 from ..rules import VARIANTS, Variant
-from ..state import STEP_LIMIT, decode, initial_value, is_valid
+from ..state import STEP_LIMIT, decode, encode, forget_sign, is_valid
 from ..warn import warn_user
-from .validation import validate_arrays
+from .validation import float_array, validate_arrays
 
 Array: TypeAlias = NDArray[Any]
 Pair: TypeAlias = tuple[float, float]
@@ -27,23 +27,8 @@ FORMAT: Final = "rprop_kernels.numpy"
 VERSION: Final = 1
 
 
-def float_array(name: str, value: Any) -> Array:
-    """Convert a number, or an array of numbers, to a float64 array.
-
-    Raises:
-        TypeError: it is neither.
-    """
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:  # lists of unequal lengths, objects that claim to be arrays
-        raise type(error)(f"{name} is not an array: {error}; pass a float, or an array of floats") from error
-    if array.dtype.kind not in "fiu" or isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} is {value!r} ({type(value).__name__}): pass a float, or an array of floats")
-    return array.astype(np.float64, copy=False)
-
-
 def _validate_state(name: str, move: Any, state: Array) -> None:
-    """Check that a loaded state is one that a step leaves behind."""
+    """Check that a loaded state is one that a step can leave behind."""
     if not isinstance(move, np.ndarray) or move.shape != state.shape or move.dtype != state.dtype:
         kind = f"{move.dtype} of shape {move.shape}" if isinstance(move, np.ndarray) else type(move).__name__
         raise ValueError(
@@ -54,21 +39,21 @@ def _validate_state(name: str, move: Any, state: Array) -> None:
 
 
 class RpropVariant:
-    """The base of the four classes: everything but their rule.
+    """Base class of the four optimizers.
 
     Args:
-        params: one array, or a list or tuple of arrays: float32 or float64 (mixed as you like), any shapes
-            and strides, writable, apart in memory. They are updated in place and never replaced.
-        lr: D at the start, above 0 and within ``step_sizes``. Read here and never again.
+        params: one array, or a list or tuple of arrays: float32 or float64 (they may differ), of any shapes
+            and strides, writable, disjoint in memory. They are updated in place and never replaced.
+        lr: D at the start, above 0 and within ``step_sizes``. Read once, at construction.
         etas: ``(eta_minus, eta_plus)``, 0 < eta_minus < 1 < eta_plus.
         step_sizes: ``(D_min, D_max)``, D_max at most 2**31; steps never shrink below 2**-63 (float64:
             2**-255).
-        maximize: maximize the objective instead of minimizing it.
+        maximize: ascend instead of descend.
         bounds: ``(lower, upper)``: each None, a number for all weights, or, for one array, an array that
             broadcasts to it, for a sequence a sequence with one of these for each array. Rounded to the dtype
-            of the weights. A weight that meets a bound stops there and forgets its sign, so that it is
-            neither grown nor taken back past it; its step is cut to half the width of its interval, since a
-            weight that could cross it in one step might jump from bound to bound for ever.
+            of the weights. A weight that meets a bound stops there and forgets its sign, so that its step neither
+            grows nor is taken back past the bound; its step is cut to half the width of its interval, since a
+            weight that could cross it in one step might jump from bound to bound forever.
         frozen: None, or for one array a boolean mask that broadcasts to it (a sequence of these and None for
             a sequence): where it is true the weight never moves.
         backend: ``"cython"``, ``"numba"`` or ``"numpy"``; None takes the environment variable
@@ -79,13 +64,23 @@ class RpropVariant:
         lr: the first step size; setting it later changes nothing and warns.
         etas: ``(eta_minus, eta_plus)``; may be set between two steps, and is checked then.
         step_sizes: ``(D_min, D_max)``; likewise.
-        maximize: whether it maximizes; may be set between two steps.
+        maximize: whether it ascends; may be set between two steps.
         backend: name of the backend in use.
 
     Raises:
         TypeError: something is not an array of float32 or float64 in native byte order.
         ValueError: a hyper-parameter out of its range, arrays that are read-only or overlap, bounds that
             cross, weights that start outside their bounds, an unknown or missing backend.
+
+    Examples:
+        >>> import numpy as np
+        >>> from rprop_kernels.numpy import RpropVariant
+        >>> x = np.array([5.0, -3.0])
+        >>> optimizer = RpropVariant(x, lr=0.1)
+        >>> for _ in range(200):
+        ...     optimizer.step(2 * x, loss=x @ x)
+        >>> bool(np.abs(x).max() < 1e-3)
+        True
     """
 
     _variant: ClassVar[Variant]
@@ -112,28 +107,34 @@ class RpropVariant:
         validate_arrays(self._params)
         self._frozen = parse_frozen(frozen, self._params, single)
         self._bounds = parse_bounds(bounds, self._params, single, self._frozen)
-        self._grad_masks = [
-            None if mask is None else (~mask).astype(w.dtype)  # 0 where frozen, else 1
-            for w, mask in zip(self._params, self._frozen, strict=True)
+        self._grad_masks = [  # 0 where frozen, else 1
+            None if mask is None else (~mask).astype(param.dtype)
+            for param, mask in zip(self._params, self._frozen, strict=True)
         ]
         self._masked_grads = [
-            None if mask is None else np.zeros_like(w, subok=False)
-            for w, mask in zip(self._params, self._frozen, strict=True)
+            None if mask is None else np.zeros_like(param, subok=False)
+            for param, mask in zip(self._params, self._frozen, strict=True)
         ]
         self._any_frozen = any(mask is not None for mask in self._frozen)
-        self._states = [(np.full_like(w, initial_value(self._lr, w.dtype), subok=False),) for w in self._params]
+        self._states = [(self._new_state(param),) for param in self._params]
         self._previous: float | Array | None = None  # E_prev
         self._warned: set[str] = set()
         self.backend = resolve_backend(backend, "arrays")
         engine = load_engine(self.backend)
         self._engine_step = engine.ArrayStepper() if self.backend == "cython" else engine.step
-        self._stop = getattr(self._engine_step, "stop_at_bounds", None)
+        self._stop_at_bounds = getattr(self._engine_step, "stop_at_bounds", None)
 
     params = property(lambda self: tuple(self._params))
 
+    def _new_state(self, param: Array) -> Array:
+        """Return the state before the first step: no sign, step size lr."""
+        state = np.empty_like(param, subok=False)
+        state[...] = encode(0, np.array(self._lr, param.dtype))
+        return state
+
     @property
     def maximize(self) -> bool:
-        """Whether it maximizes."""
+        """Whether it ascends."""
         return self._maximize
 
     @maximize.setter
@@ -151,12 +152,11 @@ class RpropVariant:
     def lr(self, value: float) -> None:
         if not (type(value) is float and value == self._lr):
             self._lr = hyperparameters.validate_lr(value, self.step_sizes)
-            self._warn_once(
-                "lr",
+            text = (
                 "lr is the first step size, read when the optimizer was made; setting it now changes no "
-                "step: set step_sizes to bound the steps, or make a new optimizer",
-                UserWarning,
+                "step: set step_sizes to bound the steps, or make a new optimizer"
             )
+            self._warn_once("lr", text, UserWarning)
 
     @property
     def etas(self) -> Pair:
@@ -178,7 +178,7 @@ class RpropVariant:
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({len(self._params)} arrays, {sum(w.size for w in self._params)} "
+            f"{type(self).__name__}({len(self._params)} arrays, {sum(param.size for param in self._params)} "
             f"weights, etas={self.etas}, step_sizes={self.step_sizes}, maximize={self.maximize}, "
             f"backend={self.backend!r})"
         )
@@ -189,19 +189,19 @@ class RpropVariant:
         Args:
             grads: as ``params``: one array, or as many as there are parameters, of their shapes and dtypes,
                 any strides. They are only read.
-            loss: E at the current weights, a number. Only `IRpropPlus` uses it and needs it (it can do
-                without where every gradient is zero). Shape (B,): one loss a row of parameters whose first
-                dimension is B.
-                A loss that is NaN or infinite is worse than anything: every move is taken back, steps shrink.
+            loss: E at the current weights, a number. Only `IRpropPlus` uses it and needs it (except where every
+                gradient is zero). Shape (B,): one loss for each row of parameters whose first dimension is B.
+                A loss that is NaN or infinite is worse than any other: every move is taken back, steps shrink.
                 Losses of different mini-batches are not comparable.
 
         Raises:
-            TypeError, ValueError: the arrays do not fit (nothing was changed), or the loss is missing or no
-                number.
+            TypeError, ValueError: the arrays do not match the parameters, or the loss is missing or not a number;
+                nothing was changed.
         """
         gradients: Sequence[Array]
         if isinstance(grads, (list, tuple)):
-            gradients = grads if type(grads) in (list, tuple) else list(grads)  # reading others may run code
+            # A subclass may run code while it is read: read it here, once.
+            gradients = grads if type(grads) in (list, tuple) else list(grads)
         elif len(self._params) == 1:
             gradients = (grads,)  # type: ignore[assignment]
         else:
@@ -212,51 +212,56 @@ class RpropVariant:
         outcome: LossOutcome = NOT_WORSE
         previous = self._previous
         if self._variant.needs_loss:
-            outcome, previous = self._compare(loss, gradients)
+            outcome, previous = self._compare_loss(loss, gradients)
         self._step(self._variant.name, gradients, outcome)
         self._previous = previous
 
-    def _step(self, variant: str, grads: Sequence[Array], outcome: LossOutcome) -> None:
-        """Perform one step of any rule: the state is the same for all."""
+    def _step(self, variant: str, gradients: Sequence[Array], outcome: LossOutcome) -> None:
+        """Perform a validated step of any rule: they share the state."""
         params = self._params
         if self._any_frozen:
-            grads = self._mask_grads(grads)
+            gradients = self._mask_grads(gradients)
         elif self.backend != "cython":
-            grads = self._validate(grads)
-        options: dict[str, Any] = {"maximize": self.maximize, "outcome": outcome}
-        if not self._engine_step(variant, params, grads, self._states, self._hyper, n_threads=0, **options):
-            grads = self._validate(grads)  # raises the error; arrays that pass are left to NumPy
-            numpy_.step(variant, params, grads, self._states, self._hyper, **options)
-        for bounds, param, (state,) in zip(self._bounds or (), params, self._states, strict=False):
-            if bounds is not None and not (
-                self._stop and self._stop(param, state, bounds.lower, bounds.upper, bounds.largest_state)
-            ):
-                bounds.apply(param, state)
+            gradients = self._validate(gradients)
+        if not self._engine_step(
+            variant, params, gradients, self._states, self._hyper, maximize=self.maximize, outcome=outcome, n_threads=0
+        ):
+            gradients = self._validate(gradients)  # raises an error, unless the arrays suit NumPy
+            numpy_.step(variant, params, gradients, self._states, self._hyper, maximize=self.maximize, outcome=outcome)
+        if self._bounds is not None:
+            for bounds, param, (state,) in zip(self._bounds, params, self._states, strict=True):
+                if bounds is not None and not (
+                    self._stop_at_bounds
+                    and self._stop_at_bounds(param, state, bounds.lower, bounds.upper, bounds.state_limit)
+                ):
+                    bounds.apply(param, state)
 
-    def _validate(self, grads: Sequence[Any]) -> Sequence[Array]:
-        """Return the gradients, validated; NumPy scalars, the results of arithmetic on 0-d arrays, become arrays."""
-        grads = [np.asarray(g) if isinstance(g, np.generic) else g for g in grads]
-        validate_arrays(self._params, grads)
+    def _validate(self, gradients: Sequence[Any]) -> Sequence[Array]:
+        """Validate parameters and gradients; convert NumPy scalars, the results of 0-d arithmetic, to arrays."""
+        gradients = [np.asarray(g) if isinstance(g, np.generic) else g for g in gradients]
+        validate_arrays(self._params, gradients)
         for index, (param, (state,)) in enumerate(zip(self._params, self._states, strict=True)):
             if param.shape != state.shape or param.dtype != state.dtype:
                 raise ValueError(
                     f"params[{index}] has changed its shape or dtype since the optimizer was made: make a new one"
                 )
-        return grads
+        return gradients
 
-    def _mask_grads(self, grads: Sequence[Array]) -> Sequence[Array]:
-        """Return the gradients, validated, with 0 (or NaN, which moves nothing either) where a weight is frozen."""
-        grads = self._validate(grads)
+    def _mask_grads(self, gradients: Sequence[Array]) -> Sequence[Array]:
+        """Validate the gradients and return them with 0 (or NaN, which moves nothing either) for frozen weights."""
+        gradients = self._validate(gradients)
         with np.errstate(invalid="ignore"):
             return [
                 g if mask is None else np.multiply(g, mask, out=masked)
-                for g, mask, masked in zip(grads, self._grad_masks, self._masked_grads, strict=True)
+                for g, mask, masked in zip(gradients, self._grad_masks, self._masked_grads, strict=True)
             ]
 
-    def _compare(self, loss: ArrayLike | None, grads: Sequence[Array]) -> tuple[LossOutcome, float | Array | None]:
-        """Return ``(outcome, E_prev for the next step)``."""
+    def _compare_loss(
+        self, loss: ArrayLike | None, gradients: Sequence[Array]
+    ) -> tuple[LossOutcome, float | Array | None]:
+        """Return the outcome of the loss comparison, and E_prev for the next step."""
         if loss is None:
-            if any(np.any(grad) for grad in grads):
+            if any(np.any(gradient) for gradient in gradients):
                 raise ValueError(
                     f"{type(self).__name__} needs the loss: pass it as step(grads, loss), or "
                     "use IRpropMinus, which needs none"
@@ -267,35 +272,34 @@ class RpropVariant:
         outcome: LossOutcome
         if isinstance(loss, float) and not isinstance(previous, np.ndarray):
             outcome, previous = compare_loss(loss, previous, self.maximize)
-            unknown = previous is None
-        elif isinstance(loss, np.ndarray) and not isinstance(previous, float):
+            first_is_nonfinite = previous is None
+        elif (
+            isinstance(loss, np.ndarray)
+            and not isinstance(previous, float)
+            and (previous is None or previous.shape == loss.shape)
+        ):
             if previous is None:
-                previous = np.full(loss.shape, np.nan, loss.dtype)
-            self._check_loss_shape(loss, previous)
+                previous = np.full_like(loss, np.nan)
             with np.errstate(invalid="ignore"):
-                outcomes, previous = compare_losses(loss, previous, self.maximize)
-            outcome, unknown = outcomes.astype(np.uint8), bool(np.isnan(previous).any())
+                outcome, previous = compare_losses(loss, previous, self.maximize)
+            outcome = outcome.astype(np.uint8)
+            first_is_nonfinite = bool(np.isnan(previous).any())
         else:
-            self._check_loss_shape(loss, previous)
-            raise AssertionError
-        if unknown:
-            self._warn_once(
-                "loss",
-                f"the first loss is {loss}: there is no earlier point to return to, so the step follows "
-                "the gradient; start where the loss is finite",
-                RuntimeWarning,
+            shape, previous_shape = (getattr(value, "shape", ()) for value in (loss, previous))
+            raise ValueError(
+                f"loss has shape {shape}, that of the step before {previous_shape}: pass the same kind of loss on "
+                "every step"
             )
+        if first_is_nonfinite:
+            text = (
+                f"the first loss is {loss}: there is no earlier point to return to, so the step follows "
+                "the gradient; start where the loss is finite"
+            )
+            self._warn_once("loss", text, RuntimeWarning)
         return outcome, previous
 
-    def _check_loss_shape(self, loss: Any, previous: Any) -> None:
-        now, before = (getattr(value, "shape", ()) for value in (loss, previous))
-        if now != before:
-            raise ValueError(
-                f"loss has shape {now}, that of the step before {before}: pass the same kind of loss on every step"
-            )
-
     def _loss_value(self, loss: ArrayLike) -> float | Array:
-        """Convert the loss to a float, or to a float64 array of shape (B,)."""
+        """Return the loss as a float, or as a float64 array of shape (B,)."""
         if type(loss) is float:
             return loss
         value = float_array("loss", loss)
@@ -305,7 +309,7 @@ class RpropVariant:
         if value.ndim != 1:
             raise ValueError(
                 f"loss has shape {value.shape}: pass one number, or an array of shape (B,) with "
-                "one number a row of the parameters"
+                "one number for each row of the parameters"
             )
         for index, shape in enumerate(shapes):
             if shape[:1] != value.shape:
@@ -322,9 +326,14 @@ class RpropVariant:
             warn_user(text, category)
 
     def signs_and_steps(self, index: int = 0) -> tuple[Array, Array]:
-        """Return ``(q, D)`` of ``params[index]``: remembered sign (-1, 0, +1) and step size, new arrays.
+        """Return the remembered signs and the step sizes of a parameter.
 
-        The last move of a weight was ``w -= q * D``, except where q is 0.
+        Args:
+            index: of the parameter.
+
+        Returns:
+            ``(q, D)``, new arrays of its shape: q is -1, 0 or +1. The last move of a weight was ``w -= q * D``, except
+            where q is 0.
         """
         return decode(self._states[index][0])
 
@@ -332,8 +341,8 @@ class RpropVariant:
         """Return everything that a later run needs besides the weights, as a dict of plain values and copied arrays.
 
         Keys: ``format``, ``version``, ``variant``, ``lr``, ``etas``, ``step_sizes``, ``maximize``; ``loss``,
-        which is E_prev: None, a float, or shape (B,); ``moves``, one array a parameter, as
-        :mod:`rprop_kernels.state` encodes sign and step.
+        which is E_prev: None, a float, or shape (B,); ``moves``, one array for each parameter, the state of
+        :mod:`rprop_kernels.state`.
         """
         previous = self._previous
         return {
@@ -349,18 +358,18 @@ class RpropVariant:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load the result of `state_dict`, hyper-parameters included; all of it or, where it is not valid, nothing.
+        """Load the result of `state_dict`, hyper-parameters included; all of it or, where it is wrong, nothing.
 
         Raises:
-            ValueError: not from an optimizer of this class and version, for other parameters, or with values
-                that no step leaves behind.
+            TypeError, ValueError: not from an optimizer of this class and version, for other parameters, or with
+                values that no step leaves behind.
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict is a {type(state_dict).__name__}: pass what state_dict() gave")
-        wanted = {"format", "version", "variant", "lr", "etas", "step_sizes", "maximize", "loss", "moves"}
-        if missing := wanted - set(state_dict):
+            raise TypeError(f"state_dict is a {type(state_dict).__name__}: pass the result of state_dict()")
+        required = {"format", "version", "variant", "lr", "etas", "step_sizes", "maximize", "loss", "moves"}
+        if missing := required - set(state_dict):
             raise ValueError(
-                f"not a state of {FORMAT}: {', '.join(sorted(missing))} missing; pass what state_dict() gave"
+                f"not a state of {FORMAT}: {', '.join(sorted(missing))} missing; pass the result of state_dict()"
             )
         if (state_dict["format"], state_dict["version"]) != (FORMAT, VERSION):
             raise ValueError(
@@ -373,9 +382,8 @@ class RpropVariant:
                 "into the class that saved it"
             )
         hyper = hyperparameters.validate(state_dict["etas"], state_dict["step_sizes"])
-        lr = hyperparameters.validate_lr(
-            state_dict["lr"], (0.0, STEP_LIMIT)
-        )  # step_sizes may be others since it was read
+        # step_sizes may have changed since lr was read
+        lr = hyperparameters.validate_lr(state_dict["lr"], (0.0, STEP_LIMIT))
         maximize = state_dict["maximize"]
         if not isinstance(maximize, (bool, np.bool_)):
             raise ValueError(f"maximize is {maximize!r}: load a state where it is True or False")
@@ -383,10 +391,10 @@ class RpropVariant:
         if previous is not None:
             previous = self._loss_value(previous)
             if np.isinf(previous).any() or (isinstance(previous, float) and math.isnan(previous)):
-                raise ValueError(f"loss is {previous}: no step remembers that; load what state_dict() gave")
+                raise ValueError(f"loss is {previous}, which no step leaves behind: load the result of state_dict()")
         moves = state_dict["moves"]
         if not isinstance(moves, (list, tuple)):
-            raise TypeError(f"moves is a {type(moves).__name__}: pass the list that state_dict() gave")
+            raise TypeError(f"moves is a {type(moves).__name__}: pass the list of state_dict()")
         if len(moves) != len(self._states):
             raise ValueError(
                 f"a state of {len(moves)} parameters, not of {len(self._states)}: make the "
@@ -394,16 +402,16 @@ class RpropVariant:
             )
         for index, (move, (state,)) in enumerate(zip(moves, self._states, strict=True)):
             _validate_state(f"moves[{index}]", move, state)
-        for index, (move, (state,)) in enumerate(zip(moves, self._states, strict=True)):
+        for move, (state,), mask in zip(moves, self._states, self._frozen, strict=True):
             np.copyto(state, move)
-            if (mask := self._frozen[index]) is not None:
-                forget_frozen_signs(state, mask)
+            if mask is not None:
+                np.copyto(state, forget_sign(state), where=mask)
         self._hyper, self._lr, self.maximize, self._previous = hyper, lr, bool(maximize), previous
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `state_dict` to an .npz file, without pickle, atomically: the old file or the new one.
+        """Write `state_dict` to an .npz file, without pickle, atomically: the file is the old one or the new one.
 
-        The weights are not in it; save them beside it. The file gets exactly the name given.
+        The weights are not part of it. The file gets exactly the name given.
         """
         state = self.state_dict()
         moves = state.pop("moves")
@@ -417,7 +425,7 @@ class RpropVariant:
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is truncated, foreign, or does not fit (`load_state_dict`).
+            ValueError: it is truncated, of another origin, or does not match (`load_state_dict`).
         """
         try:
             entries = read_npz(path)
@@ -435,7 +443,7 @@ class RpropVariant:
 
 
 class RpropMinus(RpropVariant):
-    """Rprop- [Riedmiller 1994; Igel & Hüsken 2003, algorithm 2]: a flip moves on, smaller."""
+    """Rprop- [Riedmiller 1994; Igel & Hüsken 2003, algorithm 2]: a weight whose gradient flipped moves on, by less."""
 
     _variant = VARIANTS["rprop-"]
 
@@ -453,13 +461,14 @@ class IRpropMinus(RpropVariant):
 
 
 class IRpropPlus(RpropVariant):
-    """iRprop+ [Igel & Hüsken 2003, algorithm 3]: a flip takes the last move back if the loss rose."""
+    """iRprop+ [Igel & Hüsken 2003, algorithm 3]: a flip takes the last move back if the loss increased."""
 
     _variant = VARIANTS["irprop+"]
 
 
 for _class in (RpropMinus, RpropPlus, IRpropMinus, IRpropPlus):
-    _class.__doc__ = f"{_class.__doc__}\n{(RpropVariant.__doc__ or '').partition(chr(10))[2]}"
+    _shared_doc = (RpropVariant.__doc__ or "").partition("\n")[2].replace("RpropVariant", _class.__name__)
+    _class.__doc__ = f"{_class.__doc__}\n{_shared_doc}"
 
 METHODS: Final = MappingProxyType({c._variant.name: c for c in (RpropMinus, RpropPlus, IRpropMinus, IRpropPlus)})
 """The four classes by the names of their rules, ``"rprop-"``, ``"rprop+"``, ``"irprop-"`` and ``"irprop+"``."""
@@ -469,7 +478,7 @@ def class_for_method(method: str) -> type[RpropVariant]:
     """Return the class of a rule.
 
     Raises:
-        ValueError: there is no such rule; the message lists them.
+        ValueError: there is no such rule; the message lists all.
     """
     try:
         return METHODS[method]
