@@ -4,15 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
+from backends import INSTRUCTION_SET_VARIABLE, INSTRUCTION_SETS, compiled, cython_
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from special_values import assert_same_bits, gradients, layouts, special_values
 from oracle import Oracle, TorchOracle
-from backends import INSTRUCTION_SET_VARIABLE, INSTRUCTION_SETS, compiled, cython_
+from special_values import assert_same_bits, gradients, layouts, special_values
 
-from rprop_kernels import VARIANTS
+from rprop_kernels import VARIANTS, state
 from rprop_kernels.hyperparameters import Hyperparameters
-from rprop_kernels import state
 from rprop_kernels.kernels import load_engine, threads
 
 WAYS = [("numpy", None), ("numba", None), *(("cython", level) for level in INSTRUCTION_SETS)]

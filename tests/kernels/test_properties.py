@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from special_values import assert_same_bits
 
 import rprop_kernels.numpy
-from rprop_kernels import VARIANTS
+from rprop_kernels import VARIANTS, state
 from rprop_kernels.hyperparameters import Hyperparameters
-from rprop_kernels import state
 from rprop_kernels.kernels import load_engine, threads
 from rprop_kernels.loss import compare_loss
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rprop_kernels.backends import unavailable_reason
-from rprop_kernels.numpy.validation import validate_arrays
 from rprop_kernels.numpy import IRpropPlus, RpropMinus
+from rprop_kernels.numpy.validation import validate_arrays
 
 windows = np.lib.stride_tricks.sliding_window_view
 base = np.zeros(8)

@@ -8,9 +8,9 @@ import warnings
 
 import numpy as np
 import pytest
-from special_values import assert_same_bits, gradients
-from oracle import RULES, Oracle
 from backends import INSTRUCTION_SET_VARIABLE, INSTRUCTION_SETS, compiled
+from oracle import RULES, Oracle
+from special_values import assert_same_bits, gradients
 
 from rprop_kernels import VARIANTS
 from rprop_kernels.backends import unavailable_reason

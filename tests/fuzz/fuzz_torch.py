@@ -22,9 +22,9 @@ from typing import Any, ClassVar
 
 import fuzz_common as common
 import torch
+from bits import COMPLEX, GRAD_SHAPE, LAYOUTS, REAL, bits, gradient, parameter, same, values
 from fuzz_common import Finding, Hostile, Room, check_text, shown
 from torch import Tensor
-from bits import COMPLEX, GRAD_SHAPE, LAYOUTS, REAL, bits, gradient, parameter, same, values
 
 from rprop_kernels import torch as ours
 

@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import Tensor, nn  # noqa: E402
 from bits import bits, same  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
 

@@ -1,9 +1,9 @@
-"""Hostile input, for as long as you like: ``python tests/fuzz.py --seconds 60 [--seed N] [--only ROOM]``.
+"""Hostile input, for as long as you like: ``python tests/fuzz/fuzz.py --seconds 60 [--seed N] [--only ROOM]``.
 
 Each sequence makes a problem and does to it, in an order that its seed decides, what users, their mistakes and
 damaged files do. After every accepted call the state must be that of the oracle, or of the same call on copies, bit
 for bit; after every refused one nothing may have changed, and the error must name its cause and a remedy. Crashes
-are what the sanitized build is for (``tests/fuzz_sanitized.py``).
+are what the sanitized build is for (``tests/fuzz/fuzz_sanitized.py``).
 
 Plain seeded generators, no library: what fuzzing libraries add is shrinking and a memory of failures, but here the
 worst failure ends the process, and what is left is a seed. So the sequences run in a child process that writes its
@@ -24,6 +24,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for the oracle and the catalogue of values
 
 HANG = 120
 """Seconds after which a sequence hangs."""

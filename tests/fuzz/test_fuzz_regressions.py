@@ -22,7 +22,7 @@ from rprop_kernels.backends import unavailable_reason
 from rprop_kernels.kernels import numpy_
 from rprop_kernels.numpy import METHODS, AskTell, IRpropPlus, RpropMinus
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 needs_extension = pytest.mark.skipif(unavailable_reason("cython") is not None, reason=str(unavailable_reason("cython")))
 
 
@@ -70,7 +70,16 @@ def test_the_script_prints_a_reproducer_and_fails(tmp_path: Path) -> None:
         "import numpy\nright = numpy.copyto\n"
         "numpy.copyto = lambda to, *rest, **options: None if to.ndim == 1 else right(to, *rest, **options)\n"
     )
-    command = [sys.executable, str(ROOT / "tests" / "fuzz.py"), "--only", "numpy", "--seed", "1", "--sequences", "40"]
+    command = [
+        sys.executable,
+        str(ROOT / "tests" / "fuzz" / "fuzz.py"),
+        "--only",
+        "numpy",
+        "--seed",
+        "1",
+        "--sequences",
+        "40",
+    ]
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False,
                           env=os.environ | {"PYTHONPATH": path})  # fmt: skip

@@ -11,20 +11,20 @@ import sys
 
 import numpy as np
 import pytest
-from special_values import gradients, special_values
 from oracle import STORE, Oracle
+from special_values import gradients, special_values
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rprop_kernels.hyperparameters import Hyperparameters  # noqa: E402
 from rprop_kernels import loss as loss_  # noqa: E402
 from rprop_kernels import state  # noqa: E402
 from rprop_kernels.backends import unavailable_reason  # noqa: E402
+from rprop_kernels.hyperparameters import Hyperparameters  # noqa: E402
 from rprop_kernels.kernels import load_engine  # noqa: E402
-from rprop_kernels.torch.state import state_dtype  # noqa: E402
-from rprop_kernels.torch import IRpropMinus, IRpropPlus, Rprop, RpropMinus, RpropPlus  # noqa: E402
 from rprop_kernels.rules import VARIANTS  # noqa: E402
+from rprop_kernels.torch import IRpropMinus, IRpropPlus, Rprop, RpropMinus, RpropPlus  # noqa: E402
+from rprop_kernels.torch.state import state_dtype  # noqa: E402
 
 with pytest.MonkeyPatch.context() as patch:  # whether to interpret is decided when the kernels are defined
     if unavailable_reason("triton"):

@@ -16,10 +16,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest")
 
+from bits import same, state_of  # noqa: E402
 from torch.nn import Parameter  # noqa: E402
 from torch.optim.lr_scheduler import ReduceLROnPlateau  # noqa: E402
 from torch.testing._internal import common_optimizers as database  # noqa: E402
-from bits import same, state_of  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REGISTER_BYTES = {"baseline": 16, "v3": 32, "v4": 64}
 DTYPES = ("float", "double", "half", "bfloat16")
 LOOPS = {

@@ -17,8 +17,8 @@ if not torch.distributed.is_available() or not torch.distributed.is_gloo_availab
 
 import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as mp  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
 from bits import bits, same  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
 

@@ -7,9 +7,9 @@ import warnings
 
 import numpy as np
 import pytest
-from special_values import assert_same_bits, gradients, special_values
-from oracle import Oracle
 from backends import INSTRUCTION_SET_VARIABLE, INSTRUCTION_SETS, compiled
+from oracle import Oracle
+from special_values import assert_same_bits, gradients, special_values
 
 from rprop_kernels import state
 

@@ -17,19 +17,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from bits import bits, same, state_of  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.optim.optimizer import (  # noqa: E402
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
-from bits import bits, same, state_of  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
 
 FOUR = (ours.RpropMinus, ours.RpropPlus, ours.IRpropMinus, ours.IRpropPlus)
 ALL = (ours.Rprop, *FOUR)
 HALF = (torch.float16, torch.bfloat16)
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 LOSSES = (3.0, 2.0, 2.5, 2.25, 9.0, 1.0)
 
 

@@ -1,8 +1,8 @@
 """The fuzzer on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer (gcc on Linux).
 
-``python tests/fuzz_sanitized.py --seconds 60`` and every other option of ``fuzz.py``. Everything is built in a
+``python tests/fuzz/fuzz_sanitized.py --seconds 60`` and every other option of ``fuzz.py``. Everything is built in a
 temporary folder, or with ``--folder`` in one that is kept; the working tree is only read. Any other command can be run
-on that build: ``python tests/fuzz_sanitized.py --run pytest tests/test_kernels.py``.
+on that build: ``python tests/fuzz/fuzz_sanitized.py --run pytest tests/kernels/test_kernels.py``.
 """
 
 import os
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
 
 
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
         if arguments[:1] == ["--folder"]:
             folder, arguments = Path(arguments[1]), arguments[2:]
         installed = build(folder)
-        command = [str(ROOT / "tests" / "fuzz.py"), *arguments]
+        command = [str(ROOT / "tests" / "fuzz" / "fuzz.py"), *arguments]
         if arguments[:1] == ["--run"]:
             command = ["-P", "-m", *arguments[1:]]  # -P: not the package in the working folder
         return subprocess.run([sys.executable, *command], env=environment(installed), check=False).returncode

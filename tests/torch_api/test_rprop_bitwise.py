@@ -3,12 +3,14 @@
 import copy
 import io
 import random
+from typing import Any
 
 import numpy as np
 import pytest
-from special_values import assert_same_bits, gradients, special_values
-from oracle import TorchOracle
 from backends import INSTRUCTION_SET_VARIABLE, INSTRUCTION_SETS, compiled
+from bits import same, state_of, trial
+from oracle import TorchOracle
+from special_values import assert_same_bits, gradients, special_values
 
 torch = pytest.importorskip("torch")
 
@@ -265,3 +267,31 @@ def test_sparse_gradients_are_refused_in_torchs_words():
     for cls in (Rprop, torch.optim.Rprop):
         with pytest.raises(RuntimeError, match=r"^Rprop does not support sparse gradients$"):
             cls([p]).step()
+
+
+# ------------------------------------------------------------ random dtypes, strides and kinds of gradient
+
+
+def agree(seeds: range, **kwargs: Any) -> int:
+    steps = 0
+    for seed in seeds:
+        for mine, theirs, note in trial(seed, lambda *a, **k: Rprop(*a, **k, **kwargs), torch.optim.Rprop):
+            for a, b in zip(mine.param_groups, theirs.param_groups, strict=True):
+                assert same(a["params"], b["params"]), note
+            assert same(state_of(mine), state_of(theirs)), note
+            steps += 1
+    return steps
+
+
+def test_thousands_of_random_steps() -> None:
+    assert agree(range(420)) > 2_000
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_random_steps() -> None:
+    assert agree(range(1_000, 20_000)) > 100_000
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_other_backends(backend: str) -> None:
+    assert agree(range(500_000, 500_060), backend=backend) > 250

@@ -12,12 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from backends import compiled  # noqa: E402
+from bits import bits, same, state_of, trial  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch.testing._internal.two_tensor import TwoTensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from bits import bits, same, state_of, trial  # noqa: E402
-from backends import compiled  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
 

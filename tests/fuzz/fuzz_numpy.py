@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import fuzz_common as common
 import numpy as np
 from fuzz_common import Finding, Hostile, Room, check_text, shown
-from special_values import bits, special_values
 from numpy.lib.stride_tricks import as_strided
 from oracle import RULES, Oracle
+from special_values import bits, special_values
 
 from rprop_kernels.backends import unavailable_reason
 from rprop_kernels.kernels import threads
