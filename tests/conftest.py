@@ -1,4 +1,4 @@
-"""What is not installed is skipped, with the reason; tests/kernels/test_registry.py fails where that is the extension."""
+"""Skips, with the reason, for backends that are not installed; test_registry.py fails where that is the extension."""
 
 import pytest
 

@@ -748,7 +748,7 @@ class Ask(Room):
             repr(state),
             [m.tobytes() for m in state["moves"]],
             search._x.tobytes(),
-            search._asked,
+            search._pending,
             search.best_x.tobytes(),
             repr(search.best_loss),
             repr(search.improved),
@@ -786,7 +786,7 @@ class Ask(Room):
         elif fate == 2:
             grad = np.zeros(x.shape, "M8[s]")
         elif fate == 3:
-            self.search._asked = False
+            self.search._pending = False
         else:
             self.search.optimizer.params[0].setflags(write=False)
         self.say(f"search.tell({shown(loss)}, {shown(grad)})  # refused")

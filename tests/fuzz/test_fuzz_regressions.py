@@ -422,7 +422,7 @@ def test_a_signal_at_the_threads_leaves_the_counters_alone(monkeypatch: pytest.M
     def interrupted(wanted: Any = 0) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(threads, "grant", interrupted)
+    monkeypatch.setattr(threads, "thread_team", interrupted)
     before, version = float(optimizer.state[p]["step"]), p._version
     with pytest.raises(KeyboardInterrupt):
         optimizer.step()

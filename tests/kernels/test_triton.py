@@ -456,7 +456,7 @@ def test_compiled_code_is_exact_and_wide(tmp_path):
         assert (fused, flushed) == ("0", "0"), (dtype, rule)
         weights = triton_.BLOCK // (32 * triton_.WARPS)  # a thread
         size = {"torch.float32": 4, "torch.float64": 8}.get(dtype, 2)
-        kept = 2 * size if rule == str(triton_.PRODUCT) else max(size, 4)
+        kept = 2 * size if rule == str(triton_.TORCH) else max(size, 4)
         assert int(wide) >= weights * (2 * size + kept) // 16, (dtype, rule)
 
 

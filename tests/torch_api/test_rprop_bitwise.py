@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from backends import INSTRUCTION_SET_VARIABLE, INSTRUCTION_SETS, compiled
-from bits import same, state_of, trial
+from bits import same, state_of
+from bits import trial as random_steps
 from oracle import TorchOracle
 from special_values import assert_same_bits, gradients, special_values
 
@@ -275,7 +276,7 @@ def test_sparse_gradients_are_refused_in_torchs_words():
 def agree(seeds: range, **kwargs: Any) -> int:
     steps = 0
     for seed in seeds:
-        for mine, theirs, note in trial(seed, lambda *a, **k: Rprop(*a, **k, **kwargs), torch.optim.Rprop):
+        for mine, theirs, note in random_steps(seed, lambda *a, **k: Rprop(*a, **k, **kwargs), torch.optim.Rprop):
             for a, b in zip(mine.param_groups, theirs.param_groups, strict=True):
                 assert same(a["params"], b["params"]), note
             assert same(state_of(mine), state_of(theirs)), note
