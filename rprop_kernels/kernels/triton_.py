@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 
 from ..hyperparameters import Hyperparameters
@@ -509,7 +510,7 @@ class TritonStep:
                 return False
             tables.append(table)
         try:
-            torch._C._increment_version(self._writes)
+            increment_version(self._writes)
         except RuntimeError:  # tensors made in inference mode have no version counter
             return False
         for (key, launch), table in zip(self._launches.items(), tables, strict=True):

@@ -12,7 +12,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.autograd import profiler
-from torch.autograd.graph import increment_version
 from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_optimizer
@@ -22,8 +21,6 @@ from ..kernels import threads, torch_
 from ..rules import BACKTRACK, TORCH
 from ..state import encode
 from ..warn import warn_user
-
-__all__ = ["increment_version", "torch_rprop"]
 
 TESTED: Final = frozenset({"2.13.0"})
 """Versions (without a local part such as +cpu) whose CI runs the whole test suite."""

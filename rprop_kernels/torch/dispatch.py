@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from ..backends import resolve_backend, unavailable_reason
 from ..hyperparameters import Hyperparameters
@@ -226,7 +227,7 @@ class StepMixin:
         views = as_arrays(params, tensors.grads, states)
         if views is None:
             return False
-        _compat.increment_version([*params, *(t for state in states for t in state)])
+        increment_version([*params, *(t for state in states for t in state)])
         for counter in tensors.counters:
             counter += 1
         return bool(
@@ -316,7 +317,7 @@ def to_local(params: list[Tensor], grads: list[Tensor], *states: list[Tensor]) -
             row[1] = row[1].redistribute(*placement)
         if any((t.device_mesh, t.placements) != placement for t in row):
             continue
-        _compat.increment_version([row[0], *row[2:]])
+        increment_version([row[0], *row[2:]])
         for column, t in zip((params, grads, *states), row, strict=True):
             column[i] = t.to_local()
         found[i] = p

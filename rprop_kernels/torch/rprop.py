@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.rprop import rprop as torch_rprop
 
 from ..hyperparameters import Hyperparameters
 from ..rules import VARIANTS
@@ -149,10 +150,12 @@ class Rprop(StepMixin, torch.optim.Rprop):
 
     def _torch_step(self, tensors: GroupTensors) -> None:
         group = tensors.group
-        _compat.torch_rprop(
+        prevs, step_sizes = tensors.states
+        torch_rprop(
             tensors.params,
             tensors.grads,
-            *tensors.states,
+            prevs,
+            step_sizes,
             tensors.counters,
             step_size_min=group["step_sizes"][0],
             step_size_max=group["step_sizes"][1],
