@@ -1,4 +1,4 @@
-"""What is not installed is skipped, with the reason; tests/test_table.py fails where that is the extension."""
+"""Skip tests of missing backends, with the reason; a missing extension fails in tests/kernels/test_registry.py."""
 
 import pytest
 
