@@ -354,11 +354,10 @@ def test_rows_are_independent_searches(maximize, backend):
     rng = np.random.default_rng(3)
     together = rng.normal(size=(4, 5, 2))
     bias = rng.normal(size=4)
-    separate, bias_separate = together.copy(), bias.copy()
+    split, bias_split = together.copy(), bias.copy()
     rows = IRpropPlus([together, bias], lr=0.1, maximize=maximize, backend=backend)
     single = [
-        IRpropPlus([separate[i], bias_separate[i : i + 1]], lr=0.1, maximize=maximize, backend=backend)
-        for i in range(4)
+        IRpropPlus([split[i], bias_split[i : i + 1]], lr=0.1, maximize=maximize, backend=backend) for i in range(4)
     ]
     for step in range(30):
         g, h = rng.normal(size=together.shape), rng.normal(size=4)
@@ -368,8 +367,8 @@ def test_rows_are_independent_searches(maximize, backend):
         rows.step([g, h], losses)
         for i, optimizer in enumerate(single):
             optimizer.step([g[i], h[i : i + 1]], losses[i])
-        same(together, separate.ravel())
-        same(bias, bias_separate)
+        same(together, split.ravel())
+        same(bias, bias_split)
 
 
 def test_a_single_row_is_a_row_where_all_are():
