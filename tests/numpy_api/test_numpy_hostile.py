@@ -5,7 +5,7 @@ import pickle
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -114,6 +114,26 @@ def test_the_gradient_may_be_the_point_itself() -> None:
     assert search.ask().tolist() == other.ask().tolist()
     with pytest.raises(ValueError, match="there is no method"):
         AskTell([1.0], {})  # type: ignore[arg-type]
+
+
+class Lies:
+    """An object that claims a length, a shape and memory that it does not have."""
+
+    ndim, shape, dtype = 1, (3,), "float64"
+    __array_interface__: ClassVar[dict[str, Any]] = {"shape": (3,), "typestr": "<f8", "data": None, "version": 3}
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: Any) -> Any:
+        raise IndexError(index)
+
+
+def test_objects_that_claim_to_be_arrays_are_refused_by_name() -> None:
+    with pytest.raises((TypeError, ValueError), match="frozen has 0 items for 2 parameters"):
+        IRpropPlus([np.zeros(2), np.ones(3)], frozen=Lies())
+    with pytest.raises((TypeError, ValueError), match="x0 is no array"):
+        AskTell(Lies())  # type: ignore[arg-type]
 
 
 # -------------------------------------------------------------------------------------------------- files
