@@ -24,9 +24,10 @@ def _per_parameter(name: str, value: Any, params: Sequence[NDArray[Any]], single
         return [value] * len(params)
     if isinstance(value, np.ndarray):  # ambiguous: its rows may belong to the parameters or to the weights of each
         raise TypeError(f"{name} is one array for a list of parameters: pass a list with an item for each")
-    if len(value) != len(params):
-        raise ValueError(f"{name} has {len(value)} items for {len(params)} parameters: pass one for each")
-    return value  # type: ignore[no-any-return]
+    items = list(value)
+    if len(items) != len(params):
+        raise ValueError(f"{name} has {len(items)} items for {len(params)} parameters: pass one for each")
+    return items
 
 
 def _broadcast(name: str, value: Any, param: NDArray[Any], dtype: Any) -> NDArray[Any]:

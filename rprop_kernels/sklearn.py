@@ -90,4 +90,4 @@ def _minimize(
         )
     return result.x, result.fun if math.isfinite(
         result.fun
-    ) else math.inf  # sklearn takes the smallest: NaN would be it
+    ) else math.inf  # among restarts, NaN would win

@@ -1,4 +1,4 @@
-"""The extension and its instruction sets, as far as they are here."""
+"""The extension and its instruction sets, as far as they are available."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Skips, with the reason, for backends that are not installed; test_registry.py fails where that is the extension."""
+"""Skip tests of missing backends, with the reason; a missing extension fails in tests/kernels/test_registry.py."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 """Write the golden traces of ``rprop_kernels/traces`` from the oracle: python tests/make_traces.py
 
-They judge the package, so nothing here imports it. A test checks that the files are what this makes.
+The package is checked against them, so nothing here imports it. A test compares the files with this program's output.
 """
 
 import json
@@ -67,7 +67,7 @@ SCENES = [
 
 
 class OneStepLate(Oracle):
-    """Shows the weights of the step before."""
+    """Shows the weights of the previous step."""
 
     def step(self, gradients: Sequence[Any], E: float | None = None) -> None:
         self.shown = [weight.w for weight in self.weights]
@@ -75,7 +75,7 @@ class OneStepLate(Oracle):
 
 
 class LateMoveDropped(Oracle):
-    """Each move is due in the step after, and given up if that is a flip."""
+    """Each move is due in the next step, and dropped if that is a flip."""
 
     def step(self, gradients: Sequence[Any], E: float | None = None) -> None:
         if self.E_prev is None:
@@ -153,7 +153,7 @@ class FlipIsRemembered(Oracle):
 
 
 class _Flip(Oracle):
-    """Another thing is done on a flip."""
+    """Another treatment of a flip."""
 
     def flip(self, weight: Weight, g: Any, D_old: Any, worse: bool) -> Any:
         raise NotImplementedError
@@ -193,7 +193,7 @@ class UndoesIfBetter(_Flip):
 
 
 class StepsBackThenOn(_Flip):
-    """Takes the move back, then goes the same way by the smaller step, and remembers that way."""
+    """Takes the move back, then repeats it by the smaller step, and remembers its sign."""
 
     def flip(self, weight: Weight, g: Any, D_old: Any, worse: bool) -> Any:
         self._move(weight, weight.q * D_old)
@@ -257,7 +257,7 @@ MISTAKES: list[tuple[type[Oracle], str, Sequence[str]]] = [
 
 
 def _deviations() -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Each mistake alone, and with a floating product of gradients: most programs have that one."""
+    """Generate each mistake alone and with a floating product of gradients, the most common one."""
     for rule in RULES:
         if rule != "irprop-":  # there that is "torch"
             yield f"{rule}, but {UNDERFLOW}", partial(Underflows, rule)
@@ -284,7 +284,7 @@ def oracle_of(rule: str, *args: Any) -> Any:
 
 
 def path_row(oracle: Any) -> dict[str, list[Any]]:
-    """What is seen of an oracle: weights, remembered signs, step sizes."""
+    """Return the observable state of an oracle: weights, remembered signs, step sizes."""
     if hasattr(oracle, "shown"):
         return {"w": list(oracle.shown)}
     if isinstance(oracle, TorchOracle):
@@ -312,13 +312,13 @@ def make_trace(
     losses: Any,
     rules: Sequence[str] = (*RULES, "torch"),
 ) -> dict[str, Any]:
-    """What the rules, and the mistakes of these rules, make of gradients and losses."""
+    """Return a trace: the results of the rules, and of mistakes in them, for gradients and losses."""
     real = np.dtype(dtype).type
     w0 = [real(w) for w in w0]
     gradients = [[real(g) for g in row] for row in gradients]
     settings = (w0, dtype, lr, tuple(etas), tuple(step_sizes))
     paths = {rule: run(oracle_of(rule, *settings), gradients, losses) for rule in rules}
-    deviations = {}  # those that differ from what they are called after
+    deviations = {}  # those that differ from their base
     for name_, make in DEVIATIONS.items():
         rule = name_.partition(", but ")[0]
         if rule in rules:
@@ -342,12 +342,12 @@ def make_trace(
 
 
 def rounded(path: Sequence[Sequence[Any]]) -> list[list[float]]:
-    """Seven digits, to keep the files small: deviations only give a name to what is seen."""
+    """Round to seven digits, to keep the files small: deviations only give a name to an observation."""
     return [[float(f"{w:.7g}") for w in row] for row in path]
 
 
 def plain(x: Any) -> Any:
-    """Python's numbers, a float32 as the shortest decimal that gives it back."""
+    """Convert to Python's numbers, a float32 to the shortest decimal that rounds to it."""
     if isinstance(x, dict):
         return {key: plain(value) for key, value in x.items()}
     if isinstance(x, list):
@@ -363,7 +363,7 @@ def gradient(letter: str, size: float, dtype: str) -> float:
 
 
 def scenes() -> Iterator[dict[str, Any]]:
-    """All golden traces, as the entries of their files."""
+    """Generate all golden traces, as the entries of their files."""
     for rank, scene in enumerate(SCENES):
         scene = dict(scene)
         patterns, sizes = scene.pop("patterns"), scene.pop("sizes")
@@ -379,7 +379,7 @@ def scenes() -> Iterator[dict[str, Any]]:
 
 
 def text(x: Any, indent: str = "") -> str:
-    """JSON with a line for every row."""
+    """Return JSON with a line for every row."""
     if isinstance(x, dict) and x:
         inner = ",\n".join(f"{indent} {json.dumps(key)}: {text(value, indent + ' ')}" for key, value in x.items())
         return f"{{\n{inner}\n{indent}}}"

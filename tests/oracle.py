@@ -1,4 +1,4 @@
-"""The judge: every rule as the papers print it, a weight at a time. Slow, readable, and it imports nothing it judges.
+"""The oracle: every rule as the papers print it, one weight at a time. Slow, readable, independent of the package.
 
 [RB93] M. Riedmiller, H. Braun, "A direct adaptive method for faster backpropagation learning", ICNN 1993.
 [IH03] C. Igel, M. Hüsken, "Empirical evaluation of the improved Rprop learning algorithms", 2003.
@@ -37,12 +37,12 @@ STORE: dict[str, Callable[[Any], Any]] = {
     "float16": lambda x: np.float32(np.float16(x)),
     "bfloat16": bfloat16,
 }
-"""How a parameter of a dtype keeps a number; float16 and bfloat16 are shown as the float32 of equal value."""
+"""Rounding to a parameter's dtype; float16 and bfloat16 values are held as the float32 of equal value."""
 
 
 @dataclass
 class Weight:
-    """One weight and what is remembered of it: its gradient's sign q, and its step size D."""
+    """One weight, its remembered gradient sign q, and its step size D."""
 
     w: Any
     q: int
@@ -69,23 +69,23 @@ class Oracle:
     def __post_init__(self) -> None:
         self.real = np.float64 if self.dtype == "float64" else np.float32
         self.store = STORE[self.dtype]
-        least = 2.0**-255 if self.dtype == "float64" else 2.0**-63  # SPEC 3: the least step size there is
-        first = self.real(max(self.lr, least))
+        smallest = 2.0**-255 if self.dtype == "float64" else 2.0**-63  # the smallest step size
+        first = self.real(max(self.lr, smallest))
         self.weights = [Weight(self.store(w), 0, first) for w in self.start]
 
     def step(self, gradients: Sequence[Any], E: float | None = None) -> None:
-        """One step; E is the loss at the current weights."""
+        """Perform one step; E is the loss at the current weights."""
         with np.errstate(all="ignore"):
-            lost = E is not None and not math.isfinite(E)
+            nonfinite = E is not None and not math.isfinite(E)
             worse = (
                 E is not None and self.E_prev is not None and (self.E_prev > E if self.maximize else self.E_prev < E)
             )
             for weight, g in zip(self.weights, gradients, strict=True):
-                if self.rule == "irprop+" and lost and self.E_prev is not None:
+                if self.rule == "irprop+" and nonfinite and self.E_prev is not None:
                     self._return(weight)
                 else:
                     self._step(weight, -g if self.maximize else g, worse)
-            if E is not None and not lost:
+            if E is not None and not nonfinite:
                 self.E_prev = E
 
     def _resize(self, D: Any, c: int) -> Any:
@@ -121,7 +121,7 @@ class Oracle:
             weight.q = sign(g)
 
     def _return(self, weight: Weight) -> None:
-        """After a loss that is no number: back to where it was one (our extension, SPEC 1)."""
+        """Take the last move back after a loss that is NaN or infinite (an extension of this package)."""
         c = -1 if weight.q != 0 else 0
         D_old = weight.D
         weight.D = self._resize(D_old, c)
@@ -132,7 +132,7 @@ class Oracle:
 
 @dataclass
 class TorchOracle:
-    """torch.optim.Rprop, an operation after the other, each rounded to the dtype as torch's tensors are."""
+    """torch.optim.Rprop, one operation after the other, each rounded to the dtype as torch's tensors are."""
 
     start: Sequence[Any]
     dtype: str = "float32"

@@ -1,4 +1,4 @@
-"""The catalogue: numbers, layouts and gradient sequences that break optimizers, and how bits are compared."""
+"""Numbers, layouts and gradient sequences that break optimizers, and the comparison of bits."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ Array = NDArray[Any]
 
 
 def bits(x: Array) -> Array:
-    """Its bytes as integers, NaN by position only (payloads are nobody's promise)."""
+    """Return the bytes as integers; all NaN are the same one (their payloads are not specified)."""
     x = np.asarray(x)
     raw = np.ascontiguousarray(x).view(f"u{x.itemsize}").reshape(x.shape).copy()
     raw[np.isnan(x)] = np.iinfo(raw.dtype).max
@@ -18,7 +18,7 @@ def bits(x: Array) -> Array:
 
 
 def assert_same_bits(actual: Array, expected: Array, where: str = "") -> None:
-    """Equal dtype, shape and bits; -0.0 is not 0.0."""
+    """Assert equal dtype, shape and bits; -0.0 is not 0.0."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.dtype == expected.dtype and actual.shape == expected.shape, (where, actual.dtype, expected.dtype)
     wrong = np.flatnonzero(bits(actual) != bits(expected))
@@ -31,7 +31,7 @@ def assert_same_bits(actual: Array, expected: Array, where: str = "") -> None:
 
 
 def special_values(dtype: Any) -> Array:
-    """Zeros of both signs, denormals, numbers whose products underflow or overflow, inf, NaN."""
+    """Return zeros of both signs, denormals, numbers whose products underflow or overflow, inf, NaN."""
     info = np.finfo(dtype)
     tiny, big = float(info.smallest_subnormal), float(info.max)
     edge = float(np.sqrt(float(info.smallest_subnormal)))  # its square just underflows
@@ -41,7 +41,7 @@ def special_values(dtype: Any) -> Array:
 
 
 def gradients(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, steps: int) -> Iterator[Array]:
-    """A sequence with long runs, flips, double flips and nasty values."""
+    """Generate gradients with long runs, flips, double flips and special values."""
     pool = special_values(dtype)
     sign = rng.choice([-1.0, 1.0], shape)
     for _ in range(steps):
@@ -51,7 +51,7 @@ def gradients(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any, step
 
 
 def layouts(shape: tuple[int, ...]) -> dict[str, Any]:
-    """Functions that make an uninitialised array of ``shape`` and a dtype, by the name of its layout."""
+    """Return functions that make an uninitialised array of ``shape`` and a dtype, by the name of its layout."""
     made = {
         "contiguous": lambda dtype: np.empty(shape, dtype),
         "transposed": lambda dtype: np.empty(shape[::-1], dtype).T,

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..kernels import numpy_
 from ..loss import NONFINITE
-from .validation import float_array
+from .validation import as_array, float_array
 from .variants import class_for_method
 
 
@@ -43,7 +43,7 @@ class AskTell:
     """
 
     def __init__(self, x0: ArrayLike, method: str = "irprop+", **options: Any) -> None:
-        start = np.asarray(x0)
+        start = as_array("x0", x0)
         if start.dtype != np.float32:
             start = float_array("x0", start)
         self._x = np.array(start, dtype=start.dtype.newbyteorder("="))
@@ -120,9 +120,9 @@ class AskTell:
             self._x[nonfinite], state[nonfinite] = rows, states
             gradient = np.where(_expand_rows(nonfinite, gradient), 0, gradient)
         optimizer.step(gradient, losses)
-        self.improved = finite & ~(losses <= best if optimizer.maximize else losses >= best)
-        self.best_loss = np.where(self.improved, losses, best)
-        np.copyto(self.best_x, x, where=_expand_rows(self.improved, x))
+        improved = finite & ~(losses <= best if optimizer.maximize else losses >= best)
+        self.improved, self.best_loss = improved, np.where(improved, losses, best)
+        np.copyto(self.best_x, x, where=_expand_rows(improved, x))
 
 
 def _expand_rows(rows: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:

@@ -15,12 +15,17 @@ from ..kernels.step_table import byte_range, find_overlap
 DTYPES: Final = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def float_array(name: str, value: Any) -> NDArray[Any]:
-    """Return a number or numbers that the user passed as a float64 array."""
+def as_array(name: str, value: Any) -> NDArray[Any]:
+    """Return an argument as an array of any dtype."""
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except (TypeError, ValueError) as error:  # lists of unequal lengths, objects that claim to be arrays
         raise type(error)(f"{name} is no array: {error}; pass a float, or an array of floats") from error
+
+
+def float_array(name: str, value: Any) -> NDArray[Any]:
+    """Return an argument, a number or numbers, as a float64 array."""
+    array = as_array(name, value)
     if array.dtype.kind not in "fiu" or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is {value!r} ({type(value).__name__}): pass a float, or an array of floats")
     return array.astype(np.float64, copy=False)

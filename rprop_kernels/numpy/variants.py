@@ -281,8 +281,8 @@ class RpropVariant:
             if previous is None:
                 previous = np.full_like(loss, np.nan)
             with np.errstate(invalid="ignore"):
-                outcome, previous = compare_losses(loss, previous, self.maximize)
-            outcome = outcome.astype(np.uint8)
+                outcomes, previous = compare_losses(loss, previous, self.maximize)
+            outcome = outcomes.astype(np.uint8)
             first_is_nonfinite = bool(np.isnan(previous).any())
         else:
             shape, previous_shape = (getattr(value, "shape", ()) for value in (loss, previous))

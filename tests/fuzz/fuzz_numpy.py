@@ -1,4 +1,4 @@
-"""The NumPy optimizers under hostile calls; the scalar oracle says what each accepted step must have done."""
+"""The NumPy optimizers under hostile calls; the scalar oracle defines the result of each accepted step."""
 
 import contextlib
 import copy
@@ -29,7 +29,7 @@ ETAS = ((0.5, 1.2), (0.1, 3.0), (1e-300, 1e300), (0.999999, 1.000001))
 
 
 class Arena:
-    """An array somewhere in a block of known bytes: what is not the array's must stay as it is."""
+    """An array within a block of known bytes: the bytes outside the array must not change."""
 
     def __init__(self, rng: random.Random, shape: tuple[int, ...], dtype: Any) -> None:
         item = np.dtype(dtype).itemsize
@@ -51,7 +51,7 @@ class Arena:
 
     def check(self) -> None:
         if not np.array_equal(self.block[self.others], self.canary):
-            raise Finding("bytes beside the array were written")
+            raise Finding("bytes outside the array were written")
 
     def __repr__(self) -> str:
         a = self.array
@@ -59,7 +59,7 @@ class Arena:
 
 
 def numbers(rng: random.Random, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Ordinary numbers of both signs, and one in four of the catalogue of nasty ones."""
+    """Ordinary numbers of both signs; one in four is a special value."""
     n = math.prod(shape)
     pool = special_values(dtype)
     values = [
@@ -69,7 +69,7 @@ def numbers(rng: random.Random, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def can_be_frozen(w: Any) -> bool:
-    """Not everything that was read-only can be made writable again: what came out of a pickle cannot."""
+    """Check whether a read-only array could be made writable again; one from a pickle could not."""
     try:
         w.setflags(write=True)
     except ValueError:
@@ -78,7 +78,7 @@ def can_be_frozen(w: Any) -> bool:
 
 
 def fits(loss: Any, rows: int) -> bool:
-    """Whether nonsense makes sense by chance: a number, or as many numbers as there are rows."""
+    """Check whether nonsense is valid by chance: a number, or as many numbers as there are rows."""
     if isinstance(loss, (tuple, list)):
         return len(loss) in (1, rows) and all(type(x) is float for x in loss)
     return isinstance(loss, float)
@@ -89,14 +89,14 @@ def loss_of(rng: random.Random) -> float:
 
 
 class Shadow:
-    """The oracle beside an optimizer: one of it a parameter, or a row where losses come in rows."""
+    """The oracles of an optimizer: one for each parameter, or for each row where losses come in rows."""
 
     def __init__(self, room: "Numpy") -> None:
         self.room = room
         self.sync()
 
     def sync(self) -> None:
-        """Take over what the optimizer says of itself."""
+        """Copy the optimizer's state."""
         optimizer = self.room.optimizer
         state = optimizer.state_dict()
         self.parts = []
@@ -131,15 +131,15 @@ class Shadow:
             mask, box = self.room.frozen[index], self.room.boxes[index]
             if mask is not None:
                 g = np.where(mask[cut], g.dtype.type(0), g)
-            said = None if loss is None or not needs else float(loss[cut] if self.room.rows else loss)
-            oracle.step(list(np.ravel(g)), said)
+            E = None if loss is None or not needs else float(loss[cut] if self.room.rows else loss)
+            oracle.step(list(np.ravel(g)), E)
             if box is not None:
                 free = np.ones(np.shape(g), bool) if mask is None else ~mask[cut]
                 self.stop(oracle, np.ravel(box[0][cut]), np.ravel(box[1][cut]), np.ravel(free))
 
     @staticmethod
     def stop(oracle: Oracle, low: Any, high: Any, free: Any) -> None:
-        """What bounds do: the weight stops there, forgets its sign, and steps by half the width at most."""
+        """Apply bounds: the weight stops there, forgets its sign, and steps by half the width at most."""
         for one, lower, upper, moves in zip(oracle.weights, low, high, free, strict=True):
             if moves and (one.w <= lower or one.w >= upper):
                 with np.errstate(over="ignore"):
@@ -174,11 +174,11 @@ class Shadow:
                 before = state[cut] if isinstance(state, np.ndarray) else state
                 before = None if before is None or math.isnan(before) else float(before)
                 if before != oracle.E_prev:
-                    raise Finding(f"the loss of the step before is {before}, not {oracle.E_prev}")
+                    raise Finding(f"the previous loss is {before}, not {oracle.E_prev}")
 
 
 class Changing(list):  # type: ignore[type-arg]
-    """A list that does something whenever it is read."""
+    """A list that runs code whenever it is read."""
 
     def __init__(self, items: Any, act: Callable[["Changing"], None]) -> None:
         super().__init__(items)
@@ -200,7 +200,7 @@ class Changing(list):  # type: ignore[type-arg]
 
 
 class Numpy(Room):
-    """One optimizer, its arrays in arenas, and an oracle beside it."""
+    """One optimizer, its arrays in arenas, and its oracles."""
 
     name = "numpy"
     operations: ClassVar[dict[str, int]] = {
@@ -265,7 +265,7 @@ class Numpy(Room):
         self.shadow = Shadow(self)
 
     def gradients(self, rng: random.Random) -> list[Any]:
-        """Good ones: of any layout, read-only, broadcast, and one for two where they fit."""
+        """Valid ones: of any layout, read-only, broadcast, and shared where shapes agree."""
         made: list[Any] = []
         for w in self.weights:
             kind = rng.random()
@@ -296,7 +296,7 @@ class Numpy(Room):
             return losses if kind is float else np.array(losses, kind)
 
     def all_of_it(self) -> Any:
-        """Everything that an error must leave alone, as bytes."""
+        """Everything that an error must not change, as bytes."""
         state = self.optimizer.state_dict()
         moves = [move.tobytes() for move in state.pop("moves")]
         return repr(state), moves, [arena.block.tobytes() for arena in self.arenas], self.layouts()
@@ -304,7 +304,7 @@ class Numpy(Room):
     def layouts(self) -> Any:
         return [(w.shape, w.strides, w.dtype.str, w.flags.writeable) for w in self.weights]
 
-    # --------------------------------------------------------------------------------------------- judgement
+    # --------------------------------------------------------------------------------------------- expectations
 
     def refused(self, call: Callable[[], Any], names: str) -> None:
         """The call must raise an error with a cause and a remedy, and change nothing."""
@@ -328,7 +328,7 @@ class Numpy(Room):
                 raise Finding(f"refused, and yet the {what} changed: {shown(old)} -> {shown(new)}")
 
     def either(self, call: Callable[[], Any], names: str = "") -> bool:
-        """It may be accepted; where not, nothing has changed. The oracle starts anew from what there is."""
+        """The call may be accepted; otherwise nothing has changed. The oracles then copy the state."""
         before = self.all_of_it()
         try:
             call()
@@ -468,7 +468,7 @@ class Numpy(Room):
         self.refused(lambda: setattr(self.optimizer, name, value), "eta|step|lr|learning rate")
 
     def tampered(self, rng: random.Random) -> None:
-        """The arrays change behind the optimizer's back; after an error they are as they were put."""
+        """The arrays change without the optimizer; an error leaves them as they are."""
         w = rng.choice(self.weights)
         layout = w.shape, w.strides, w.dtype
         how = rng.choice(("read-only", "shape", "dtype", "stride 0"))
@@ -499,7 +499,7 @@ class Numpy(Room):
         self.shadow.check()
 
     def copied(self, rng: random.Random) -> None:
-        """Go on with a copy, in ordinary memory; the first stays as it was."""
+        """Continue with a copy, in ordinary memory; the original does not change."""
         by = rng.choice((copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))))
         self.say("optimizer = copy.deepcopy(optimizer)  # or by pickle")
         self.optimizer = by(self.optimizer)
@@ -656,7 +656,7 @@ class Numpy(Room):
         self.shadow.sync()
 
     def two_threads(self, rng: random.Random) -> None:
-        """Two threads step one optimizer: what comes out is anybody's guess, but memory is sound."""
+        """Two threads step one optimizer: the result is undefined, but memory is intact."""
         grads, loss = self.gradients(rng), [1.0] * self.rows if self.rows else 1.0
         self.say("optimizer.step(grads, loss) in two threads at once")
         errors: list[BaseException] = []
@@ -724,11 +724,11 @@ class Large(Room):
             if not np.array_equal(w, c):
                 raise Finding("the steps of a large array differ from NumPy's")
             if w.base[:8].any() or w.base[-8:].any():
-                raise Finding("bytes beside the array were written")
+                raise Finding("bytes outside the array were written")
 
 
 class Ask(Room):
-    """The loop in the user's hands."""
+    """The ask-and-tell interface."""
 
     name = "asktell"
     operations: ClassVar[dict[str, int]] = {"good": 6, "bad": 4, "bad_construction": 1}

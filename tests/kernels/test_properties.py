@@ -1,4 +1,4 @@
-"""What must hold of the rules whatever the gradients: on every array backend, and on the torch classes."""
+"""Properties of the rules for any gradients, on every array backend and on the torch classes."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,13 @@ from special_values import assert_same_bits
 
 import rprop_kernels.numpy
 from rprop_kernels import VARIANTS, state
+from rprop_kernels.backends import supported_backends
 from rprop_kernels.hyperparameters import Hyperparameters
 from rprop_kernels.kernels import load_engine, threads
 from rprop_kernels.loss import compare_loss
 
 FOUR = [name for name in VARIANTS if name != "torch"]
-BACKENDS = ["cython", "numba", "numpy"]
+BACKENDS = supported_backends("arrays")
 DTYPES = ["float32", "float64"]
 STEPS = 12
 quick = settings(max_examples=12, deadline=None, derandomize=True, database=None)
@@ -45,7 +46,7 @@ def runs(draw, sizes=(1e-12, 1e12)):
 
 
 class Run:
-    """A rule on one array, in the kernels of a backend; (w, q, D) can be looked at between steps."""
+    """A rule on one array, in the engine of a backend; a step returns (w, q, D)."""
 
     def __init__(self, variant, backend, hyper, lr, w, n_threads=1):
         self.variant, self.hyper, self.n_threads = variant, hyper, n_threads
@@ -55,17 +56,16 @@ class Run:
         self.E_prev = None
 
     def step(self, gradients, loss):
-        verdict, self.E_prev = compare_loss(loss, self.E_prev, False)
-        said = {"outcome": verdict} if self.variant == "irprop+" else {}
-        done = self.step_(
-            self.variant, [self.w], [gradients], [(self.state,)], self.hyper, n_threads=self.n_threads, **said
+        outcome, self.E_prev = compare_loss(loss, self.E_prev)
+        options = {"outcome": outcome} if self.variant == "irprop+" else {}
+        assert self.step_(
+            self.variant, [self.w], [gradients], [(self.state,)], self.hyper, n_threads=self.n_threads, **options
         )
-        assert done
         return self.w.copy(), *state.decode(self.state)
 
 
 def path(run, gradients, losses):
-    """All that is seen of a run, as one array."""
+    """The results of all steps of a run as one array."""
     return np.array([run.step(g, loss) for g, loss in zip(gradients, losses, strict=True)])
 
 
@@ -89,7 +89,7 @@ def test_step_sizes_stay_within_their_bounds(variant, backend, drawn):
 @quick
 @given(runs())
 def test_weights_move_only_against_the_gradients_sign(variant, backend, drawn):
-    """Moves that are taken back, too: the sign has changed since. But after a lost loss, whatever the gradient."""
+    """So do moves that are taken back: the sign has changed. After a nonfinite loss the gradient does not matter."""
     _, hyper, lr, w, gradients, losses = drawn
     run, q = Run(variant, backend, hyper, lr, w), np.zeros_like(w)
     for g, loss in zip(gradients, losses, strict=True):
@@ -97,8 +97,8 @@ def test_weights_move_only_against_the_gradients_sign(variant, backend, drawn):
         before = run.w.copy()
         w, q, _ = run.step(g, loss)
         with np.errstate(over="ignore"):
-            way = np.sign(w - before)
-        assert np.all((way == 0) | (way == -sign))
+            direction = np.sign(w - before)
+        assert np.all((direction == 0) | (direction == -sign))
         assert_same_bits(w[sign == 0], before[sign == 0])
 
 
@@ -110,7 +110,7 @@ def test_a_move_that_is_taken_back_ends_where_it_began(variant, backend, drawn):
     """Within one unit in the last place of max(|w|, D): w - D + D may round."""
     _, hyper, lr, w, gradients, _ = drawn
     run, q, start = Run(variant, backend, hyper, lr, w), np.zeros_like(w), w
-    for loss, g in enumerate(gradients):  # rising: iRprop+ takes every flip back
+    for loss, g in enumerate(gradients):  # the loss increases: iRprop+ takes every flip back
         flip = np.sign(g) * q < 0
         before, D_before = run.w.copy(), state.decode(run.state)[1]
         w, q, _ = run.step(g, float(loss))
@@ -145,7 +145,7 @@ def test_permuting_the_weights_permutes_the_results(variant, backend, drawn, ran
 
 
 def many(drawn, copies):
-    """A run of ``copies`` times as many weights, so that vectors and their remainders meet all kinds of weights."""
+    """A run of ``copies`` times as many weights, so that vectors and their remainders hold all kinds of weights."""
     dtype, hyper, lr, w, gradients, losses = drawn
     return dtype, hyper, lr, np.tile(w, copies), np.tile(gradients, copies), losses
 
@@ -171,11 +171,11 @@ def test_one_array_or_any_split_of_it(variant, backend, drawn, cuts):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("backend", ["cython", "numba", "torch"])
+@pytest.mark.parametrize("backend", [name for name in supported_backends("tensors") if name != "triton"])
 @settings(quick, max_examples=10)
 @given(runs(), st.lists(st.floats(0, 1), max_size=4))
 def test_one_tensor_or_any_split_of_it(variant, backend, drawn, cuts):
-    """And one is seen as a matrix, the other not: shapes do not matter either."""
+    """One is a matrix, the other is not: shapes do not matter either."""
     torch, rprop_torch = pytest.importorskip("torch"), pytest.importorskip("rprop_kernels.torch")
     _, hyper, lr, w, gradients, losses = many(drawn, 14)
     cuts = sorted(int(cut * w.size) for cut in cuts)
@@ -209,8 +209,8 @@ def seen(parameter, optimizer):
 @given(runs(), st.integers(1, 70), st.integers(2, 5))
 def test_any_number_of_threads(variant, backend, drawn, copies, n_threads):
     _, hyper, lr, w, gradients, losses = many(drawn, copies)
-    alone = path(Run(variant, backend, hyper, lr, w), gradients, losses)
+    single = path(Run(variant, backend, hyper, lr, w), gradients, losses)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threads, "THRESHOLD", 1)  # else threads are for 100,000 weights and more
+        patch.setattr(threads, "THRESHOLD", 1)  # otherwise only large steps use threads
         shared = path(Run(variant, backend, hyper, lr, w, n_threads), gradients, losses)
-    assert_same_bits(shared, alone)
+    assert_same_bits(shared, single)

@@ -1,4 +1,4 @@
-"""The table of variants is what every backend, optimizer and oracle follows: a new row fails here until all have it."""
+"""Every backend, optimizer and oracle covers the table of variants: a new row fails here until all have it."""
 
 import os
 import re
@@ -12,13 +12,19 @@ from backends import INSTRUCTION_SET_VARIABLE, compiled, cython_
 import rprop_kernels
 import rprop_kernels.numpy
 from rprop_kernels import VARIANTS
-from rprop_kernels.backends import BACKENDS, available_backends, resolve_backend, unavailable_reason
+from rprop_kernels.backends import (
+    BACKENDS,
+    available_backends,
+    resolve_backend,
+    supported_backends,
+    unavailable_reason,
+)
 from rprop_kernels.kernels import load_engine
 
 FOUR = [name for name, row in VARIANTS.items() if row.state == ("move",)]
 
 
-@pytest.mark.parametrize("backend", ["cython", "numba", "numpy"])
+@pytest.mark.parametrize("backend", supported_backends("arrays"))
 def test_every_backend_has_every_variant(backend):
     assert set(load_engine(backend).UPDATES) == set(VARIANTS)
 
@@ -47,12 +53,12 @@ def test_every_variant_has_its_class_in_both_libraries(row):
 @pytest.mark.skipif(
     os.environ.get("RPROP_KERNELS_REQUIRE_EXTENSION") == "0", reason="RPROP_KERNELS_REQUIRE_EXTENSION=0"
 )
-def test_the_compiled_backend_is_here():
-    """A missing extension is no skip, unless it was asked for: the tests are about it."""
+def test_the_extension_is_available():
+    """A missing extension is a failure, not a skip, unless the environment allows it."""
     assert unavailable_reason("cython") is None and resolve_backend(None, "arrays") == "cython"
 
 
-def test_nothing_heavy_is_imported():
+def test_importing_the_package_imports_no_large_library():
     code = (
         "import sys, rprop_kernels; rprop_kernels.available_backends(); "
         "print([m for m in ('torch', 'numba', 'scipy', 'sklearn', 'triton') if m in sys.modules])"
@@ -65,28 +71,34 @@ def test_nothing_heavy_is_imported():
 @pytest.mark.parametrize(("module", "library"), [("torch", "torch"), ("scipy", "scipy"), ("sklearn", "sklearn")])
 def test_a_missing_library_is_named_with_the_remedy(module, library):
     code = f"import sys; sys.modules[{library!r}] = None; import rprop_kernels.{module}"
-    told = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True).stderr
-    assert f"pip install 'rprop_kernels[{module}]'" in told.splitlines()[-1]
+    errors = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True).stderr
+    assert f"pip install 'rprop_kernels[{module}]'" in errors.splitlines()[-1]
 
 
 @compiled
-def test_show_config_names_what_is_in_use(capsys):
+def test_show_config_names_the_default_of_each_family(capsys, monkeypatch):
+    monkeypatch.delenv("RPROP_KERNELS_BACKEND", raising=False)
     facts = rprop_kernels.show_config()
     printed = capsys.readouterr().out
     assert facts["versions"]["rprop_kernels"] == rprop_kernels.__version__ in printed
-    assert facts["defaults"]["NumPy arrays"] == "cython" and facts["backends"]["cython"] == "available"
-    assert facts["defaults"]["torch tensors"].startswith("cython" if unavailable_reason("torch") is None else "none")
+    assert facts["defaults"]["NumPy arrays"] == "cython"
+    expected = "cython" if unavailable_reason("torch") is None else "none: torch is not installed"
+    assert facts["defaults"]["torch tensors"].partition(";")[0] == expected
     assert facts["cython"]["instruction set"] in printed and "threads" in facts["cython"]
-    assert {name for name in BACKENDS if facts["backends"][name] == "available"} == set(available_backends())
+    assert list(facts["backends"]) == list(BACKENDS)
+    assert {name for name, text in facts["backends"].items() if text == "available"} == set(available_backends())
+    assert all(text == "available" or text.startswith("missing: ") for text in facts["backends"].values())
 
 
-def test_a_missing_extension_is_said_at_run_time(monkeypatch, capsys):
+def test_a_missing_extension_is_reported_at_run_time(monkeypatch, capsys):
+    monkeypatch.delenv("RPROP_KERNELS_BACKEND", raising=False)
     monkeypatch.setitem(sys.modules, "rprop_kernels.kernels._native", None)
     assert re.search("compiler|checkout", unavailable_reason("cython") or "")
     next_best = "numpy" if unavailable_reason("numba") else "numba"
     with pytest.warns(RuntimeWarning, match=f"falls back to its slower backend '{next_best}'"):
         assert resolve_backend(None, "arrays") == next_best
     facts = rprop_kernels.show_config()
+    assert facts["defaults"]["NumPy arrays"] == next_best
     assert facts["backends"]["cython"].startswith("missing: ") and "missing: " in capsys.readouterr().out
     with pytest.raises(
         ValueError, match=r"backend='cython' cannot be used(?s:.)*(compiler|checkout)(?s:.)*numpy: available"
@@ -101,25 +113,31 @@ def test_the_choice_of_a_backend(monkeypatch):
     assert resolve_backend("numpy", "arrays") == "numpy"
     with pytest.raises(ValueError, match=r"RPROP_KERNELS_BACKEND='fortran'(?s:.)*numpy: available"):
         resolve_backend(None, "arrays")
+    with pytest.raises(ValueError, match=r"backend='torch' cannot be used here(?s:.)*numpy: available"):
+        resolve_backend("torch", "arrays")
+
+
+def test_each_family_has_backends_of_its_own():
+    assert supported_backends("arrays") == ("cython", "numba", "numpy")
+    assert supported_backends("tensors") == ("cython", "numba", "torch", "triton")
 
 
 @compiled
-def test_a_backend_of_the_other_library_is_ignored_in_the_environment(monkeypatch):
-    """An argument is strict; the variable serves programs that use both libraries."""
-    monkeypatch.setenv("RPROP_KERNELS_BACKEND", "numpy")
-    assert resolve_backend(None, "tensors") == "cython" and resolve_backend(None, "arrays") == "numpy"
-    facts = rprop_kernels.show_config(display=False)["defaults"]
-    assert facts["NumPy arrays"] == "numpy (RPROP_KERNELS_BACKEND)"
-    monkeypatch.setenv("RPROP_KERNELS_BACKEND", "torch")
-    assert resolve_backend(None, "arrays") == "cython"
-    assert (
-        "RPROP_KERNELS_BACKEND=torch does not apply"
-        in rprop_kernels.show_config(display=False)["defaults"]["NumPy arrays"]
-    )
-    with pytest.raises(ValueError, match="backend='torch' cannot be used here"):
-        resolve_backend("torch", "arrays")
-    with pytest.raises(ValueError, match="backend='numpy' cannot be used here"):
-        resolve_backend("numpy", "tensors")
+@pytest.mark.parametrize(
+    ("backend", "family", "other"), [("numpy", "tensors", "arrays"), ("torch", "arrays", "tensors")]
+)
+def test_a_backend_of_the_other_family_is_ignored_in_the_environment_and_shown(backend, family, other, monkeypatch):
+    if reason := unavailable_reason(backend) or unavailable_reason("torch"):
+        pytest.skip(reason)
+    monkeypatch.setenv("RPROP_KERNELS_BACKEND", backend)
+    assert resolve_backend(None, family) == "cython"
+    assert resolve_backend(None, other) == backend
+    titles = {"arrays": "NumPy arrays", "tensors": "torch tensors"}
+    defaults = rprop_kernels.show_config(display=False)["defaults"]
+    assert defaults[titles[family]] == f"cython (RPROP_KERNELS_BACKEND={backend} does not apply here)"
+    assert defaults[titles[other]] == f"{backend} (RPROP_KERNELS_BACKEND)"
+    with pytest.raises(ValueError, match=f"backend='{backend}' cannot be used here"):
+        resolve_backend(backend, family)
 
 
 @compiled
@@ -136,6 +154,6 @@ def test_show_config_survives_wrong_settings(monkeypatch, capsys):
     monkeypatch.setenv("RPROP_KERNELS_BACKEND", "fortran")
     monkeypatch.setenv("RPROP_KERNELS_INSTRUCTION_SET", "avx9")
     facts = rprop_kernels.show_config()
-    assert "RPROP_KERNELS_BACKEND=fortran cannot be used" in facts["defaults"]["NumPy arrays"]
-    assert "RPROP_KERNELS_BACKEND=fortran cannot be used" in facts["defaults"]["torch tensors"]
+    for text in facts["defaults"].values():
+        assert "RPROP_KERNELS_BACKEND=fortran cannot be used" in text
     assert "avx9" in facts["cython"]["instruction set"] and "avx9" in capsys.readouterr().out

@@ -1,11 +1,11 @@
-"""What the NumPy optimizers refuse: each with an error that names the remedy, before anything is touched."""
+"""Errors of the NumPy optimizers: each names the remedy and is raised before anything changes."""
 
 import math
 
 import numpy as np
 import pytest
 
-from rprop_kernels.backends import unavailable_reason
+from rprop_kernels.backends import supported_backends, unavailable_reason
 from rprop_kernels.numpy import IRpropPlus, RpropMinus
 from rprop_kernels.numpy.validation import validate_arrays
 
@@ -13,7 +13,7 @@ windows = np.lib.stride_tricks.sliding_window_view
 base = np.zeros(8)
 
 
-@pytest.fixture(params=["cython", "numba", "numpy"])
+@pytest.fixture(params=supported_backends("arrays"))
 def backend(request):
     if reason := unavailable_reason(request.param):
         pytest.skip(f"{request.param}: {reason}")
@@ -62,13 +62,13 @@ def test_parameters_that_are_refused(case):
         RpropMinus(params)
 
 
-def test_parameters_that_only_look_as_if_they_overlapped():
+def test_interleaved_parameters_are_accepted():
     memory = np.zeros(24)
     RpropMinus([memory[::2], memory[1::2]]).step([np.ones(12), -np.ones(12)])
     assert memory.tolist() == [-0.01, 0.01] * 12
     square = np.zeros((4, 4))
     RpropMinus([square[:2, :2], square[:2, 2:], square[2:, 1:3], np.zeros((2, 0))])
-    # interleaved axes: neither steps over the other's reach, and yet no address comes twice
+    # interleaved axes: neither steps over the extent of the other, yet no address occurs twice
     RpropMinus(np.lib.stride_tricks.as_strided(memory, (2, 2), (16, 24)))
 
 
@@ -93,7 +93,7 @@ GRADS = {
 
 @pytest.mark.parametrize("frozen", [None, [np.array([True, False]), None]], ids=["free", "frozen"])
 @pytest.mark.parametrize("case", GRADS)
-def test_gradients_that_are_refused_touch_nothing(case, frozen, backend):
+def test_gradients_that_are_refused_change_nothing(case, frozen, backend):
     grads, error, text = GRADS[case]
     params = [np.zeros(2), np.zeros((2, 2))]
     optimizer = RpropMinus(params, frozen=frozen, backend=backend)
@@ -105,7 +105,7 @@ def test_gradients_that_are_refused_touch_nothing(case, frozen, backend):
         np.testing.assert_array_equal(old, new)
 
 
-def test_a_refused_step_leaves_the_loss_alone(backend):
+def test_a_refused_step_keeps_the_loss(backend):
     optimizer = IRpropPlus(np.zeros(2), backend=backend)
     optimizer.step(np.ones(2), 3.0)
     with pytest.raises(ValueError, match="shape"):
@@ -239,14 +239,14 @@ def test_maximize_is_a_flag():
     assert optimizer.maximize is True
 
 
-def test_one_array_is_no_list_of_bounds():
+def test_one_array_is_not_a_list_of_bounds():
     weights = [np.zeros(2), np.zeros(2)]
     with pytest.raises(TypeError, match="is one array for a list of parameters: pass a list"):
         RpropMinus(weights, bounds=(np.array([-1.0, -2.0]), None))
     RpropMinus(weights, bounds=([np.array([-1.0, -2.0]), -1.0], None))
 
 
-def test_bytes_are_no_pairs():
+def test_bytes_are_not_pairs():
     for name in ("bounds", "etas", "step_sizes"):
         with pytest.raises(ValueError, match=name):
             RpropMinus(np.zeros(2), **{name: b"\x00\x01"})

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import sys
 import tracemalloc
 import warnings
 
@@ -13,11 +14,11 @@ from oracle import RULES, Oracle
 from special_values import assert_same_bits, gradients
 
 from rprop_kernels import VARIANTS
-from rprop_kernels.backends import unavailable_reason
+from rprop_kernels.backends import supported_backends, unavailable_reason
 from rprop_kernels.numpy import METHODS, AskTell, IRpropMinus, IRpropPlus, RpropMinus, RpropPlus
 
 
-@pytest.fixture(params=["cython", "numba", "numpy"])
+@pytest.fixture(params=supported_backends("arrays"))
 def backend(request):
     if reason := unavailable_reason(request.param):
         pytest.skip(f"{request.param}: {reason}")
@@ -42,7 +43,7 @@ BY_HAND = {
     "rprop-": [(-1, 1, 1), (-3, 1, 2), (-2, -1, 1), (0, -1, 2), (-1, 1, 1)],
     "rprop+": [(-1, 1, 1), (-3, 1, 2), (-1, 0, 1), (0, -1, 1), (-1, 0, 0.5)],
     "irprop-": [(-1, 1, 1), (-3, 1, 2), (-3, 0, 1), (-2, -1, 1), (-2, 0, 0.5)],
-    "irprop+": [(-1, 1, 1), (-3, 1, 2), (-1, 0, 1), (0, -1, 1), (0, 0, 0.5)],  # undone, then not worse: stays
+    "irprop+": [(-1, 1, 1), (-3, 1, 2), (-1, 0, 1), (0, -1, 1), (0, 0, 0.5)],  # taken back, then not worse: stays
 }
 
 
@@ -58,7 +59,7 @@ def test_trace_by_hand(rule, real, backend):
 
 
 def stop_at_bounds(weight, low, high):
-    """What a bound does to the oracle's weight."""
+    """Apply a bound to the oracle's weight."""
     if weight.w <= low or weight.w >= high:
         weight.w = low if weight.w <= low else high
         weight.q = 0
@@ -108,14 +109,14 @@ BOXES = {
 @pytest.mark.parametrize("order", ["C", "F", "strided"])
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize("real", [np.float32, np.float64])
-@pytest.mark.parametrize("level", INSTRUCTION_SETS)
-def test_bounds_have_the_same_bits_compiled_and_in_numpy(level, real, box, order, monkeypatch):
-    monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, level)
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_bounds_have_the_same_bits_compiled_and_in_numpy(isa, real, box, order, monkeypatch):
+    monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, isa)
     rng = np.random.default_rng(0)
     bounds = tuple(end.reshape(20, 30) if isinstance(end, np.ndarray) else end for end in BOXES[box])
     frozen = rng.random((20, 30)) < 0.2 if box == "frozen too" else None
     start = rng.uniform(-0.1, 0.1, (20, 30))
-    start[:, 0] = 0.0 if box == "arrays" else -0.0  # on a bound or beside it, of either sign
+    start[:, 0] = 0.0 if box == "arrays" else -0.0  # on a bound or next to it, of either sign
     pair = []
     for backend in ("cython", "numpy"):
         w = np.zeros((40, 30), real)[::2] if order == "strided" else np.zeros((20, 30), real, order)
@@ -131,7 +132,7 @@ def test_bounds_have_the_same_bits_compiled_and_in_numpy(level, real, box, order
         same(*(optimizer._states[0][0] for optimizer in pair))
         met += ((w == low) | (w == high)).sum()
     assert met > 500
-    assert (pair[0]._bounds[0]._scratch is None) == (order != "strided")  # the compiled loop did it, where it can
+    assert (pair[0]._bounds[0].scratch is None) == (order != "strided")  # the compiled loop takes dense arrays
 
 
 def test_a_weight_between_equal_bounds_stays(backend):
@@ -185,7 +186,7 @@ def test_gradients_may_have_strides_of_their_own(backend):
         same(w, plain.ravel())
 
 
-def test_what_lies_between_the_elements_is_left_alone(backend):
+def test_memory_between_the_elements_does_not_change(backend):
     memory = np.arange(24.0)
     optimizer = RpropMinus(memory.reshape(4, 6)[1:3, 1:5:2], lr=0.5, backend=backend)
     optimizer.step(np.ones((2, 2)))
@@ -214,10 +215,10 @@ def test_a_memory_map_is_updated_in_its_file(tmp_path, backend):
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing_is_allocated_after_the_first_step(rule, options, backend):
     if backend == "numpy":
-        pytest.skip("the NumPy kernels compute with temporary arrays")
+        pytest.skip("the NumPy engine uses temporary arrays")
     w, g = np.zeros(40_000), np.ones(40_000)
     optimizer = METHODS[rule](w, backend=backend, **options)
-    for loss in (1.0, 2.0, math.nan, 1.0):  # Numba compiles a rule when it is first met
+    for loss in (1.0, 2.0, math.nan, 1.0):  # Numba compiles a rule at first use
         optimizer.step(g, loss)
     tracemalloc.start()
     try:
@@ -238,14 +239,14 @@ def test_at_a_bound_a_weight_stops_and_forgets_its_sign(backend):
     optimizer = RpropPlus(w, lr=1.0, etas=(0.5, 2.0), bounds=(-2.0, [2.0, 9.0]), backend=backend)
     optimizer.step(np.array([-1.0, -1.0]))
     optimizer.step(np.array([-1.0, -1.0]))
-    assert w.tolist() == [2.0, 3.0]  # the first wanted to reach 3
+    assert w.tolist() == [2.0, 3.0]  # the first would have reached 3
     q, step = optimizer.signs_and_steps()
     assert (q.tolist(), step.tolist()) == ([0, -1], [2.0, 2.0])
     optimizer.step(np.array([1.0, 1.0]))  # a flip: only the second has a move to take back
     assert w.tolist() == [0.0, 1.0]
 
 
-def test_a_weight_cannot_jump_from_bound_to_bound_for_ever(backend):
+def test_a_weight_cannot_jump_from_bound_to_bound_forever(backend):
     w = np.array([0.9])
     optimizer = IRpropMinus(w, lr=5.0, bounds=(-1.0, 1.0), backend=backend)
     for _ in range(200):
@@ -253,7 +254,7 @@ def test_a_weight_cannot_jump_from_bound_to_bound_for_ever(backend):
     assert abs(w[0] - 0.25) < 2e-6  # D_min is 1e-6
 
 
-def test_bounds_are_kept_in_the_weights_dtype_and_for_each_array(backend):
+def test_bounds_have_the_dtype_of_the_weights_and_may_differ_between_arrays(backend):
     first, second, third = np.zeros(2, np.float32), np.zeros(2), np.zeros(2)
     optimizer = RpropMinus(
         [first, second, third], lr=1.0, backend=backend, bounds=((None, [-0.5, -3.0], None), (0.1, None, None))
@@ -270,10 +271,10 @@ def test_one_number_bounds_every_array(backend):
     assert [a.ravel().tolist() for a in arrays] == [[-0.5, -0.5], [-0.5]]
 
 
-def test_frozen_weights_stay_and_the_others_do_as_without(backend):
-    w, alone = np.zeros((2, 3)), np.zeros(2)
+def test_frozen_weights_stay_and_do_not_affect_the_others(backend):
+    w, free = np.zeros((2, 3)), np.zeros(2)
     mask = np.array([[True, False, True], [True, True, False]])
-    some, others = IRpropPlus(w, frozen=mask, backend=backend), IRpropPlus(alone, backend=backend)
+    some, others = IRpropPlus(w, frozen=mask, backend=backend), IRpropPlus(free, backend=backend)
     rng = np.random.default_rng(0)
     for loss in (1.0, 2.0, math.nan, 1.5, 1.0):
         g = rng.normal(size=(2, 3))
@@ -282,7 +283,7 @@ def test_frozen_weights_stay_and_the_others_do_as_without(backend):
         others.step(g[~mask], loss)
         same(g, kept)  # the caller's gradient is only read
     assert (w[mask] == 0).all()
-    same(w[~mask], alone)
+    same(w[~mask], free)
     assert (some.signs_and_steps()[0][mask] == 0).all()
 
 
@@ -291,7 +292,7 @@ def test_frozen_weights_in_a_list_and_at_a_bound(backend):
     optimizer = RpropMinus(
         [first, second], lr=0.5, bounds=((0.0, None), (1.0, None)), backend=backend, frozen=[[True, True, False], None]
     )
-    first[:2] = -7.0, 7.0  # the user's business: a frozen weight is not clipped either
+    first[:2] = -7.0, 7.0  # set by the user: a frozen weight is not clipped either
     optimizer.step([np.ones(3), np.ones(2)])
     assert (first.tolist(), second.tolist()) == ([-7.0, 7.0, 0.0], [-0.5, -0.5])
 
@@ -299,13 +300,13 @@ def test_frozen_weights_in_a_list_and_at_a_bound(backend):
 # ---------------------------------------------------------------------------------------------------- losses
 
 
-def test_irprop_plus_asks_for_the_loss(backend):
+def test_irprop_plus_requires_the_loss(backend):
     w = np.zeros(2)
     optimizer = IRpropPlus(w, backend=backend)
     with pytest.raises(ValueError, match=r"needs the loss: pass it as step\(grads, loss\)"):
         optimizer.step(np.array([0.0, 1.0]))
     assert w.tolist() == [0.0, 0.0]
-    optimizer.step(np.zeros(2))  # nothing to decide
+    optimizer.step(np.zeros(2))  # zero gradients need none
     assert w.tolist() == [0.0, 0.0]
 
 
@@ -330,7 +331,7 @@ def test_kinds_of_one_loss(loss):
         (np.ones(3), ValueError),
     ],
 )
-def test_wrong_losses_touch_nothing(loss, error):
+def test_invalid_losses_change_nothing(loss, error):
     w = np.zeros(2)
     with pytest.raises(error, match="loss"):
         IRpropPlus(w).step(np.ones(2), loss)
@@ -349,14 +350,14 @@ def test_the_kind_of_loss_may_not_change():
 
 
 @pytest.mark.parametrize("maximize", [False, True])
-def test_rows_are_searches_of_their_own(maximize, backend):
+def test_rows_are_independent_searches(maximize, backend):
     rng = np.random.default_rng(3)
     together = rng.normal(size=(4, 5, 2))
     bias = rng.normal(size=4)
-    apart, bias_apart = together.copy(), bias.copy()
+    split, bias_split = together.copy(), bias.copy()
     rows = IRpropPlus([together, bias], lr=0.1, maximize=maximize, backend=backend)
     single = [
-        IRpropPlus([apart[i], bias_apart[i : i + 1]], lr=0.1, maximize=maximize, backend=backend) for i in range(4)
+        IRpropPlus([split[i], bias_split[i : i + 1]], lr=0.1, maximize=maximize, backend=backend) for i in range(4)
     ]
     for step in range(30):
         g, h = rng.normal(size=together.shape), rng.normal(size=4)
@@ -366,8 +367,8 @@ def test_rows_are_searches_of_their_own(maximize, backend):
         rows.step([g, h], losses)
         for i, optimizer in enumerate(single):
             optimizer.step([g[i], h[i : i + 1]], losses[i])
-        same(together, apart.ravel())
-        same(bias, bias_apart)
+        same(together, split.ravel())
+        same(bias, bias_split)
 
 
 def test_a_single_row_is_a_row_where_all_are():
@@ -379,7 +380,7 @@ def test_a_single_row_is_a_row_where_all_are():
     assert optimizer.state_dict()["loss"] == 2.0
 
 
-def test_a_lost_loss_takes_every_move_back_and_keeps_the_last_finite_one(backend):
+def test_a_nonfinite_loss_takes_every_move_back_and_keeps_the_last_finite_one(backend):
     w = np.array([1.0, 1.0, 1.0])
     optimizer = IRpropPlus(w, lr=0.5, etas=(0.5, 2.0), backend=backend)
     optimizer.step(np.array([1.0, -1.0, 0.0]), 3.0)
@@ -391,7 +392,7 @@ def test_a_lost_loss_takes_every_move_back_and_keeps_the_last_finite_one(backend
     assert optimizer.state_dict()["loss"] == 3.0
 
 
-def test_a_first_loss_that_is_lost_warns_once_and_follows_the_table(backend):
+def test_a_nonfinite_first_loss_warns_once_and_follows_the_table(backend):
     w = np.zeros(2)
     optimizer = IRpropPlus(w, lr=0.5, backend=backend)
     with pytest.warns(RuntimeWarning, match="first loss is nan") as caught:
@@ -422,7 +423,7 @@ def test_hyperparameters_are_checked_when_set(backend):
     assert w[0] == -7 + 0.75
 
 
-def test_lr_is_read_once_and_says_so():
+def test_setting_lr_changes_nothing_and_warns_once():
     w = np.zeros(1)
     optimizer = RpropMinus(w, lr=1.0)
     with pytest.warns(UserWarning, match="lr is the first step size") as caught:
@@ -456,7 +457,7 @@ def test_the_backend_is_chosen_and_shown(monkeypatch):
         RpropMinus(np.zeros(1), backend="torch")
 
 
-def test_copies_and_pickles_go_their_own_way(backend):
+def test_copies_and_pickles_are_independent(backend):
     w = np.zeros((2, 3))
     optimizer = IRpropPlus(w, bounds=(-1, 1), frozen=np.eye(2, 3, dtype=bool), backend=backend)
     optimizer.step(np.ones((2, 3)), 1.0)
@@ -476,7 +477,7 @@ def bowl(x):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_ask_and_tell_do_what_step_does(rule, backend):
+def test_ask_and_tell_equal_step(rule, backend):
     start, w = [5, 5], np.array([5.0, 5.0])
     search = AskTell(start, rule, lr=0.1, backend=backend)
     optimizer = METHODS[rule](w, lr=0.1, backend=backend)
@@ -488,14 +489,14 @@ def test_ask_and_tell_do_what_step_does(rule, backend):
         optimizer.step(g, loss)
         x = search.ask()
         search.tell(*bowl(x))
-        x[:] = 99.0  # the caller's to keep
+        x[:] = 99.0  # the copy belongs to the caller
         same(search.ask(), w)
     assert search.best_loss == best[0]
     same(search.best_x, best[1])
     assert start == [5, 5]
 
 
-def test_tell_wants_ask_first():
+def test_tell_requires_ask():
     search = AskTell([0.0])
     with pytest.raises(RuntimeError, match="ask for the point"):
         search.tell(1.0, [1.0])
@@ -505,7 +506,7 @@ def test_tell_wants_ask_first():
         search.tell(1.0, [1.0])
 
 
-def test_wrong_answers_change_nothing():
+def test_invalid_results_change_nothing():
     search = AskTell(np.zeros(2))
     search.tell(*bowl(search.ask()))
     x, best = search.ask(), search.best_loss
@@ -529,8 +530,8 @@ def test_wrong_answers_change_nothing():
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("shape", [(), (3,)], ids=["one", "rows"])
-def test_with_every_rule_a_lost_loss_takes_the_last_moves_back(rule, shape, backend):
-    """A wall of NaN at x > 1 beside a minimum at 0.9: the search goes on left of it."""
+def test_with_every_rule_a_nonfinite_loss_takes_the_last_moves_back(rule, shape, backend):
+    """A wall of NaN at x > 1, next to a minimum at 0.9: the search continues to the left of it."""
 
     def walled(x):
         loss = np.where((x > 1).any(axis=-1), math.nan, ((x - 0.9) ** 2).sum(axis=-1))
@@ -552,7 +553,7 @@ def test_with_every_rule_a_lost_loss_takes_the_last_moves_back(rule, shape, back
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_lost_row_returns_to_the_point_before_whatever_its_gradient(rule, backend):
+def test_a_row_with_a_nonfinite_loss_returns_to_the_previous_point_for_any_gradient(rule, backend):
     search = AskTell([[1.0, 2.0], [3.0, 4.0]], rule, lr=0.25, backend=backend)
     first = search.ask()
     search.tell([1.0, 1.0], np.ones((2, 2)))
@@ -563,7 +564,7 @@ def test_a_lost_row_returns_to_the_point_before_whatever_its_gradient(rule, back
     assert (q.tolist(), step.tolist()) == ([[0, 0], [1, 1]], [[0.125, 0.125], [0.3, 0.3]])
 
 
-def test_rows_keep_a_best_of_their_own_and_maximize_reverses_it():
+def test_each_row_has_a_best_point_and_maximize_reverses_the_order():
     search = AskTell(np.zeros((2, 1)), maximize=True)
     search.ask()
     search.tell([1.0, 5.0], np.ones((2, 1)))
@@ -575,7 +576,7 @@ def test_rows_keep_a_best_of_their_own_and_maximize_reverses_it():
     assert search.best_x.tolist() == [x[0].tolist(), first[1].tolist()]
 
 
-def test_float32_stays_and_the_start_is_copied():
+def test_float32_is_kept_and_the_start_is_copied():
     start = np.zeros(2, np.float32)
     search = AskTell(start)
     search.ask()
@@ -591,3 +592,45 @@ def test_warnings_of_numpy_do_not_leak(backend):
         warnings.simplefilter("error")
         for loss in (1.0, 2.0, math.nan):
             optimizer.step(np.array([np.nan, np.inf, -np.inf, 1e-45], np.float32), loss)
+
+
+# ---------------------------------------------------------------------------------------------------- warnings
+
+
+def subclass_of(cls):
+    class Sub(cls):
+        def step(self, *args, **options):
+            return super().step(*args, **options)
+
+    return Sub
+
+
+@pytest.mark.parametrize("derived", [False, True], ids=["class", "subclass"])
+def test_every_warning_points_at_the_users_line(derived, backend):
+    """A subclass outside of the package is user code: its line is the innermost one."""
+    cls = subclass_of(IRpropPlus) if derived else IRpropPlus
+    optimizer, w = cls(np.zeros(2), backend=backend), np.zeros((2, 2))
+    search, rows = AskTell(np.zeros(2), backend=backend), AskTell(w, backend=backend)
+    calls = [
+        lambda: optimizer.step(np.ones(2), math.nan),
+        lambda: setattr(optimizer, "lr", 0.5),
+        lambda: search.tell(math.nan, search.ask()),
+        lambda: rows.tell([1.0, math.nan], rows.ask()),
+        lambda: cls(w, backend=backend).step([np.ones((2, 2))], [math.inf, 1.0]),
+    ]
+    for call in calls:
+        with pytest.warns(match="first loss is|lr is the first step size") as caught:
+            call()
+        (warning,) = caught
+        assert warning.filename == __file__
+        lines = {call.__code__.co_firstlineno, subclass_of.__code__.co_firstlineno + 3}
+        assert warning.lineno in lines
+
+
+def test_the_warning_of_a_slower_backend_points_at_the_users_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rprop_kernels.kernels._native", None)
+    monkeypatch.delenv("RPROP_KERNELS_BACKEND", raising=False)
+    with pytest.warns(RuntimeWarning, match="falls back to its slower backend") as caught:
+        RpropMinus(np.zeros(2))
+        AskTell(np.zeros(2))
+    assert [warning.filename for warning in caught] == [__file__] * 2

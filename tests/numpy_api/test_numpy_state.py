@@ -1,4 +1,4 @@
-"""Saved state of the NumPy optimizers: it comes back to the bit, or it is refused and nothing changes."""
+"""Saved state of the NumPy optimizers: restored to the bit, or refused without any change."""
 
 import math
 import os
@@ -32,7 +32,7 @@ def contents(optimizer):
 
 @pytest.mark.parametrize("by_file", [False, True], ids=["dict", "file"])
 @pytest.mark.parametrize("rule", RULES)
-def test_a_run_goes_on_to_the_bit(rule, by_file, tmp_path):
+def test_a_run_continues_to_the_bit(rule, by_file, tmp_path):
     first = make(rule, lr=0.3, etas=(0.4, 1.3), step_sizes=(1e-4, 2.0), maximize=True)
     walk(first, 0)
     second = METHODS[rule]([w.copy() for w in first.params])
@@ -48,7 +48,7 @@ def test_a_run_goes_on_to_the_bit(rule, by_file, tmp_path):
 
 
 @pytest.mark.parametrize("loss", [None, 2.5, [1.0, math.nan]], ids=["none", "one", "rows"])
-def test_the_loss_of_the_step_before_is_kept(loss, tmp_path):
+def test_the_previous_loss_is_saved(loss, tmp_path):
     first, second = (IRpropPlus(np.zeros((2, 3))) for _ in range(2))
     if loss is None:
         first.step(np.zeros((2, 3)))
@@ -84,7 +84,7 @@ def test_frozen_weights_forget_a_loaded_sign():
 
 DAMAGE = {
     "nothing in it": (lambda s: s.clear(), "format, loss, lr, maximize, moves, step_sizes, variant, version"),
-    "no moves": (lambda s: s.pop("moves"), "moves missing; pass what state_dict"),
+    "no moves": (lambda s: s.pop("moves"), "moves missing; pass the result of state_dict"),
     "format": (lambda s: s.update(format="torch"), "a state of 'torch' version 1, not of"),
     "version": (lambda s: s.update(version=2), "version 2.*load it with the release that wrote it"),
     "variant": (lambda s: s.update(variant="irprop-"), "a state of 'irprop-', not of 'irprop.': load it"),
@@ -104,7 +104,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_what_is_wrong_is_refused_and_changes_nothing(case):
+def test_a_damaged_state_is_refused_and_changes_nothing(case):
     other, optimizer = make(lr=0.5, etas=(0.3, 1.7)), make()
     walk(other, 1)
     walk(optimizer, 2)
@@ -130,7 +130,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path):
     assert contents(optimizer) == before
 
 
-def test_a_flipped_byte_in_an_array_is_noticed(tmp_path):
+def test_a_flipped_byte_in_an_array_is_detected(tmp_path):
     optimizer, path = make(), tmp_path / "state.npz"
     optimizer.save(path)
     data = bytearray(path.read_bytes())
@@ -199,7 +199,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_other(step, tmp_path, monk
     assert os.listdir(tmp_path) == ["state.npz"]
 
 
-def test_a_file_is_readable_by_others_as_any_file_is(tmp_path):
+def test_a_file_has_the_permissions_of_any_new_file(tmp_path):
     make().save(tmp_path / "state")
     (tmp_path / "plain").touch()
     assert (tmp_path / "state").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -106,7 +106,7 @@ PROBLEMS = {  # loss, start, where the optimum is, its loss
     zakharov: ([1.0] * 4, [0.0] * 4, 0.0),
     dixon_price: ([1.0] * 3, [1.0, 2**-0.5, 2**-0.75], 0.0),
     trid: ([0.0] * 5, [5.0, 8.0, 9.0, 8.0, 5.0], -30.0),
-    logistic: ([0.0] * 4, None, None),  # scipy's BFGS says
+    logistic: ([0.0] * 4, None, None),  # found by scipy's BFGS
 }
 
 
@@ -142,7 +142,7 @@ def test_the_optimum_is_reached(rule, problem):
 
 @pytest.mark.parametrize("rule", ["irprop-", "irprop+"])
 def test_the_optimum_of_the_valley_is_reached(rule):
-    check_optimum(rule, rosenbrock, 1e-3, 5e-3)  # it lies askew: thousands of steps for each further digit
+    check_optimum(rule, rosenbrock, 1e-3, 5e-3)  # it is oblique to the axes: thousands of steps for each further digit
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_the_optimum_of_the_valley_is_reached_to_all_digits(rule):
     check_optimum(rule, rosenbrock, 1e-7, 2e-5)
 
 
-BOXES = {  # bounds that cut the way to the optimum, hold it in a corner, leave it inside, or fix a variable
+BOUNDS = {  # they cut the path to the optimum, hold it in a corner, leave it inside, or fix a variable
     sphere: ([(1.0, 5.0), (None, -2.0), (None, None)], [1.0, -2.0, 0.0]),
     ill_conditioned: ([(-1.0, 0.5)] * 2 + [(0.0, 4.0)] * 3, [0.5, 0.5, 1.0, 1.0, 1.0]),
     rosenbrock: ([(-2.0, 0.5), (-1.0, 2.0)], [0.5, 0.25]),
@@ -168,10 +168,10 @@ BOXES = {  # bounds that cut the way to the optimum, hold it in a corner, leave 
 }
 
 
-@pytest.mark.parametrize("problem", BOXES, ids=named)
+@pytest.mark.parametrize("problem", BOUNDS, ids=named)
 @pytest.mark.parametrize("rule", RULES)
 def test_the_optimum_within_bounds_is_reached_without_leaving_them(rule, problem):
-    bounds, optimum = BOXES[problem]
+    bounds, optimum = BOUNDS[problem]
     low = np.array([-np.inf if pair[0] is None else pair[0] for pair in bounds])
     high = np.array([np.inf if pair[1] is None else pair[1] for pair in bounds])
     start = np.clip(PROBLEMS[problem][0], low, high)
@@ -197,7 +197,7 @@ def test_the_optimum_within_bounds_is_reached_without_leaving_them(rule, problem
     np.testing.assert_allclose(result.x, optimum, atol=2e-5)
 
 
-# ------------------------------------------------------------------------------------------ how scipy calls
+# ------------------------------------------------------------------------------------- calling conventions
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -218,7 +218,7 @@ def test_the_path_is_that_of_the_optimizer(rule):
         optimizer.step(g, loss)
 
 
-def test_the_same_search_by_every_way_of_giving_the_gradient():
+def test_the_same_search_for_every_form_of_the_gradient():
     separate = minimize(rosen, [-1.2, 1.0], jac=rosen_der, method=irprop_plus, options={"maxiter": 200})
     together = minimize(rosenbrock, [-1.2, 1.0], jac=True, method=irprop_plus, options={"maxiter": 200})
     direct = irprop_plus(rosenbrock, [-1.2, 1.0], jac=True, maxiter=200)
@@ -305,7 +305,7 @@ def test_stop_iteration_stops(style):
         count += 1
         if count == 3:
             raise StopIteration
-        return True  # means nothing
+        return True  # has no effect
 
     callback = stop if style == "x" else lambda intermediate_result: stop(intermediate_result)
     result = minimize(booth, [0.0, 0.0], jac=True, method=irprop_plus, callback=callback)
@@ -319,7 +319,7 @@ def test_x0_and_the_callers_gradient_are_not_written_to():
 
     def fun(x):
         buffer[:] = 2 * x  # the same memory each time
-        x[:] = np.nan  # a guest that misbehaves
+        x[:] = np.nan  # writes into its argument
         return float(np.sum(buffer**2)) / 4, buffer
 
     seen = []
@@ -339,14 +339,16 @@ def test_kinds_of_x0():
         assert result.x.dtype == np.float64 and abs(result.x[0]) < 1e-5
 
 
-def test_what_cannot_be_used_warns():
+def test_unused_arguments_warn():
     for name, value in (
         ("hess", lambda x: np.eye(2)),
         ("hessp", lambda x, p: p),
         ("constraints", {"type": "eq", "fun": lambda x: x[0]}),
     ):
-        with pytest.warns(RuntimeWarning, match=rf"Method irprop\+ .*; {name} is ignored"):
-            minimize(booth, [0.0, 0.0], jac=True, method=irprop_plus, **{name: value})
+        for call in (minimize, lambda *args, method, **options: method(*args, **options)):
+            with pytest.warns(RuntimeWarning, match=rf"Method irprop\+ .*; {name} is ignored") as caught:
+                call(booth, [0.0, 0.0], jac=True, method=irprop_plus, **{name: value})
+            assert caught[0].filename == __file__
     with pytest.warns(OptimizeWarning, match="Unknown solver options: maxitre, foo") as caught:
         minimize(booth, [0.0, 0.0], jac=True, method=irprop_plus, options={"maxitre": 3, "foo": 1})
     assert caught[0].filename == __file__
@@ -364,7 +366,7 @@ def test_methods_are_picklable_and_documented(method):
     assert "args" in inspect.signature(method).parameters
 
 
-def test_disp_prints_how_it_ended(capsys):
+def test_disp_prints_a_summary(capsys):
     minimize(booth, [0.0, 0.0], jac=True, method=irprop_plus, options={"disp": True})
     assert "terminated successfully" in capsys.readouterr().out
 
@@ -444,12 +446,12 @@ def test_the_best_point_is_returned_not_the_last():
     assert result.x.tolist() == seen[1].tolist()
 
 
-# ----------------------------------------------------------------------------------------------- lost losses
+# ----------------------------------------------------------------------------------------------- nonfinite losses
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("rule", RULES)
-def test_a_region_without_a_loss_is_survived(rule, bad):
+def test_a_region_without_a_finite_loss_is_left(rule, bad):
     def fun(x):  # log's domain ends at 0, the optimum is at 0.01
         if x[0] <= 0:
             return bad, np.array([math.nan])
@@ -460,7 +462,7 @@ def test_a_region_without_a_loss_is_survived(rule, bad):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_loss_that_stays_lost_is_reported(rule):
+def test_a_loss_that_stays_nonfinite_is_reported(rule):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the first loss is nan
         result = minimize(lambda x: (math.nan, np.ones(2)), [1.0, 1.0], jac=True, method=METHODS[rule])
@@ -469,7 +471,7 @@ def test_a_loss_that_stays_lost_is_reported(rule):
     assert result.x.tolist() == [1.0, 1.0]
 
 
-def test_only_losses_lost_in_a_row_end_the_search():
+def test_only_consecutive_nonfinite_losses_end_the_search():
     calls = 0
 
     def fun(x):
@@ -481,7 +483,7 @@ def test_only_losses_lost_in_a_row_end_the_search():
     assert (result.status, result.nfev) == (1, 301)
 
 
-def test_finite_differences_are_not_wasted_on_a_lost_loss():
+def test_a_nonfinite_loss_needs_no_finite_differences():
     calls = 0
 
     def fun(x):
@@ -567,11 +569,11 @@ def himmelblau_rows(x):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rows_walk_as_single_searches_do(rule):
+def test_rows_follow_the_paths_of_single_searches(rule):
     starts = np.random.default_rng(0).uniform(-4, 4, (6, 2))
-    kept = starts.copy()
+    original = starts.copy()
     many = minimize_many(himmelblau_rows, starts, method=rule, maxiter=40, gtol=0, xtol=0)
-    assert starts.tobytes() == kept.tobytes()
+    assert starts.tobytes() == original.tobytes()
     for row, start in enumerate(starts):
         one = minimize(himmelblau, start, jac=True, method=METHODS[rule], options={"maxiter": 40, "gtol": 0, "xtol": 0})
         assert one.x.tobytes() == many.all_x[row].tobytes()
@@ -594,7 +596,7 @@ def test_many_starts_find_every_minimum_and_return_the_best():
     assert result.all_message == [result.message] * 40
 
 
-def test_rows_share_bounds_and_a_lost_row_harms_no_other():
+def test_rows_share_bounds_and_a_nonfinite_row_affects_no_other():
     def fun(x, shift):
         losses, gradients = himmelblau_rows(x + shift)
         losses[x[:, 0] > 4.5] = math.nan
@@ -602,13 +604,13 @@ def test_rows_share_bounds_and_a_lost_row_harms_no_other():
 
     with pytest.warns(RuntimeWarning, match="first loss"):
         result = minimize_many(fun, [[4.9, 0.0], [1.0, 1.0]], args=(0.0,), bounds=[(0, 4.95), (0, 1.5)], maxiter=300)
-    alone = minimize(himmelblau, [1.0, 1.0], jac=True, method=irprop_plus, bounds=[(0, 4.95), (0, 1.5)])
+    single = minimize(himmelblau, [1.0, 1.0], jac=True, method=irprop_plus, bounds=[(0, 4.95), (0, 1.5)])
     assert result.row == 1 or result.all_fun[0] <= result.all_fun[1]
-    np.testing.assert_allclose(result.all_x[1], alone.x, atol=1e-5)
+    np.testing.assert_allclose(result.all_x[1], single.x, atol=1e-5)
     assert result.all_success[1] and (result.all_x <= [4.95, 1.5]).all()
 
 
-def test_a_row_that_stays_lost_is_reported():
+def test_a_row_that_stays_nonfinite_is_reported():
     def fun(x):
         return np.array([math.nan, *np.sum(x[1:] ** 2, axis=1)]), 2 * x
 
@@ -618,7 +620,7 @@ def test_a_row_that_stays_lost_is_reported():
     assert math.isnan(result.all_fun[0])
 
 
-def test_a_row_says_why_it_stopped_first():
+def test_a_row_reports_its_first_reason_to_stop():
     scale = np.array([[1.0], [1e-7]])  # the second row is flat from the start, and is so at the last step too
     result = minimize_many(lambda x: (np.sum(scale * x**2, axis=1), 2 * scale * x), np.ones((2, 2)), maxiter=5)
     assert result.all_status.tolist() == [1, 0]
@@ -637,7 +639,7 @@ def test_a_callback_sees_all_rows():
     assert seen == [((3, 2), (3,))] * 2 and result.all_status.tolist() == [99] * 3
 
 
-def test_one_row_is_a_row():
+def test_a_batch_of_one_row():
     result = minimize_many(himmelblau_rows, [[1.0, 1.0]])
     assert result.all_x.shape == (1, 2) and result.success
     assert np.linalg.norm(result.x - [3, 2]) < 1e-5
@@ -651,7 +653,7 @@ def test_one_row_is_a_row():
         (lambda x: np.ones(3), TypeError, r"return \(losses, gradients\)"),
     ],
 )
-def test_bad_answers_of_a_batch(fun, error, text):
+def test_invalid_results_of_a_batch(fun, error, text):
     with pytest.raises(error, match=text):
         minimize_many(fun, np.ones((3, 2)))
 
@@ -665,11 +667,11 @@ def test_bad_starts():
         minimize_many(himmelblau_rows, np.ones((2, 2)), bounds=[(0, 1), (2, 3)])
 
 
-# ------------------------------------------------------------------------------- what only looks like success
+# ------------------------------------------------------------------------------------------- false successes
 
 
 def walled(x):
-    """Infinite where x[0] < 1, so that the minimum lies on the edge."""
+    """Infinite where x[0] < 1, so that the minimum is on the edge."""
     return np.inf if x[0] < 1 else float(x @ x), 2 * x
 
 
@@ -694,14 +696,14 @@ def no_gradient(x):
         (wrong_sign, 4, "check the gradient's sign"),
     ],
 )
-def test_it_is_no_success_to_stand_still(fun, status, message):
+def test_standing_still_is_not_a_success(fun, status, message):
     result = minimize(fun, [3.0, -4.0], jac=True, method=irprop_plus)
     assert (result.success, result.status) == (False, status) and message in result.message
     many = minimize_many(lambda x: tuple(map(np.array, zip(*map(fun, x), strict=True))), [[3.0, -4.0]] * 2)
     assert many.all_status.tolist() == [status] * 2 and not many.success
 
 
-def test_a_lost_evaluation_on_the_way_is_no_failure():
+def test_a_nonfinite_loss_on_the_path_is_not_a_failure():
     def fragile(x):
         return np.nan if x[0] < -2 else float(x @ x), 2 * x
 

@@ -86,13 +86,13 @@ def test_a_fixed_parameter_stays():
     assert model.kernel_.k2.noise_level == 0.04 and model.kernel_.k1.length_scale != 3.0
 
 
-def test_restarts_help_and_never_harm(bounds_may_be_met):
+def test_restarts_help(bounds_may_be_met):
     x, y = series()
     start = ConstantKernel(1.0, (1e-2, 1e2)) * RBF(40.0, (1e-1, 1e2)) + WhiteKernel(10.0, (1e-4, 1e2))
     once = GaussianProcessRegressor(start, optimizer=gp_optimizer(), random_state=0).fit(x, y)
     again = clone(once).set_params(n_restarts_optimizer=4).fit(x, y)
     reference = clone(again).set_params(optimizer="fmin_l_bfgs_b").fit(x, y)
-    # the first start ends in the optimum that calls everything noise
+    # the first start ends in the optimum that explains everything as noise
     assert again.log_marginal_likelihood_value_ > once.log_marginal_likelihood_value_ + 1
     assert abs(again.log_marginal_likelihood_value_ - reference.log_marginal_likelihood_value_) < 1e-4
 
@@ -106,7 +106,7 @@ def test_restarts_of_the_classifier_start_outside_its_bounds_and_work(bounds_may
     assert (low <= model.kernel_.theta).all() and (model.kernel_.theta <= high).all()
 
 
-def test_a_likelihood_that_cannot_be_had_is_survived():
+def test_a_nonfinite_likelihood():
     """obj_func is +inf where the covariance is not positive definite; NaN must not win among restarts."""
 
     def infinite(theta, eval_gradient=True):
@@ -132,10 +132,11 @@ def test_a_likelihood_that_cannot_be_had_is_survived():
     assert abs(theta[0] - 0.9) < 1e-6 and value < 1e-12
 
 
-def test_ending_early_warns_as_sklearn_does():
+def test_ending_early_warns_at_the_users_line():
     x, y = series()
-    with pytest.warns(ConvergenceWarning, match=r"rprop- failed to converge \(status=1\): .*maxiter"):
+    with pytest.warns(ConvergenceWarning, match=r"rprop- failed to converge \(status=1\): .*maxiter") as caught:
         GaussianProcessRegressor(kernel(), optimizer=gp_optimizer("rprop-", maxiter=2)).fit(x, y)
+    assert caught[0].filename == __file__
 
 
 def test_clone_copy_and_pickle():
@@ -167,10 +168,10 @@ def test_options_reach_the_search():
 )
 def test_sklearns_estimator_checks(estimator, check):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what sklearn says of its checks' data is theirs
+        warnings.simplefilter("ignore")  # sklearn's warnings about the data of its checks
         check(estimator)
 
 
-def test_options_are_looked_at_when_they_are_given():
+def test_options_are_validated_at_once():
     with pytest.raises(TypeError, match="gp_optimizer has no option bounds, maxitr: there is maxiter"):
         gp_optimizer(maxitr=1, bounds=None)
