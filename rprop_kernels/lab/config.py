@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from ..hyperparameters import check, check_lr
-from . import techniques
-from .data import Dataset
+from . import optimizers
+from .datasets import Dataset
 from .errors import LabError
 
 CRITERIA: Final = ("cross_entropy",)
@@ -30,7 +30,7 @@ class Config:
         train_batch_size, eval_batch_size: None: the whole set in one batch.
         hidden_units: of the one hidden layer.
         seed: of the holdout, the order of the images and the first weights.
-        data, data_dir: which data (see :mod:`.data`).
+        data, data_dir: which data (see :mod:`.datasets`).
     """
 
     criterion: str = "cross_entropy"
@@ -170,7 +170,7 @@ def _criterion(key: str, value: Any) -> str:
 
 
 def _optimizer(key: str, value: Any) -> str:
-    return techniques.find(_text(key, value)).name
+    return optimizers.find(_text(key, value)).name
 
 
 _CHECKS: Final = MappingProxyType[str, Callable[[str, Any], Any]](

@@ -25,10 +25,10 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import npz
+from ..files import read_npz
 from ..numpy import METHODS
 from .errors import LabError
-from .output import write_atomic
+from .results import write_file
 
 Array: TypeAlias = NDArray[Any]
 Initial: TypeAlias = Sequence[Any]
@@ -377,7 +377,7 @@ class Network:
             "l1": self.l1, "l2": self.l2, "about": about or {},
         }  # fmt: skip
         header_text = np.array(json.dumps(header))
-        write_atomic(path, lambda file: np.savez(file, header=header_text, theta=self.theta))
+        write_file(path, lambda file: np.savez(file, header=header_text, theta=self.theta))
 
     @classmethod
     def load(cls, path: Path) -> tuple["Network", dict[str, Any]]:
@@ -387,7 +387,7 @@ class Network:
             LabError: the file is missing, damaged or of another kind.
         """
         try:
-            entries = npz.read(path)
+            entries = read_npz(path)
             header = json.loads(str(entries["header"]))
             if header.pop("format") != FORMAT:
                 raise ValueError("another format; what rprop-lab train wrote is for rprop-lab test")
@@ -568,7 +568,7 @@ def train(
     """Trains epoch by epoch; yields the mean training loss met on the way, and the caller may stop.
 
     A loss that is no longer finite ends the training after it was yielded: it has diverged. Plain SGD with small
-    batches runs in :mod:`compiled` loops where they can and Numba is there: the same up to roundings, in a third of
+    batches runs in :mod:`sgd_numba` loops where they can and Numba is there: the same up to roundings, in a third of
     the time.
 
     Args:
@@ -626,7 +626,7 @@ def _compiled_sgd(network: Network, x: Array, optimizer: Optimizer, batch_size: 
     if not fits:
         return None
     try:
-        from .compiled import sgd_epoch
+        from .sgd_numba import sgd_epoch
     except ImportError:
         return None
     return sgd_epoch

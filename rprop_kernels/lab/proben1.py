@@ -200,6 +200,8 @@ REPORT: Final = MappingProxyType(
         "thyroid1": Reported((16, 8), "linear", 0.60, 1.04, 1.31, 2.32, "06d1e9f4"),
     }
 )
+PROBLEMS: Final = tuple(REPORT)
+"""Names of the problems in the report's table."""
 PIVOT: Final = Reported((16, 8), "linear", float("nan"), float("nan"), float("nan"), None)
 """The network for problems that are not in the table."""
 

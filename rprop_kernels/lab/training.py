@@ -9,9 +9,9 @@ from typing import TypeAlias
 import torch
 
 from .config import Config
-from .data import CLASSES, Dataset
-from .model import build
-from .techniques import Technique
+from .datasets import CLASSES, Dataset
+from .models import build
+from .optimizers import Technique
 
 Labelled: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Images, float32 of shape (count, pixels) in [-1, 1], and labels, int64 of shape (count,)."""

@@ -9,13 +9,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from .. import data as datasets
-from ..augment import augmented
-from ..data import Dataset
+from .. import datasets
+from ..datasets import Dataset
 from ..network import Array, Network, make_optimizer, train, warm_up
-from ..stopping import CRITERIA
-from .base import Result, Settings
-from .progress import Teller
+from .augmentation import augmented
+from .plan import Result, Settings
+from .progress import ProgressWriter
+from .stopping import CRITERIA
 
 DEFAULTS: Final = MappingProxyType[str, Any](
     {
@@ -198,7 +198,7 @@ def fit(settings: Settings, path: Path) -> Result:
     history: dict[str, list[float]] = {
         f"{part}_{what}": [] for part in ("train", "valid", "test") for what in ("loss", "score")
     }
-    diverged_at, seconds, teller = None, 0.0, Teller(path)
+    diverged_at, seconds, progress = None, 0.0, ProgressWriter(path)
     warm_up(network, optimizer, s["batch"])
     start = process_time()
     for epoch, loss in enumerate(
@@ -229,7 +229,7 @@ def fit(settings: Settings, path: Path) -> Result:
                 del criteria[name]
         if stops and not criteria:
             break
-        teller.tell(epoch / s["epochs"])
+        progress.write(epoch / s["epochs"])
         start = process_time()
     result: Result = {
         "history": history,
@@ -286,3 +286,8 @@ def bootstrap(outputs: Array, y: Array, samples: int, seed: int) -> dict[str, fl
         "r2": float(r2.mean()),
         "r2_std": float(r2.std()),
     }
+
+
+def fitted(settings: Settings, path: Path) -> Result:
+    """Do the work of most studies: one training, see :func:`fit`."""
+    return fit(settings, path)

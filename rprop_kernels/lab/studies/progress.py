@@ -19,7 +19,7 @@ def _file(path: Path) -> Path:
     return path.with_suffix(".part")
 
 
-class Teller:
+class ProgressWriter:
     """What a run tells.
 
     Args:
@@ -27,23 +27,23 @@ class Teller:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file, self._told = _file(path), time.monotonic()
+        self._file, self._written = _file(path), time.monotonic()
 
-    def tell(self, share: float) -> None:
+    def write(self, share: float) -> None:
         """So much is done, 0..1."""
-        if time.monotonic() - self._told >= SECONDS:
-            self._told = time.monotonic()
+        if time.monotonic() - self._written >= SECONDS:
+            self._written = time.monotonic()
             with suppress(OSError):  # nobody watches, or the disk is full: the result will say so
                 self._file.write_text(f"{share:.4f}", encoding="ascii")
 
 
-def forget(path: Path) -> None:
+def clear(path: Path) -> None:
     """Takes away what the run with that result told, which is over or has not begun."""
     with suppress(OSError):
         _file(path).unlink(missing_ok=True)
 
 
-class Watcher:
+class ProgressReader:
     """Counts finished runs and the shares of the others; ``progress(done, total)`` whenever that has grown.
 
     Args:
@@ -56,11 +56,11 @@ class Watcher:
         self._files = {_file(path) for path in paths}
         self._folders = {file.parent for file in self._files}
         self._done, self._total, self._progress = done, total, progress
-        self._said = float(done)
+        self._reported = float(done)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Watcher":
+    def __enter__(self) -> "ProgressReader":
         self._progress(self._done, self._total)
         self._thread.start()
         return self
@@ -74,15 +74,15 @@ class Watcher:
     def finished(self) -> None:
         """One more run is."""
         self._done += 1
-        self._say(self._done)
+        self._report(self._done)
 
     def _watch(self) -> None:
         while not self._over.wait(SECONDS):
-            self._say(self._done + self._shares())
+            self._report(self._done + self._shares())
 
-    def _say(self, done: float) -> None:
-        if done > self._said:
-            self._said = done
+    def _report(self, done: float) -> None:
+        if done > self._reported:
+            self._reported = done
             self._progress(done, self._total)
 
     def _shares(self) -> float:

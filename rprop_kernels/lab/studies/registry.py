@@ -3,11 +3,11 @@
 from types import MappingProxyType
 from typing import Final
 
-from . import benchmark, experiments, franke, runge, tutorial
-from .base import Study
+from . import report_b, report_c, report_d, report_e, report_f
+from .plan import Study
 
 STUDIES: Final = MappingProxyType[str, Study](
-    {study.name: study for module in (tutorial, experiments, runge, franke, benchmark) for study in module.STUDIES}
+    {study.name: study for module in (report_b, report_c, report_d, report_e, report_f) for study in module.STUDIES}
 )
 
 REPORTS: Final = MappingProxyType(

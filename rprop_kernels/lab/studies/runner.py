@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from ... import __version__
 from ..errors import Interrupted, LabError
-from ..output import (
+from ..proben1 import REPORT
+from ..results import (
     check_writable,
     csv_table,
     environment,
@@ -26,8 +27,7 @@ from ..output import (
     write_json,
     write_text,
 )
-from ..proben1 import REPORT
-from .base import (
+from .plan import (
     FULL,
     Options,
     Page,
@@ -41,7 +41,7 @@ from .base import (
     sizes,
     without_report,
 )
-from .progress import Watcher, forget
+from .progress import ProgressReader, clear
 
 RESULTS: Final = "results.json"
 SEEN: Final = "Of the results in the documentation: "
@@ -89,7 +89,7 @@ def do_run(study: Study, settings: Settings, folder: Path) -> float:
         seconds = time.perf_counter() - start
         write_json(path, {"settings": settings, "seconds": seconds, "made with": made_with(), "result": result})
     finally:
-        forget(path)
+        clear(path)
     return seconds
 
 
@@ -105,7 +105,7 @@ def made_with() -> str:
 
 def _by_name(name: str, settings: Settings, folder: Path) -> float:
     """For other processes: a study is found by its name, so that nothing but settings is sent."""
-    from .table import STUDIES
+    from .registry import STUDIES
 
     _end_with_parent(os.getppid())
     return do_run(STUDIES[name], settings, folder)
@@ -137,19 +137,19 @@ def execute(
     left = [(settings, path) for settings, path in files if stored(path) is None]
     todo, paths = [settings for settings, _ in left], [path for _, path in left]
     for path in paths:
-        forget(path)  # of a run that was killed
+        clear(path)  # of a run that was killed
     workers = 1 if study.alone else min(jobs, len(todo))
     try:
-        with Watcher(paths, len(plan) - len(todo), len(plan), progress) as watcher:
+        with ProgressReader(paths, len(plan) - len(todo), len(plan), progress) as reader:
             if workers <= 1:
                 for settings in todo:
                     do_run(study, settings, folder)
-                    watcher.finished()
+                    reader.finished()
                 return
             with parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
                 tasks = (delayed(_by_name)(study.name, settings, folder) for settings in todo)
                 for _ in Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")(tasks):
-                    watcher.finished()
+                    reader.finished()
     except KeyboardInterrupt:
         kept = sum(stored(path) is not None for _, path in files)
         raise Interrupted(
@@ -190,7 +190,7 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
 
 def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, folder: Path) -> None:
     """Tables (CSV, Markdown), pictures, and results.json with settings, machine and versions."""
-    from .. import plots
+    from .. import figures
 
     line = study.line
     if not is_reports(options.data):
@@ -201,8 +201,8 @@ def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, fo
         write_text(folder / f"{slug(table.title)}.csv", csv_table(rows))
         text += f"## {table.title}\n\n{markdown_table(table.heading, table.rows)}\n"
     text += "".join(f"- {statement}\n" for statement in page.statements)
-    for name, picture in page.pictures.items():
-        plots.write(folder / name, picture)
+    for name, picture in page.figures.items():
+        figures.write(folder / name, picture)
         text += f"\n![{name}]({name})\n"
     write_text(folder / "table.md", text)
     write_json(
@@ -225,7 +225,7 @@ def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, fo
             "environment": environment(),
             "tables": [{"title": t.title, "heading": t.heading, "rows": t.rows} for t in page.tables],
             "statements": page.statements,
-            "pictures": list(page.pictures),
+            "pictures": list(page.figures),
             "runs": len(runs),
             "settings": _common(runs),
         },

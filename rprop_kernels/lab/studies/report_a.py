@@ -3,20 +3,24 @@
 import json
 import statistics
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 
-from .config import Config
-from .data import Dataset
-from .errors import LabError
-from .output import environment, stored_results
-from .techniques import DROP_IN, PEER, TECHNIQUES, Technique
-from .training import Epoch, Labelled, Run, hold_out
+from .. import figures
+from ..config import Config
+from ..datasets import Dataset
+from ..errors import LabError
+from ..figures import LEARNING, Curve, over_epochs, style
+from ..optimizers import DROP_IN, PEER, TECHNIQUES, Technique
+from ..results import csv_table, environment, markdown_table, stored_results, write_json, write_text
+from ..training import Epoch, Labelled, Run, hold_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,3 +308,195 @@ def _checksum(arrays: Iterable[Any]) -> str:
     for array in arrays:
         value = zlib.crc32(array.tobytes(), value)
     return f"{value:08x}"
+
+
+RESULTS: Final = "results.json"
+FILES: Final = (RESULTS, "table.csv", "table.md", "curves.png", "summary.png")
+"""What a comparison writes into its folder."""
+REPORT_TOLERANCE: Final = 0.01
+_BUSY: Final = 3
+"""A median this many times the fastest step says that other programs took the processor."""
+
+
+def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows; the report's columns only where its figures belong."""
+    heading = ["technique", "eval", "test", "std"]
+    heading += ["report", "diff."] if comparison.is_mnist else []
+    heading += ["us/step", "/torch"]
+    rows = []
+    for row in comparison.summary():
+        cells = [
+            row["label"],
+            *(_fixed(row[f"{key}"]) for key in ("eval_accuracy_mean", "test_accuracy_mean")),
+        ]
+        cells.append(_fixed(row["test_accuracy_std"]))
+        if comparison.is_mnist:
+            cells += [_fixed(row["report_test_accuracy"]), _fixed(row["test_minus_report"], sign="+")]
+        ratio = row["step_time_ratio_to_torch"]
+        cells += [f"{row['step_seconds'] * 1e6:.0f}", "-" if ratio is None else f"{ratio:.3f}"]
+        rows.append(cells)
+    return heading, rows
+
+
+def statements(comparison: Comparison) -> list[str]:
+    """What the table means, in sentences."""
+    said = [
+        "eval, test: accuracy of the model of lowest evaluation loss on images held out and on unseen ones, "
+        f"mean of {_seeds(len(comparison.seeds))}; std: of test; /torch: time of a step over torch's.",
+        *_on_the_drop_in(comparison),
+        "torch.optim.Rprop is iRprop-: a weight whose gradient changes its sign stays for one step, and "
+        'nothing is taken back. (The report calls it "Rprop+ PyTorch".)',
+    ]
+    for row in comparison.summary():
+        if row["technique"] == PEER:
+            fastest = row["fastest_step_seconds"]
+            if row["step_seconds"] > _BUSY * fastest:
+                said.append(
+                    "The times are NOT to be trusted: the machine was busy (torch.optim.Rprop's fastest step "
+                    f"took {fastest * 1e6:.0f} us). Run it again on an idle one."
+                )
+            said.append(
+                f"A step of torch.optim.Rprop took {row['step_seconds'] * 1e6:.0f} us (median), all steps "
+                f"{row['share_of_training']:.1%} of its training; most of the rest is forward and backward."
+            )
+    if comparison.settings["train_batch_size"] < comparison.settings["train_set_size"]:
+        said.append(
+            "Rprop is a full-batch method: with mini-batches signs flip by chance, and iRprop+ compares "
+            "losses of different batches."
+        )
+    return [*said, *_on_the_report(comparison)]
+
+
+def write_results(comparison: Comparison, folder: Path) -> None:
+    """The JSON file, from which a comparison can be resumed."""
+    write_json(folder / RESULTS, comparison.as_dict() | {"statements": statements(comparison)})
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """All of ``FILES``."""
+    write_results(comparison, folder)
+    write_text(folder / "table.csv", csv_table(comparison.summary()))
+    sentences = "".join(f"- {statement}\n" for statement in statements(comparison))
+    write_text(folder / "table.md", markdown_table(*table(comparison)) + "\n" + sentences)
+    figures.write(folder / "curves.png", comparison_curves(comparison))
+    figures.write(folder / "summary.png", comparison_summary(comparison))
+
+
+def _on_the_drop_in(comparison: Comparison) -> Iterator[str]:
+    results = [result["drop_in"] for result in comparison.seeds if "drop_in" in result]
+    if not results:
+        return
+    bad = [result for result in results if result["differences"]]
+    if not bad:
+        yield (
+            f"The drop-in's {results[0]['parameters']} parameters and {results[0]['states']} state tensors "
+            f"are the same bits as torch.optim.Rprop's at the end ({_seeds(len(results))})."
+        )
+        return
+    differ = (
+        f"The drop-in's parameters and state are NOT the same bits as torch.optim.Rprop's at the end, in "
+        f"{len(bad)} of {_seeds(len(results))}: {', '.join(bad[0]['differences'])}."
+    )
+    if any(result["torch_repeats_itself"] is False for result in bad):
+        yield (
+            f"{differ} But a second training with torch.optim.Rprop differs from the first too: gradients "
+            "are not reproducible here, so this says nothing about the optimizers."
+        )
+    else:
+        yield f"{differ} That is a bug; please report it with {RESULTS}."
+
+
+def _on_the_report(comparison: Comparison) -> Iterator[str]:
+    if not comparison.is_mnist:
+        yield f"The report has no figures for this data ({comparison.settings['data_origin']}); it used MNIST."
+        return
+    if comparison.deviations:
+        yield (
+            f"Not the report's settings: {'; '.join(comparison.deviations)}. Its figures stand here for orientation."
+        )
+    else:
+        off = [
+            row["label"]
+            for row in comparison.summary()
+            if row["report_test_accuracy"] is not None and not abs(row["test_minus_report"] or 1.0) <= REPORT_TOLERANCE
+        ]
+        verdict = f"all but {', '.join(off)}" if off else "all"
+        yield f"Mean test accuracy within {REPORT_TOLERANCE} of the report's Table 3.1: {verdict}."
+    yield (
+        "The report has one run a technique and no row for iRprop-; torch's row stands there, being the "
+        "same rule. Its IRprop+ was never told the loss, ours is."
+    )
+
+
+def _fixed(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.4f}"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count != 1)}"
+
+
+def comparison_curves(comparison: Comparison) -> Figure:
+    """Loss and accuracy of every technique, mean and range over the seeds."""
+    curves = []
+    for index, (name, label) in enumerate(_labels(comparison).items()):
+        histories = [result["runs"][name]["history"] for result in comparison.seeds]
+        values = {panel.key: [_floats(history[panel.key]) for history in histories] for panel in LEARNING}
+        curves.append(Curve(label, style(name, index), values))
+    settings, count = comparison.settings, len(comparison.seeds)
+    repetitions = f"mean of {count} seeds, band from lowest to highest" if count > 1 else "one seed"
+    batch = f"{settings['train_set_size']} images in batches of {settings['train_batch_size']}"
+    return over_epochs(
+        curves,
+        LEARNING,
+        f"Rprop techniques on {comparison.data_name}",
+        f"{repetitions}; {batch}\nwhere curves coincide, the wide ones lie below",
+    )
+
+
+def comparison_summary(comparison: Comparison) -> Figure:
+    """Test accuracy seed by seed (and the report's), and the time of a step as a ratio to torch's."""
+    rows, labels = comparison.summary(), _labels(comparison)
+    figure = figures.figure(
+        11, 1.9 + 0.55 * len(rows), f"Rprop techniques on {comparison.data_name}: accuracy and time", ""
+    )
+    left, right = figure.subplots(1, 2, sharey=True)
+    spread = np.linspace(0.2, -0.2, len(comparison.seeds)) if len(comparison.seeds) > 1 else np.zeros(1)
+    ratios = [row["step_time_ratio_to_torch"] or 0.0 for row in rows]
+    for index, row in enumerate(rows):
+        name, ratio, place = row["technique"], ratios[index], -index
+        colour = style(name, index).colour
+        accuracies = _floats([result["runs"][name]["test_accuracy"] for result in comparison.seeds])
+        seeds = left.scatter(accuracies, place + spread, s=34, color=colour, zorder=3)
+        mean = left.vlines(_floats([row["test_accuracy_mean"]]), place - 0.33, place + 0.33, color="0.2", zorder=4)
+        reported = left.scatter(
+            _floats([row["report_test_accuracy"]]), [place],
+            s=110, marker="D", facecolors="none", edgecolors="black", linewidths=1.4, zorder=5,
+        )  # fmt: skip
+        right.barh(place, ratio, height=0.55, color=colour, zorder=3)
+        right.annotate(
+            f"{ratio:.3f}  ({row['step_seconds'] * 1e6:.0f} µs)", (ratio, place), xytext=(6, 0),
+            textcoords="offset points", va="center", fontsize=10, zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
+    left.set_yticks([-index for index in range(len(rows))], list(labels.values()), fontsize=11)
+    left.set_xlabel("test accuracy of the model of lowest evaluation loss", fontsize=11)
+    right.set_xlabel("time of a step / time of torch.optim.Rprop's (medians)", fontsize=11)
+    right.set_xlim(0, 1.45 * max([1.0, *ratios]))
+    right.axvline(1, color="0.35", linestyle=":", linewidth=1.4, zorder=2)
+    for axis in (left, right):
+        axis.grid(axis="x", color="0.9", linewidth=0.8)
+        axis.set_axisbelow(True)
+    marks = {"one seed": seeds, "mean": mean} | ({"the report": reported} if comparison.is_mnist else {})
+    figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False, fontsize=11)
+    return figure
+
+
+def _labels(comparison: Comparison) -> dict[str, str]:
+    """What torch calls Rprop is iRprop-; a picture stands alone, so it says so."""
+    same = (PEER, DROP_IN)
+    return {name: f"{label} = iRprop-" if name in same else label for name, label in comparison.techniques.items()}
+
+
+def _floats(values: Sequence[float | None]) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    return np.array([np.nan if value is None else value for value in values], dtype=float)

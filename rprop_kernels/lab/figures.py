@@ -1,8 +1,13 @@
-"""The reports' kinds of pictures: curves, heat maps, confusion matrix, images, bars."""
+"""Pictures: Okabe-Ito colours with a line style of their own each, so that no one needs the colour.
+
+Figures are made without pyplot, so nothing global is touched.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,13 +17,153 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from ..plots import OKABE_ITO, STYLES, Style, style
-from .base import LABELS, RPROPS
+from .optimizers import DROP_IN, LABELS, PEER, RPROPS
+from .results import write_file
+
+if TYPE_CHECKING:
+    from .training import Epoch
 
 Array: TypeAlias = NDArray[Any]
+Stack: TypeAlias = "np.ma.MaskedArray[Any, Any]"
+"""Shape (repetitions, epochs); what was not finite is masked."""
+
+OKABE_ITO: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LONG, _DASH_DOT, _DOTS = (0, (6, 2)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1.6))
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How one curve looks. Wide pale ones lie below, so that curves on top of one another are all seen."""
+
+    colour: str
+    dashes: Any = "-"
+    width: float = 1.6
+    alpha: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One line of every panel.
+
+    Attributes:
+        label: for the legend.
+        style: how it looks.
+        values: by panel key, shape (repetitions, epochs); the line is their mean, the band their range.
+    """
+
+    label: str
+    style: Style
+    values: Mapping[str, ArrayLike]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One plot over the epochs; logarithmic, or from where the steep start is over."""
+
+    key: str
+    title: str
+    unit: str
+    logarithmic: bool
+
+
+LEARNING: Final = (
+    Panel("train_loss", "Training loss", "loss (logarithmic)", True),
+    Panel("eval_loss", "Evaluation loss", "loss (logarithmic)", True),
+    Panel("train_accuracy", "Training accuracy", "accuracy", False),
+    Panel("eval_accuracy", "Evaluation accuracy", "accuracy", False),
+)
+"""The report's four plots."""
+STYLES: Final = MappingProxyType(
+    {
+        "rprop-": Style("#D55E00"),
+        "rprop+": Style("#0072B2", _LONG),
+        "irprop-": Style("#E69F00", width=3.2),
+        "irprop+": Style("#009E73", _DASH_DOT),
+        DROP_IN: Style("#000000", _DOTS),
+        PEER: Style("#56B4E9", width=6.5, alpha=0.6),
+    }
+)
+"""Of the techniques; :func:`style` gives others one in turn."""
 _MARKS: Final = "osD^vP*X"
 _OTHERS: Final = ("#CC79A7", "#000000", "#8C510A", "#7F7F7F")
 """Colours that the Rprop rules do not have."""
+_START: Final = 0.2
+"""Share of the epochs that may run out of a panel of accuracy at the bottom."""
+
+
+def style(name: str, index: int) -> Style:
+    """The style of a technique, or the ``index``-th of the palette."""
+    dashes = ("-", _LONG, _DASH_DOT, _DOTS)
+    return STYLES.get(name) or Style(OKABE_ITO[index % len(OKABE_ITO)], dashes[index % len(dashes)])
+
+
+def write(path: Path, figure: Figure) -> None:
+    """Writes a PNG, whole or not at all."""
+    write_file(path, lambda file: figure.savefig(file, format="png"))
+
+
+def over_epochs(curves: Sequence[Curve], panels: Sequence[Panel], title: str, caption: str) -> Figure:
+    """Panels in two columns, with a legend below where there is more than one curve."""
+    made = figure(11, 4.3 * ((len(panels) + 1) // 2), title, caption)
+    axes = made.subplots((len(panels) + 1) // 2, 2, sharex=True, squeeze=False).ravel()
+    for axis, panel in zip(axes, panels, strict=False):
+        stacks = [np.ma.masked_invalid(np.asarray(curve.values[panel.key], dtype=float)) for curve in curves]
+        for index in np.argsort([-curve.style.width for curve in curves], kind="stable"):
+            twin = any(np.array_equal(stacks[index], stack) for stack in stacks[:index])
+            _line(axis, stacks[index], curves[index], band=not twin)
+        axis.set_title(panel.title, fontsize=13)
+        axis.set_ylabel(panel.unit, fontsize=11)
+        axis.grid(color="0.9", linewidth=0.8)
+        axis.set_axisbelow(True)
+        if panel.logarithmic:
+            axis.set_yscale("log")
+            low, high = axis.get_ylim()
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axis.set_ylim(*_accuracy_limits(stacks))
+    for axis in axes[-2:]:
+        axis.set_xlabel("epoch", fontsize=11)
+    if len(curves) > 1:
+        handles, labels = axes[0].get_legend_handles_labels()
+        by_label = dict(zip(labels, handles, strict=True))
+        names = [curve.label for curve in curves]
+        made.legend(
+            [by_label[name] for name in names], names,
+            loc="outside lower center", ncols=3, frameon=False, fontsize=11, handlelength=4.5,
+        )  # fmt: skip
+    return made
+
+
+def training_curves(history: "Sequence[Epoch]", best_epoch: int, title: str) -> Figure:
+    """The same panels for one training, with the epoch whose model was kept."""
+    values = {panel.key: [[getattr(epoch, panel.key) for epoch in history]] for panel in LEARNING}
+    caption = f"dotted line: epoch {best_epoch}, the lowest evaluation loss, whose model was kept"
+    figure = over_epochs([Curve(title, Style(OKABE_ITO[0], width=2.2), values)], LEARNING, title, caption)
+    for axis in figure.axes:
+        axis.axvline(best_epoch, color="0.35", linestyle=":", linewidth=1.4)
+    return figure
+
+
+def _line(axis: Axes, stack: Stack, curve: Curve, band: bool) -> None:
+    look = curve.style
+    epochs = np.arange(1, stack.shape[1] + 1)
+    axis.plot(
+        epochs, stack.mean(0), label=curve.label,
+        color=look.colour, linestyle=look.dashes, linewidth=look.width, alpha=look.alpha,
+    )  # fmt: skip
+    if band and len(stack) > 1:  # one band for curves that are the same
+        axis.fill_between(epochs, stack.min(0), stack.max(0), color=look.colour, alpha=0.15, linewidth=0)
+
+
+def _accuracy_limits(stacks: Sequence[Stack]) -> tuple[float, float]:
+    """Limits that leave out the steep start, which would hide everything after it."""
+    start = int(stacks[0].shape[1] * _START)
+    low = min((float(s[:, start:].mean(0).min()) for s in stacks if s[:, start:].count()), default=0.0)
+    high = max((float(s.max()) for s in stacks if s.count()), default=1.0)
+    margin = 0.05 * max(high - low, 0.01)
+    return low - margin, high + margin
 
 
 def figure(width: float, height: float, title: str, caption: str = "") -> Figure:
@@ -65,7 +210,7 @@ def _looks(labels: Sequence[str]) -> dict[str, Style]:
     return looks
 
 
-def _without_the_start(axis: Axes, tables: Sequence[Array]) -> None:
+def _skip_start(axis: Axes, tables: Sequence[Array]) -> None:
     """Leaves out the steep first fifth of long curves, which would hide what comes after."""
     rest = np.concatenate([table[:, table.shape[1] // 5 :].ravel() for table in tables])
     rest = rest[np.isfinite(rest)]
@@ -138,7 +283,7 @@ def curves(
         if name in logarithmic:
             _logarithmic(axis, "y")
         elif "accuracy" in name.lower():
-            _without_the_start(axis, [padded(repetitions) for repetitions in lines.values()])
+            _skip_start(axis, [padded(repetitions) for repetitions in lines.values()])
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     handles: dict[str, Any] = {}
@@ -272,13 +417,13 @@ def bars(
             _logarithmic(axis, "x")
         else:
             beside = [value for value in (reported or {}).get(name, {}).values() if value is not None]
-            _without_the_far(axis, [(-labels.index(label), values) for label, values in rows.items()], beside)
+            _skip_outliers(axis, [(-labels.index(label), values) for label, values in rows.items()], beside)
     if marks:
         made.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False)
     return made
 
 
-def _without_the_far(axis: Axes, rows: Sequence[tuple[int, Sequence[float | None]]], beside: Sequence[float]) -> None:
+def _skip_outliers(axis: Axes, rows: Sequence[tuple[int, Sequence[float | None]]], beside: Sequence[float]) -> None:
     """Ends an axis before values that lie far above the others, and says which they are."""
     found = [(place, np.array([v for v in row if v is not None and np.isfinite(v)])) for place, row in rows]
     known = np.concatenate([values for _, values in found]) if found else np.empty(0)

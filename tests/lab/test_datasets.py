@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from rprop_kernels.lab import data
+from rprop_kernels.lab import datasets
 from rprop_kernels.lab.errors import LabError
 
-DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -36,7 +36,7 @@ def write_mnist(folder: Path, pack: Any = gzip.compress, end: str = ".gz", dot: 
 
 
 def test_digits_are_embedded_and_always_split_alike() -> None:
-    one, other = data.load("digits"), data.load("digits")
+    one, other = datasets.load("digits"), datasets.load("digits")
     assert one.pixels == 64 and not one.is_mnist
     assert len(one.learn_labels) + len(one.test_labels) == 1797
     np.testing.assert_array_equal(one.test_images, other.test_images)
@@ -49,7 +49,7 @@ def test_digits_are_embedded_and_always_split_alike() -> None:
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_idx_plain_or_gzip_whatever_the_name_says(tmp_path: Path, pack: Any, end: str, dot: str) -> None:
     write_mnist(tmp_path, pack, end, dot)
-    dataset = data.load("mnist", tmp_path)
+    dataset = datasets.load("mnist", tmp_path)
     images, labels = images_and_labels(60)
     np.testing.assert_array_equal(dataset.learn_images, images.reshape(60, 25))
     np.testing.assert_array_equal(dataset.learn_labels, labels)
@@ -57,7 +57,7 @@ def test_idx_plain_or_gzip_whatever_the_name_says(tmp_path: Path, pack: Any, end
 
 
 def test_scaling_is_the_reports() -> None:
-    dataset = data.Dataset("x", "x", *[np.array([[0, 255]], np.uint8), np.array([0])] * 2, pixel_max=255)
+    dataset = datasets.Dataset("x", "x", *[np.array([[0, 255]], np.uint8), np.array([0])] * 2, pixel_max=255)
     np.testing.assert_array_equal(dataset.scaled(dataset.learn_images), np.array([[-1, 1]], np.float32))
 
 
@@ -94,20 +94,20 @@ def test_broken_idx_is_named(tmp_path: Path, file: str, content: bytes | None, s
     if content is not None:
         (tmp_path / file).write_bytes(content)
     with pytest.raises(LabError, match=says) as caught:
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
     assert file in str(caught.value)
 
 
 def test_mnist_needs_a_folder(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="--data-dir FOLDER"):
-        data.load("mnist")
+        datasets.load("mnist")
     with pytest.raises(LabError, match="is not a folder"):
-        data.load("mnist", tmp_path / "nowhere")
+        datasets.load("mnist", tmp_path / "nowhere")
     with pytest.raises(LabError, match="no data set 'mist'"):
-        data.load("mist")
+        datasets.load("mist")
     for name in ("glass1.dt", "proben1"):
         with pytest.raises(LabError, match="study f-table or f-compare, with --data-dir"):
-            data.load(name)
+            datasets.load(name)
 
 
 def csv_text(pixels: int = 64, rows: int = 30, heading: bool = False) -> str:
@@ -123,17 +123,17 @@ def csv_text(pixels: int = 64, rows: int = 30, heading: bool = False) -> str:
 def test_csv(tmp_path: Path, pixels: int, heading: bool, name: str) -> None:
     text = csv_text(pixels, heading=heading).encode("utf-8-sig" if name == "bom.csv" else "utf-8")
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text.replace(b"\n", b"\r\n"))
-    dataset = data.load(str(tmp_path / name))
+    dataset = datasets.load(str(tmp_path / name))
     assert dataset.pixels == pixels and dataset.pixel_max == (16 if pixels == 64 else 255)
     assert (len(dataset.learn_labels), len(dataset.test_labels)) == (24, 6)
-    images, labels = data.read_csv(tmp_path / name)
+    images, labels = datasets.read_csv(tmp_path / name)
     np.testing.assert_array_equal(labels, np.arange(30) % 10)
     np.testing.assert_array_equal(images, np.loadtxt(csv_text(pixels).splitlines(), np.float32, delimiter=",")[:, 1:])
 
 
 def test_csv_of_fractions(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("1.0,2.5,3\n2,0,255\n")
-    images, labels = data.read_csv(tmp_path / "d.csv")
+    images, labels = datasets.read_csv(tmp_path / "d.csv")
     np.testing.assert_array_equal(images, [[2.5, 3], [0, 255]])
     np.testing.assert_array_equal(labels, [1, 2])
 
@@ -141,13 +141,13 @@ def test_csv_of_fractions(tmp_path: Path) -> None:
 def test_csv_folder_with_its_own_test_file(tmp_path: Path) -> None:
     (tmp_path / "my_train.csv").write_text(csv_text(rows=30))
     with pytest.raises(LabError, match=r"exactly one .csv file with 'test'"):
-        data.load("csv", tmp_path)
+        datasets.load("csv", tmp_path)
     (tmp_path / "my_test.csv").write_text(csv_text(rows=11))
-    dataset = data.load("csv", tmp_path)
+    dataset = datasets.load("csv", tmp_path)
     assert (len(dataset.learn_labels), len(dataset.test_labels)) == (30, 11)
     (tmp_path / "my_test.csv").write_text(csv_text(pixels=784, rows=11))
     with pytest.raises(LabError, match="do not belong together"):
-        data.load("csv", tmp_path)
+        datasets.load("csv", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_broken_csv_is_named(tmp_path: Path, content: bytes | None, says: str) -
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(LabError, match=says) as caught:
-        data.load(str(path))
+        datasets.load(str(path))
     assert "broken.csv" in str(caught.value)
 
 
@@ -198,7 +198,7 @@ def test_openml_is_asked_only_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path:
         return Bunch()
 
     monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch)
-    dataset = data.load("openml", tmp_path)
+    dataset = datasets.load("openml", tmp_path)
     assert (len(dataset.learn_labels), len(dataset.test_labels)) == (60_000, 10_000)
     assert asked[0]["name"] == "mnist_784" and asked[0]["data_home"] == str(tmp_path)
 
@@ -207,14 +207,14 @@ def test_openml_is_asked_only_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     monkeypatch.setattr("sklearn.datasets.fetch_openml", no_network)
     with pytest.raises(LabError, match="could not be fetched: Name or service not known"):
-        data.load("openml")
+        datasets.load("openml")
 
 
 @pytest.mark.skipif(
     not (DATA / "mnist").is_dir(), reason=f"no MNIST in {DATA / 'mnist'}; set RPROP_LAB_DATA to its parent"
 )
 def test_real_mnist_is_known_as_such() -> None:
-    dataset = data.load("mnist", DATA / "mnist")
+    dataset = datasets.load("mnist", DATA / "mnist")
     assert dataset.learn_images.shape == (60_000, 784) and dataset.test_images.shape == (10_000, 784)
     assert dataset.is_mnist
 
@@ -227,22 +227,22 @@ def test_other_sets_of_any_size_and_number_of_classes(tmp_path: Path, side: int,
         (tmp_path / f"emnist-{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
         labels = (np.arange(count) % classes).astype(np.uint8)
         (tmp_path / f"emnist-{part}-labels-idx1-ubyte").write_bytes(idx(labels))
-    dataset = data.load("mnist", tmp_path)
+    dataset = datasets.load("mnist", tmp_path)
     assert dataset.pixels == side * side and dataset.classes == max(10, classes) and not dataset.is_mnist
     assert len(dataset.learn_labels) == 200 and len(dataset.test_labels) == 100
     rows = np.column_stack([dataset.learn_labels, dataset.learn_images])
     np.savetxt(tmp_path / "some.csv", rows, "%d", delimiter=",")
-    from_csv = data.load(str(tmp_path / "some.csv"))
+    from_csv = datasets.load(str(tmp_path / "some.csv"))
     assert from_csv.pixels == side * side and from_csv.classes == max(10, classes)
     (tmp_path / "other-train-images-idx3-ubyte").write_bytes(b"")
     with pytest.raises(LabError, match=r"several: .*one set into a folder of their own"):
-        data.load("mnist", tmp_path)
+        datasets.load("mnist", tmp_path)
 
 
 def test_one_label_is_nothing_to_learn(tmp_path: Path) -> None:
     np.savetxt(tmp_path / "last.csv", np.column_stack([np.zeros((30, 5)), np.arange(30) % 10 + 2]), "%d", delimiter=",")
     with pytest.raises(LabError, match="every label to learn is 0"):
-        data.load(str(tmp_path / "last.csv"))
+        datasets.load(str(tmp_path / "last.csv"))
 
 
 @pytest.mark.parametrize("name", ["label", "Class", '"target"'])
@@ -250,6 +250,6 @@ def test_a_heading_that_has_the_label_elsewhere(tmp_path: Path, name: str) -> No
     path = tmp_path / "last.csv"
     path.write_text(f"a,b,{name}\n" + "3,200,1\n" * 30)
     with pytest.raises(LabError, match=r"in column 3, but the label must be the first column\. Move it there"):
-        data.read_csv(path)
+        datasets.read_csv(path)
     path.write_text(f"{name},a,y\n" + "3,200,1\n" * 30)  # a pixel may have any name
-    assert data.read_csv(path)[1].tolist() == [3] * 30
+    assert datasets.read_csv(path)[1].tolist() == [3] * 30

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..files import write_atomic
 from .errors import LabError
 
 
@@ -35,33 +36,15 @@ def check_writable(folder: Path, names: Sequence[str] = ()) -> None:
         ) from error
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file so that at every moment ``path`` is the old file or the new one, whole.
-
-    Args:
-        path: the file; its folder is made if it is missing.
-        write: is given the open temporary file, which then takes the place of ``path``.
+def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file atomically, see :func:`rprop_kernels.files.write_atomic`; its folder is created if missing.
 
     Raises:
         LabError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # same folder, so that replacing is one step
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        if os.name == "posix":  # the new name must survive a power cut too
-            descriptor = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        write_atomic(path, write)
     except OSError as error:
         raise LabError(
             f"{path} cannot be written: {error.strerror or error}. Choose another folder with --out."
@@ -70,7 +53,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, whole or not at all."""
-    write_atomic(path, lambda file: file.write(text.encode()))
+    write_file(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -106,7 +89,7 @@ def environment() -> dict[str, Any]:
     """Versions and machine, for every file of results."""
     import torch
 
-    from ..config import show_config
+    from .. import show_config
 
     facts: dict[str, Any] = dict(show_config(display=False))
     facts["machine"] = facts["machine"] | {

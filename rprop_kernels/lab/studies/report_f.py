@@ -11,11 +11,9 @@ from typing import Any, Final
 import numpy as np
 
 from ..network import Array, Network, make_optimizer
+from ..optimizers import LABELS, RPROPS
 from ..proben1 import REPORT, Problem, pivot, read, squared_error_percentage
-from ..stopping import GeneralizationLoss, TrainingProgress
-from .base import (
-    LABELS,
-    RPROPS,
+from .plan import (
     Options,
     Page,
     Result,
@@ -31,6 +29,7 @@ from .base import (
     number,
     with_spread,
 )
+from .stopping import GeneralizationLoss, TrainingProgress
 
 EPOCHS: Final = 3000
 STRIP: Final = 5
@@ -145,7 +144,7 @@ def _work_table(settings: Settings, path: Path) -> Result:
 
 
 def _page_table(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     rows = []
     panels: dict[str, Any] = {}
@@ -199,7 +198,7 @@ def _page_table(runs: Runs) -> Page:
             "The report's RPROP is that of 1993, here Rprop+; the text does not say which rule its program "
             "had." + (" Its figures stand beside all four." if reported else ""),
         ],
-        {"test.png": pictures.bars(panels, "RPROP on PROBEN1", reported=reported)},
+        {"test.png": figures.bars(panels, "RPROP on PROBEN1", reported=reported)},
         findings=_seen([problem for (problem,) in groups(runs, "problem")]),
     )
 
@@ -422,7 +421,7 @@ def compare_ranks(table: Array) -> tuple[Array, float, list[bool]]:
 
 
 def _page_compare(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     problems = list(dict.fromkeys(settings["problem"] for settings, _ in runs))
     labels = [LABELS[method] for method in METHODS]
@@ -495,7 +494,7 @@ def _page_compare(runs: Runs) -> Page:
         tables,
         said,
         {
-            "ranks.png": pictures.heat_maps(
+            "ranks.png": figures.heat_maps(
                 maps,
                 labels,
                 problems,
@@ -507,7 +506,7 @@ def _page_compare(runs: Runs) -> Page:
                 limits=(1, len(METHODS)),
                 notes=notes,
             ),
-            "curves.png": pictures.medians(
+            "curves.png": figures.medians(
                 panels,
                 "Lowest training error E, median over starts\ntorch.optim.Rprop lies on iRprop-, being the "
                 "same rule; scikit-learn's MLP on Adam",

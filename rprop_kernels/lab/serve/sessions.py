@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .config import Config
-from .data import CLASSES, Dataset
-from .errors import LabError
-from .techniques import TECHNIQUES, Technique
-from .training import Epoch, Run, evaluate, hold_out, tensors
+from ..config import Config
+from ..datasets import CLASSES, Dataset
+from ..errors import LabError
+from ..optimizers import TECHNIQUES, Technique
+from ..training import Epoch, Run, evaluate, hold_out, tensors
 
 Array: TypeAlias = NDArray[Any]
 Weights: TypeAlias = tuple[Array, Array, Array, Array]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..errors import LabError
 from ..proben1 import REPORT
-from ..techniques import TECHNIQUES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,16 +16,6 @@ Settings: TypeAlias = dict[str, Any]
 """All that decides what a run computes, as JSON knows it. ``data_dir`` alone says only where to look."""
 Result: TypeAlias = dict[str, Any]
 Runs: TypeAlias = Sequence[tuple[Settings, Result]]
-
-RPROPS: Final = ("rprop-", "rprop+", "irprop-", "irprop+")
-LABELS: Final = {technique.name: technique.label for technique in TECHNIQUES} | {
-    "sgd": "SGD",
-    "momentum": "SGD, momentum 0.9",
-    "rmsprop": "RMSProp",
-    "adam": "Adam",
-    "lbfgs": "L-BFGS (scipy)",
-    "mlp": "scikit-learn MLP, Adam",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +166,14 @@ class Page:
     Attributes:
         tables: our figures beside the report's.
         statements: sentences: what was done, where we differ and why.
-        pictures: by file name.
+        figures: by file name.
         findings: sentences on the results in the documentation, which may not be true of others.
         findings_of: the form (:func:`form`) of those results.
     """
 
     tables: list[Table]
     statements: list[str]
-    pictures: "dict[str, Figure]"
+    figures: "dict[str, Figure]"
     findings: list[str] = field(default_factory=list)
     findings_of: str = "in full"
 
@@ -214,13 +203,6 @@ class Study:
     needs: str = ""
     alone: bool = False
     parts: bool = False
-
-
-def fitted(settings: Settings, path: Path) -> Result:
-    """The work of most studies: one training, see :func:`fitting.fit`."""
-    from .fitting import fit
-
-    return fit(settings, path)
 
 
 def groups(runs: Runs, *keys: str) -> dict[tuple[Any, ...], list[tuple[Settings, Result]]]:

@@ -15,7 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rprop_kernels.lab import model, output  # noqa: E402
+from rprop_kernels.lab import models, results  # noqa: E402
 from rprop_kernels.lab.errors import LabError  # noqa: E402
 
 ABOUT: dict[str, Any] = {"settings": {}, "epoch": 1, "eval_loss": 0.5, "eval_accuracy": 0.9}
@@ -24,7 +24,7 @@ ABOUT: dict[str, Any] = {"settings": {}, "epoch": 1, "eval_loss": 0.5, "eval_acc
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "model.npz"
-    model.save(path, model.build(6, 5, 10, seed=3), ABOUT)
+    models.save(path, models.build(6, 5, 10, seed=3), ABOUT)
     return path
 
 
@@ -37,16 +37,16 @@ class Bomb:
 
 
 def test_a_model_comes_back_with_the_same_bits(saved: Path) -> None:
-    loaded = model.load(saved)
+    loaded = models.load(saved)
     assert loaded.about == ABOUT
-    original = model.build(6, 5, 10, seed=3).state_dict()
+    original = models.build(6, 5, 10, seed=3).state_dict()
     for name, tensor in loaded.network().state_dict().items():
         assert torch.equal(tensor, original[name])
 
 
 def test_weights_depend_on_the_seed_alone() -> None:
     before = torch.get_rng_state()
-    one, same, other = (model.build(6, 5, 10, seed=seed)[0].weight for seed in (1, 1, 2))
+    one, same, other = (models.build(6, 5, 10, seed=seed)[0].weight for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -56,16 +56,16 @@ def test_a_truncated_file_is_refused(saved: Path, share: float) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(LabError, match=r"model.npz is not a model"):
-        model.load(saved)
+        models.load(saved)
 
 
 def test_damage_anywhere_is_found_or_harmless(saved: Path) -> None:
     """Either the checksum or the checks speak up, or the damage was in bytes that mean nothing."""
-    whole, expected = saved.read_bytes(), model.load(saved)
+    whole, expected = saved.read_bytes(), models.load(saved)
     for place in range(0, len(whole), 7):
         saved.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         try:
-            loaded = model.load(saved)
+            loaded = models.load(saved)
         except LabError:
             continue
         assert loaded.about == expected.about
@@ -76,7 +76,7 @@ def test_damage_anywhere_is_found_or_harmless(saved: Path) -> None:
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     path, mark = tmp_path / "x", tmp_path / "exploded"
     bomb = np.array([Bomb(mark)], dtype=object)
-    header = json.dumps({"format": model.FORMAT} | ABOUT)
+    header = json.dumps({"format": models.FORMAT} | ABOUT)
     kinds: dict[str, Callable[[BinaryIO], object]] = {
         "pickle": lambda file: pickle.dump(Bomb(mark), file),
         "torch": lambda file: torch.save(Bomb(mark), file),
@@ -88,18 +88,18 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
         "another format": lambda file: np.savez(file, header=np.array('{"format": "other"}')),
         "no json": lambda file: np.savez(file, header=np.array("{")),
         "no object": lambda file: np.savez(file, header=np.array("[1]")),
-        "no record": lambda file: np.savez(file, header=np.array(json.dumps({"format": model.FORMAT}))),
+        "no record": lambda file: np.savez(file, header=np.array(json.dumps({"format": models.FORMAT}))),
     }
     for kind, write in kinds.items():
         with path.open("wb") as file:
             write(file)
         with pytest.raises(LabError, match=re.escape(str(path))):
-            model.load(path)
+            models.load(path)
         assert not mark.exists(), kind
     with pytest.raises(LabError, match="No such file"):
-        model.load(tmp_path / "nowhere")
+        models.load(tmp_path / "nowhere")
     with pytest.raises(LabError, match=r"Is a directory|Permission denied"):
-        model.load(tmp_path)
+        models.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_weights_that_make_no_network_are_refused(saved: Path, change: dict[str, Any]) -> None:
-    weights = model.load(saved).weights | change
+    weights = models.load(saved).weights | change
     with saved.open("wb") as file:
-        np.savez(file, header=np.array(json.dumps({"format": model.FORMAT} | ABOUT)), **weights)
+        np.savez(file, header=np.array(json.dumps({"format": models.FORMAT} | ABOUT)), **weights)
     with pytest.raises(LabError, match=r"Train again"):
-        model.load(saved)
+        models.load(saved)
 
 
 def test_an_error_while_writing_leaves_the_old_file(saved: Path) -> None:
@@ -129,7 +129,7 @@ def test_an_error_while_writing_leaves_the_old_file(saved: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        output.write_atomic(saved, fail)
+        results.write_file(saved, fail)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == ["model.npz"]
 
@@ -137,22 +137,22 @@ def test_an_error_while_writing_leaves_the_old_file(saved: Path) -> None:
 KILLED_WHILE_SAVING = """
 import os, signal, sys, time
 from pathlib import Path
-from rprop_kernels.lab import model
+from rprop_kernels.lab import models
 
 folder = Path(sys.argv[1])
-network = model.build(784, 1000, 10, 0)
+network = models.build(784, 1000, 10, 0)
 about = {"settings": {}, "epoch": 0, "eval_loss": 0.5, "eval_accuracy": 0.5}
-model.save(folder / "model.npz", network, about)
+models.save(folder / "model.npz", network, about)
 caught = 0
 for attempt in range(40):
     child = os.fork()
     while not child:
         about["epoch"] += 1
-        model.save(folder / "model.npz", network, about)
+        models.save(folder / "model.npz", network, about)
     time.sleep(0.02 + 0.0007 * attempt)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    loaded = model.load(folder / "model.npz")
+    loaded = models.load(folder / "model.npz")
     assert loaded.weights["0.weight"].shape == (1000, 784)
     about["epoch"] = loaded.about["epoch"]
     for leftover in folder.glob(".model.npz.*.tmp"):

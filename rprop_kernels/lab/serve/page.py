@@ -30,10 +30,10 @@ from fastapi import FastAPI
 from nicegui import events, ui
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .data import CLASSES
+from ..datasets import CLASSES
+from ..errors import LabError
 from .drawing import rasterise, to_form
-from .errors import LabError
-from .race import ENTRANTS, Runner, Session, Settings, Track, advice, curve, race_settings, read_settings
+from .sessions import ENTRANTS, Runner, Session, Settings, Track, advice, curve, race_settings, read_settings
 
 HOST: Final = "127.0.0.1"
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3A9BD9", "#1B1B1B")

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from .base import (
-    LABELS,
-    RPROPS,
+from ..optimizers import LABELS, RPROPS
+from .fitting import fitted
+from .plan import (
     Options,
     Page,
     Result,
@@ -16,7 +16,6 @@ from .base import (
     Table,
     at_epoch,
     diverged,
-    fitted,
     groups,
     is_reports,
     mean,
@@ -118,7 +117,7 @@ def _pictures(
     report: Callable[[Settings], Any],
     title: str,
 ) -> dict[str, Any]:
-    from . import pictures
+    from .. import figures
 
     accuracy: dict[str, Sequence[float | None]] = {}
     reported: dict[str, float | None] = {}
@@ -131,8 +130,8 @@ def _pictures(
         lines["Training loss"][label] = [r["history"]["train_loss"] for _, r in members]
         lines["Test accuracy"][label] = [r["history"]["test_score"] for _, r in members]
     return {
-        "accuracy.png": pictures.bars({"test accuracy": accuracy}, title, reported={"test accuracy": reported}),
-        "curves.png": pictures.curves(lines, title, logarithmic=["Training loss"]),
+        "accuracy.png": figures.bars({"test accuracy": accuracy}, title, reported={"test accuracy": reported}),
+        "curves.png": figures.curves(lines, title, logarithmic=["Training loss"]),
     }
 
 
@@ -253,7 +252,7 @@ def _plan_architecture(options: Options) -> list[Settings]:
 
 
 def _page_architecture(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     found = groups(runs, "optimizer", "hidden")
 
@@ -274,7 +273,7 @@ def _page_architecture(runs: Runs) -> Page:
             lines[value_text(members[0][0]["hidden"])] = [r["history"][key] for _, r in members]
     made = _pictures(ordered, name, report, "Hidden layers")
     logarithmic = [panel for panel in panels if panel.startswith("Training")]
-    made["curves.png"] = pictures.curves(panels, "Hidden layers", logarithmic=logarithmic)
+    made["curves.png"] = figures.curves(panels, "Hidden layers", logarithmic=logarithmic)
     return Page(
         [_table("Architecture", ordered, "hidden units", name, report)],
         [
@@ -311,7 +310,7 @@ def _plan_stopping(options: Options) -> list[Settings]:
 
 
 def _page_stopping(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     rows: list[list[str]] = []
     panels: dict[str, Any] = {}
@@ -353,7 +352,7 @@ def _page_stopping(runs: Runs) -> Page:
             "most 10,000 images after the epoch, which is lower than the one met during it.",
         ],
         {
-            "curves.png": pictures.curves(
+            "curves.png": figures.curves(
                 panels, "Stopping: loss of training and validation", logarithmic=list(panels), y="loss"
             )
         },
@@ -374,7 +373,7 @@ def _page_stopping(runs: Runs) -> Page:
 
 def _replayed(criterion: str, result: Result) -> Result | None:
     """Where a criterion that looks at the validation loss only would have stopped a training that went on."""
-    from ..stopping import CRITERIA
+    from .stopping import CRITERIA
 
     if criterion != "patience":
         return None
@@ -421,8 +420,8 @@ def _plan_augmentation(options: Options) -> list[Settings]:
 def _page_augmentation(runs: Runs) -> Page:
     import numpy as np
 
-    from ..augment import CHANGES
-    from . import pictures
+    from .. import figures
+    from .augmentation import CHANGES
     from .fitting import image_set
 
     found = groups(runs, "optimizer", "hidden", "augment")
@@ -443,7 +442,7 @@ def _page_augmentation(runs: Runs) -> Page:
         shown.append((image, "image", True))
         shown.extend((change(image, rng), what, True) for what, change in CHANGES.items())
     made = _pictures(found, name, report, "Augmentation")
-    made["augmented.png"] = pictures.images(shown, "Four images and what is made of them", columns=5)
+    made["augmented.png"] = figures.images(shown, "Four images and what is made of them", columns=5)
     return Page(
         [_table("Augmentation", found, "training part", name, report)],
         [

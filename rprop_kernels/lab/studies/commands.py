@@ -1,104 +1,24 @@
-"""``rprop-lab study``, ``classify`` and ``report``. Heavy libraries are imported by the commands."""
+"""Implementations of ``study``, ``classify`` and ``report``; :mod:`rprop_kernels.lab.cli` has their options.
+
+Heavy libraries are imported inside the functions, so that input errors are reported quickly.
+"""
 
 import os
 import zlib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from ..console import progress_bar
 from ..errors import LabError
-from ..proben1 import REPORT
-from .base import Options, Page, Settings, Study, is_reports
-
-PROBLEMS: Final = tuple(REPORT)
+from ..proben1 import PROBLEMS, find, read
+from .plan import Options, Page, Settings, Study, is_reports
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands to the lab's."""
-    app.command()(study)
-    app.command()(classify)
-    app.command()(report)
-
-
-def study(
-    name: Annotated[str | None, typer.Argument(help="A study's name, see --list.")] = None,
-    show: Annotated[bool, typer.Option("--list", help="List all studies and how long they take.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Reduced form: digits, few epochs and seeds.")] = False,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="digits, mnist, csv, openml or a .csv file.  [default: mnist where found]"),
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", help="Folder with MNIST's files or PROBEN1's.  [default: $RPROP_LAB_DATA]"),
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder.  [default: runs/study-NAME]")] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="How many, instead of the study's.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many.")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes.")] = os.cpu_count() or 1,
-    problem: Annotated[
-        list[str] | None,
-        typer.Option("--problem", help="PROBEN1 problem or .dt file; may be given several times."),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", help="SETTING=VALUE, such as hidden=100-100: those runs only; may be repeated."),
-    ] = None,
-) -> None:
-    """Repeat an experiment of the other reports; what is finished is kept, the same command goes on."""
-    from ..cli import _errors_for_people
-
-    with _errors_for_people():
-        if show or name is None:
-            _list()
-            return
-        chosen = _find(name)
-        folder = out or Path("runs") / f"study-{chosen.name}{'-quick' if quick else ''}"
-        _study(chosen, quick, data, data_dir, folder, seeds, epochs, jobs, tuple(problem or ()), only or [])
-
-
-def classify(
-    weights: Annotated[Path, typer.Argument(help="A weights.npz that a study wrote.")],
-    data: Annotated[str, typer.Option("--data", help="A .csv file (label, pixels), mnist, digits, csv.")],
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Folder of the data.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for confusion.png.")] = None,
-) -> None:
-    """Test the saved weights of a study on images, such as MNIST in CSV form: every row of a .csv file."""
-    from ..cli import _errors_for_people
-
-    with _errors_for_people():
-        _classify(weights, data, data_dir, out)
-
-
-def report(
-    folder: Annotated[Path, typer.Argument(help="Folder whose sub-folders hold results.")] = Path("runs"),
-    out: Annotated[Path | None, typer.Option("--out", help="The file.  [default: FOLDER/report.html]")] = None,
-    markdown: Annotated[
-        Path | None,
-        typer.Option("--markdown", help="Write this .md file instead, and its pictures into a folder beside it."),
-    ] = None,
-) -> None:
-    """All finished studies as one HTML page, or a Markdown page."""
-    from ..cli import _errors_for_people
-
-    with _errors_for_people():
-        from ..report import unfinished, write_markdown, write_report
-
-        if markdown is not None and (out is not None or markdown.suffix != ".md"):
-            raise LabError("--markdown FILE.md is instead of --out; give one of them, with the ending .md.")
-        path = markdown or out or folder / "report.html"
-        count = write_report(folder, path) if markdown is None else write_markdown(folder, path)
-        console = Console()
-        console.print(f"{path}: {count} stud{'y' if count == 1 else 'ies'}", highlight=False, soft_wrap=True)
-        for line in unfinished(folder):
-            console.print(f"not finished: {line}", highlight=False, soft_wrap=True)
-
-
-def _list() -> None:
-    from .table import STUDIES
+def list_studies() -> None:
+    from .registry import STUDIES
 
     table = RichTable(box=None, padding=(0, 2, 0, 0))
     for heading in ("study", "what it repeats", "one core"):
@@ -121,10 +41,10 @@ def duration(minutes: float) -> str:
     return f"{round(minutes)} min" if minutes < 90 else f"{minutes / 60:.0f} h"
 
 
-def _find(name: str) -> Study:
+def find_study(name: str) -> Study:
     import difflib
 
-    from .table import STUDIES
+    from .registry import STUDIES
 
     if name not in STUDIES:
         near = difflib.get_close_matches(name, STUDIES, 1)
@@ -133,7 +53,7 @@ def _find(name: str) -> Study:
     return STUDIES[name]
 
 
-def _study(
+def run_study(
     chosen: Study,
     quick: bool,
     data: str | None,
@@ -145,7 +65,7 @@ def _study(
     problems: tuple[str, ...],
     only: list[str],
 ) -> None:
-    from . import run
+    from . import runner
 
     part = _part(only, chosen)
     needless = {
@@ -158,29 +78,27 @@ def _study(
         raise LabError(f"{chosen.name} works on {what} and takes no {option}. Leave it out.")
 
     console = Console()
-    run.check(folder)
+    runner.check(folder)
     with console.status("looking at the data"):
         images = _images(data, data_dir, quick) if chosen.needs == "images" else {}
         files = _problems(problems, data_dir, quick) if chosen.needs == "proben1" else ()
         given = _given(images, files, problems, data_dir)
         options = Options(quick, seeds, epochs, images, files, part, given)
-        run.check_data(chosen, options, folder)
+        runner.check_data(chosen, options, folder)
         plan = options.part(chosen.plan(options))
     _check_square(plan)
     if images:
         console.print(f"data: {images['where']}", highlight=False, soft_wrap=True)
-    from ..cli import _progress
-
-    with _progress(console) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task(chosen.name, total=len(plan))
 
         def progress(done: float, total: int) -> None:
             bar.update(task, completed=done)
 
-        run.execute(chosen, plan, folder, jobs, progress)
-    page = run.finish(chosen, options, plan, folder)
+        runner.execute(chosen, plan, folder, jobs, progress)
+    page = runner.finish(chosen, options, plan, folder)
     show_page(console, page)
-    names = ", ".join([run.RESULTS, "table.md", *page.pictures])
+    names = ", ".join([runner.RESULTS, "table.md", *page.figures])
     console.print(f"written to {folder}: {names}", highlight=False, soft_wrap=True)
 
 
@@ -201,7 +119,7 @@ def _check_square(plan: list[Settings]) -> None:
 
 def _part(only: list[str], chosen: Study) -> dict[str, list[str]]:
     """``SETTING=VALUE`` ... as a table."""
-    from .table import STUDIES
+    from .registry import STUDIES
 
     part: dict[str, list[str]] = {}
     for text in only:
@@ -273,8 +191,6 @@ def _images(data: str | None, data_dir: Path | None, quick: bool) -> Settings:
 
 
 def _problems(names: tuple[str, ...], data_dir: Path | None, quick: bool) -> tuple[Settings, ...]:
-    from ..proben1 import find, read
-
     base = folders(data_dir)[0]
     if not names:
         names = ("cancer1", "glass1") if quick else PROBLEMS
@@ -310,12 +226,12 @@ def _given(
     return (*words, *(word for file in files for word in ("--problem", paths.get(file["name"], file["name"]))))
 
 
-def _classify(weights: Path, data: str, data_dir: Path | None, out: Path | None) -> None:
+def classify(weights: Path, data: str, data_dir: Path | None, out: Path | None) -> None:
     import numpy as np
 
-    from .. import data as datasets
+    from .. import datasets
     from ..network import Network
-    from ..output import check_writable
+    from ..results import check_writable
 
     if out is not None:
         check_writable(out, ("confusion.png",))
@@ -358,7 +274,20 @@ def _classify(weights: Path, data: str, data_dir: Path | None, out: Path | None)
     right = int((guess == labels).sum())
     console.print(f"accuracy {right / len(labels):.4f} ({right} of {len(labels)})", highlight=False)
     if out is not None:
-        from .. import plots
-        from .pictures import confusion
+        from .. import figures
 
-        plots.write(out / "confusion.png", confusion(matrix, f"accuracy {right / len(labels):.4f}"))
+        figures.write(out / "confusion.png", figures.confusion(matrix, f"accuracy {right / len(labels):.4f}"))
+
+
+def write_report(folder: Path, out: Path | None, markdown: Path | None) -> None:
+    """Write all finished studies below a folder as one HTML page or one Markdown page."""
+    from . import html
+
+    if markdown is not None and (out is not None or markdown.suffix != ".md"):
+        raise LabError("--markdown FILE.md is instead of --out; give one of them, with the ending .md.")
+    path = markdown or out or folder / "report.html"
+    count = html.write_report(folder, path) if markdown is None else html.write_markdown(folder, path)
+    console = Console()
+    console.print(f"{path}: {count} stud{'y' if count == 1 else 'ies'}", highlight=False, soft_wrap=True)
+    for line in html.unfinished(folder):
+        console.print(f"not finished: {line}", highlight=False, soft_wrap=True)

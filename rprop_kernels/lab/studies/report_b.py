@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from .base import (
-    LABELS,
-    RPROPS,
+from ..optimizers import LABELS, RPROPS
+from .fitting import fitted
+from .plan import (
     Options,
     Page,
     Result,
@@ -16,7 +16,6 @@ from .base import (
     Study,
     Table,
     diverged,
-    fitted,
     groups,
     is_reports,
     mean,
@@ -79,7 +78,7 @@ def _label(settings: Settings) -> str:
 
 
 def _page_optimizers(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     rows, beside = [], []
     curves: dict[str, Any] = {"Training loss": {}, "Test accuracy": {}}
@@ -136,8 +135,8 @@ def _page_optimizers(runs: Runs) -> Page:
             "times the epochs, which is one step each; the seconds stand beside.",
         ],
         {
-            "loss.png": pictures.curves(curves, "Optimizers with mini-batches", logarithmic=["Training loss"]),
-            "full_batch.png": pictures.curves(
+            "loss.png": figures.curves(curves, "Optimizers with mini-batches", logarithmic=["Training loss"]),
+            "full_batch.png": figures.curves(
                 full, "Rprop on the full batch: one step an epoch", logarithmic=["Training loss"]
             ),
         }
@@ -168,14 +167,14 @@ def guesses(runs: Runs, name: str) -> dict[str, Any]:
 
     The images are the first eight and the first eight mistakes; left out where nobody knows their rows and columns.
     """
-    from . import pictures
+    from .. import figures
     from .fitting import image_set
 
     settings, result = next((run for run in runs if "confusion" in run[1]), (None, None))
     if settings is None or result is None:
         return {}
     label = LABELS[settings["optimizer"]]
-    made = {"confusion.png": pictures.confusion(result["confusion"], f"{label}: confusion matrix of the test part")}
+    made = {"confusion.png": figures.confusion(result["confusion"], f"{label}: confusion matrix of the test part")}
     dataset = image_set(settings["data"], settings.get("data_dir"))
     if dataset.shape is None:
         return made
@@ -185,7 +184,7 @@ def guesses(runs: Runs, name: str) -> dict[str, Any]:
         text = f"predicted {guess}\n({probability:.0%})" + ("" if guess == true else f", is {true}")
         shown.append((dataset.test_images[index].reshape(dataset.shape), text, guess == true))
     below = "" if all(right for _, _, right in shown) else ", and the first mistakes (framed)"
-    return {name: pictures.images(shown, f"{label} after the last epoch", f"the first test images{below}")} | made
+    return {name: figures.images(shown, f"{label} after the last epoch", f"the first test images{below}")} | made
 
 
 def _plan_architectures(options: Options) -> list[Settings]:
@@ -208,7 +207,7 @@ def _plan_architectures(options: Options) -> list[Settings]:
 
 
 def _page_architectures(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     rows, curves = [], {}
     maps: dict[str, list[list[float | None]]] = {}
@@ -261,7 +260,7 @@ def _page_architectures(runs: Runs) -> Page:
             ),
         ],
         {
-            "grid.png": pictures.heat_maps(
+            "grid.png": figures.heat_maps(
                 maps,
                 [str(count) for count in layer_counts],
                 [str(count) for count in neuron_counts],
@@ -269,7 +268,7 @@ def _page_architectures(runs: Runs) -> Page:
                 ("hidden layers", "neurons a layer"),
                 digits=4,
             ),
-            "loss.png": pictures.curves(
+            "loss.png": figures.curves(
                 {"Training loss": curves}, "Adam, 128 neurons a layer", logarithmic=["Training loss"]
             ),
         },

@@ -1,6 +1,6 @@
 """The page of ``rprop-lab serve``, in a browser too, where there is one.
 
-``RPROP_LAB_SCREENSHOTS=docs/images pytest tests/test_serve.py -k pictures`` renews the pictures of the README;
+``RPROP_LAB_SCREENSHOTS=docs/images pytest tests/lab/test_serve.py -k pictures`` renews the pictures of the README;
 ``RPROP_LAB_CHROMIUM`` names a Chromium that is not on the path.
 """
 
@@ -28,8 +28,8 @@ pytest.importorskip("scipy")
 pytest.importorskip("nicegui", reason="the page needs NiceGUI: pip install 'rprop_kernels[serve]'")
 typer_testing = pytest.importorskip("typer.testing")
 
-from rprop_kernels.lab import serve  # noqa: E402
 from rprop_kernels.lab.cli import app  # noqa: E402
+from rprop_kernels.lab.serve import page as serve_page  # noqa: E402
 
 CHROMIUM = os.environ.get("RPROP_LAB_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
@@ -55,11 +55,11 @@ def lab(*arguments: object) -> Any:
         None, {}, "ink", {"stroke": 0}, {"stroke": "a", "points": []}, {"stroke": 0, "points": [[1]]},
         {"stroke": 0, "points": [[0.1, math.nan]]}, {"stroke": 0, "points": [[0.1, 1.5]]},
         {"stroke": 0, "points": [[0.1, None]]}, {"stroke": math.inf, "points": []},
-        {"stroke": 0, "points": [[0.5, 0.5]] * (serve.MOST_POINTS + 1)},
+        {"stroke": 0, "points": [[0.5, 0.5]] * (serve_page.MOST_POINTS + 1)},
     ],
 )  # fmt: skip
 def test_a_message_that_is_no_ink_is_left_out(message: Any) -> None:
-    ink = serve.Drawing()
+    ink = serve_page.Drawing()
     assert not ink.add(message) and ink.strokes == {}
     assert ink.add({"stroke": 0, "points": [[0, 1], [0.5, 0.5]]}) and ink.add({"stroke": 0, "points": [[0.25, 1]]})
     assert ink.strokes == {0: [(0, 1), (0.5, 0.5), (0.25, 1)]}
@@ -68,11 +68,11 @@ def test_a_message_that_is_no_ink_is_left_out(message: Any) -> None:
 
 
 def test_limits_of_the_plots() -> None:
-    assert serve._decades([]) == {"min": 0.1, "max": 1}
-    assert serve._decades([2.3, 0.02]) == {"min": 0.01, "max": 10}
-    assert serve._decades([1e30, 1e-20]) == {"min": 1e-4, "max": 100}
+    assert serve_page._decades([]) == {"min": 0.1, "max": 1}
+    assert serve_page._decades([2.3, 0.02]) == {"min": 0.01, "max": 10}
+    assert serve_page._decades([1e30, 1e-20]) == {"min": 1e-4, "max": 100}
     for lowest in np.linspace(0, 1, 101):
-        limits = serve._near_one([float(lowest), 0.999])
+        limits = serve_page._near_one([float(lowest), 0.999])
         ticks = (1 - limits["min"]) / limits["interval"]
         assert 0 <= limits["min"] <= lowest + 1e-9 and ticks == pytest.approx(round(ticks)) and 2 <= ticks <= 8
 
@@ -91,8 +91,8 @@ def test_port_that_is_taken() -> None:
 def test_missing_data_and_missing_nicegui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = lab("serve", "--port", 0, "--data", "mnist", "--data-dir", tmp_path)
     assert result.exit_code == 2 and f"{tmp_path} has no train-images" in result.output.replace("\n", "")
-    monkeypatch.delitem(sys.modules, "rprop_kernels.lab.serve")
-    monkeypatch.delattr("rprop_kernels.lab.serve")
+    monkeypatch.delitem(sys.modules, "rprop_kernels.lab.serve.page")
+    monkeypatch.delattr("rprop_kernels.lab.serve.page")
     monkeypatch.setitem(sys.modules, "nicegui", None)
     result = lab("serve", "--port", 0)
     assert result.exit_code == 2 and "pip install 'rprop_kernels[serve]'" in result.output

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import LabError
-from .output import check_writable, markdown_table, stored_results, write_atomic, write_json, write_text
+from ..errors import LabError
+from ..proben1 import PROBLEMS
+from ..results import check_writable, markdown_table, stored_results, write_file, write_json, write_text
 
 PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -114,15 +115,15 @@ def write_markdown(folder: Path, path: Path) -> int:
             continue
         write_json(own / "results.json", _without_places(study["found"]) | {"tables": study["tables"]})
         for picture in study["pictures"]:
-            write_atomic(own / picture.name, partial(_small, picture))
+            write_file(own / picture.name, partial(_small, picture))
     write_text(path, markdown_page(collect(beside), beside.name))
     return len(studies)
 
 
 def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
     """The text of :func:`write_markdown`'s page; ``beside`` is the name of the folder with the pictures."""
-    from .studies.run import SEEN
-    from .studies.table import REPORTS, STUDIES
+    from .registry import REPORTS, STUDIES
+    from .runner import SEEN
 
     studies = _in_order(studies)
     machines = " and ".join(dict.fromkeys(study["machine"] for study in studies))
@@ -157,7 +158,7 @@ def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
 
 def _in_order(studies: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """As the table of studies has them, comparisons first."""
-    from .studies.table import STUDIES
+    from .registry import STUDIES
 
     order = list(STUDIES)
     return sorted(studies, key=lambda s: (order.index(s["name"]) if s["name"] in order else -1, s["title"]))
@@ -239,8 +240,6 @@ def _study(file: Path) -> dict[str, Any] | None:
 
 def _command(name: str, options: dict[str, Any]) -> str:
     """The command line that repeats it; where the data lies is the reader's."""
-    from .studies.command import PROBLEMS
-
     words = ["rprop-lab", "study" if name[1:2] == "-" else name]
     words += [name] if name[1:2] == "-" else []
     words += ["--quick"] if options.get("quick") else []
@@ -259,7 +258,7 @@ def _command(name: str, options: dict[str, Any]) -> str:
 
 def _comparison(found: dict[str, Any]) -> tuple[str, str, str]:
     """What a comparison is, how much of it was run, and the command line that repeats it."""
-    from .config import Config
+    from ..config import Config
 
     settings, seeds = found["settings"], len(found["seeds"])
     data, epochs = settings["data"], settings["epochs"]

@@ -21,12 +21,12 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 pytest.importorskip("jinja2")
 
-from rprop_kernels.lab import augment, data, report  # noqa: E402
+from rprop_kernels.lab import datasets, figures  # noqa: E402
 from rprop_kernels.lab.cli import app  # noqa: E402
-from rprop_kernels.lab.studies import base, experiments, fitting, run  # noqa: E402
-from rprop_kernels.lab.studies.table import STUDIES  # noqa: E402
+from rprop_kernels.lab.studies import augmentation, fitting, html, plan, report_c, runner  # noqa: E402
+from rprop_kernels.lab.studies.registry import STUDIES  # noqa: E402
 
-DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[3] / "shared" / "data"))
 MAIN = [sys.executable, "-P", "-c", "from rprop_kernels.lab.cli import main; main()"]
 
 
@@ -74,7 +74,7 @@ def test_every_study(name: str) -> None:
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
     for table in results["tables"]:
         assert table["rows"] and all(len(row) == len(table["heading"]) for row in table["rows"])
-        rows = (folder / f"{run.slug(table['title'])}.csv").read_text().splitlines()
+        rows = (folder / f"{runner.slug(table['title'])}.csv").read_text().splitlines()
         assert len(rows) == len(table["rows"]) + 1
         assert table["title"] in (folder / "table.md").read_text()
     labels = [row[0] for table in results["tables"] for row in [*table["rows"], table["heading"]]]
@@ -86,7 +86,7 @@ def test_finished_runs_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None
     done: list[str] = []
     work = fitting.fit
 
-    def counted(settings: base.Settings, path: Path) -> base.Result:
+    def counted(settings: plan.Settings, path: Path) -> plan.Result:
         done.append(path.name)
         return work(settings, path)
 
@@ -109,16 +109,16 @@ def test_finished_runs_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None
 def test_identity() -> None:
     study = STUDIES["b-optimizers"]
     settings = {"data": "digits", "data_dir": "here", "crc32": "0", "lr": 0.1}
-    same = run.identity(study, settings | {"data_dir": "there"})
-    assert run.identity(study, settings) == same
-    assert run.identity(study, settings | {"crc32": "1"}) != same
-    assert run.identity(STUDIES["b-architectures"], settings) != same
+    same = runner.identity(study, settings | {"data_dir": "there"})
+    assert runner.identity(study, settings) == same
+    assert runner.identity(study, settings | {"crc32": "1"}) != same
+    assert runner.identity(STUDIES["b-architectures"], settings) != same
 
 
 def test_interrupted_then_continued() -> None:
     """Ctrl-C in the terminal reaches all processes; what is finished is kept."""
     command = [*MAIN, "study", "d-grid", "--quick", "--jobs", "2", "--epochs", "250"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=environment,
@@ -139,7 +139,7 @@ def test_interrupted_then_continued() -> None:
     assert 2 <= kept < 14
     assert f"interrupted: {kept} of 14 runs are kept" in plain(errors)
     for path in runs.glob("*.json"):
-        assert run.stored(path) is not None
+        assert runner.stored(path) is not None
     assert not Path("runs/study-d-grid-quick/results.json").exists()
 
 
@@ -169,9 +169,9 @@ def test_divergence_is_reported() -> None:
     settings = {"data": "franke", "hidden": [128], "optimizer": "sgd", "lr": 1e3, "batch": 10, "epochs": 20}
     result = fitting.fit(settings, Path("x.json"))
     assert 1 <= result["diverged_at"] == result["epochs"] < 20 and np.isnan(result["test_loss"])
-    assert base.diverged([(settings, result)]) == f"diverged at epoch {result['diverged_at']}"
-    assert base.diverged([(settings, result), (settings, {})]).startswith("1 of 2 diverged")
-    assert base.with_spread([None, float("nan"), 1.0]) == "1.0000" and base.with_spread([]) == "-"
+    assert plan.diverged([(settings, result)]) == f"diverged at epoch {result['diverged_at']}"
+    assert plan.diverged([(settings, result), (settings, {})]).startswith("1 of 2 diverged")
+    assert plan.with_spread([None, float("nan"), 1.0]) == "1.0000" and plan.with_spread([]) == "-"
 
 
 def test_weights_are_tested_on_a_csv() -> None:
@@ -314,7 +314,7 @@ def test_augmentation() -> None:
     image[8:20, 12:16] = 1
     rng = np.random.default_rng(0)
     grid = np.indices(image.shape)
-    for name, change in augment.CHANGES.items():
+    for name, change in augmentation.CHANGES.items():
         before = image.copy() if name != "black squares" else np.ones_like(image)
         given = before.copy()
         made = change(given, rng)
@@ -324,27 +324,27 @@ def test_augmentation() -> None:
         if name != "black squares":  # the middle of the picture stays where it is
             centre = (grid * made).sum((1, 2)) / made.sum()
             assert centre == pytest.approx([13.5, 13.5], abs=0.35), name
-    images, labels = augment.augmented(image.reshape(1, -1).repeat(3, 0), np.array([1, 2, 3]), 5)
+    images, labels = augmentation.augmented(image.reshape(1, -1).repeat(3, 0), np.array([1, 2, 3]), 5)
     assert images.shape == (15, 784) and labels.tolist() == [1, 2, 3] * 5 and images.dtype == np.float32
-    again, _ = augment.augmented(image.reshape(1, -1).repeat(3, 0), np.array([1, 2, 3]), 5)
+    again, _ = augmentation.augmented(image.reshape(1, -1).repeat(3, 0), np.array([1, 2, 3]), 5)
     assert np.array_equal(images, again)
     with pytest.raises(ValueError, match="no square"):
-        augment.augmented(np.zeros((2, 10)), np.zeros(2), 0)
+        augmentation.augmented(np.zeros((2, 10)), np.zeros(2), 0)
 
 
 def test_form_says_how_much_of_a_study_was_run() -> None:
     full = [{"seed": seed, "epochs": epochs, "lr": lr} for seed in range(5) for epochs in (100, 200) for lr in (1, 2)]
-    assert base.form(full, full) == base.FULL
+    assert plan.form(full, full) == plan.FULL
     one = [s for s in full if s["seed"] == 0]
-    assert base.form(one, full) == "1 seed of 5"
+    assert plan.form(one, full) == "1 seed of 5"
     short = [s | {"epochs": 10} for s in one]
-    assert base.form(short, full) == "1 seed of 5, 10 epochs of 100-200"
-    assert base.form([s | {"epochs": s["epochs"] // 50} for s in full], full) == "2-4 epochs of 100-200"
-    assert base.form([s for s in full if s["lr"] == 1], full) == "10 of 20 runs"
-    assert base.form([s for s in one if s["lr"] == 1], full) == "1 seed of 5, 2 of 4 kinds of runs"
+    assert plan.form(short, full) == "1 seed of 5, 10 epochs of 100-200"
+    assert plan.form([s | {"epochs": s["epochs"] // 50} for s in full], full) == "2-4 epochs of 100-200"
+    assert plan.form([s for s in full if s["lr"] == 1], full) == "10 of 20 runs"
+    assert plan.form([s for s in one if s["lr"] == 1], full) == "1 seed of 5, 2 of 4 kinds of runs"
     more = [s | {"seed": s["seed"] + 5 * k} for k in range(2) for s in full]
-    assert base.form(more, full) == "10 seeds instead of 5"
-    assert base.form([s | {"epochs": 10 * s["epochs"]} for s in full], full) == "1000-2000 epochs instead of 100-200"
+    assert plan.form(more, full) == "10 seeds instead of 5"
+    assert plan.form([s | {"epochs": 10 * s["epochs"]} for s in full], full) == "1000-2000 epochs instead of 100-200"
     done = quick("e-grid", "--epochs", 2)
     assert "A reduced form of the study: 1 seed of 5, 2 epochs of 100" in plain(done.output)
 
@@ -372,7 +372,7 @@ def test_a_part_of_a_study() -> None:
 
 
 def test_one_training_serves_all_criteria() -> None:
-    settings: base.Settings = {"data": "digits", "hidden": [8], "validation": 0.2, "lr": 0.1, "epochs": 60, "seed": 2}
+    settings: plan.Settings = {"data": "digits", "hidden": [8], "validation": 0.2, "lr": 0.1, "epochs": 60, "seed": 2}
     settings |= {"optimizer": "sgd", "batch": 16, "stop": ["early", "patience"]}
     both = fitting.fit(settings, Path("x.json"))
     assert set(both["stops"]) == {"early", "patience"} and both["epochs"] < 60
@@ -381,9 +381,7 @@ def test_one_training_serves_all_criteria() -> None:
         alone = fitting.fit(settings | {"stop": [name]}, Path("x.json"))
         assert alone["epochs"] == stop["epoch"] and alone["stops"] == {name: stop}
         assert alone["test_score"] == stop["test_score"]
-    from rprop_kernels.lab.studies import experiments
-
-    assert experiments._replayed("patience", both) == both["stops"]["patience"]
+    assert report_c._replayed("patience", both) == both["stops"]["patience"]
 
 
 def write_idx(path: Path, array: Any) -> None:
@@ -451,12 +449,12 @@ def test_markdown_page() -> None:
 
 
 def test_the_page_of_the_site_is_of_the_results_on_file() -> None:
-    docs = Path(__file__).parents[1] / "docs"
+    docs = Path(__file__).parents[2] / "docs"
     if not docs.is_dir():
         pytest.skip("no documentation here")
-    studies = report.collect(docs / "studies")
+    studies = html.collect(docs / "studies")
     page = (docs / "studies.md").read_text(encoding="utf-8")
-    assert report.markdown_page(studies, "studies") == page
+    assert html.markdown_page(studies, "studies") == page
     assert {study["name"] for study in studies} >= set(STUDIES) - {"d-time", "d-sklearn"}
     for study in studies:
         assert study["pictures"] and len(study["found"]["pictures"]) == len(study["pictures"]), study["title"]
@@ -466,14 +464,12 @@ def test_the_page_of_the_site_is_of_the_results_on_file() -> None:
 
 
 def test_runs_far_from_the_others_do_not_squash_them() -> None:
-    from rprop_kernels.lab.studies import pictures
-
     near = [10 + 0.01 * k for k in range(30)]
     rows = {"one": [*near, 57.0, 300.0], "other": [*near, None]}
-    axis = pictures.bars({"E": rows}, "", reported={"E": {"one": 10.5}}).axes[0]
+    axis = figures.bars({"E": rows}, "", reported={"E": {"one": 10.5}}).axes[0]
     assert 10.5 < axis.get_xlim()[1] < 57
     assert [text.get_text() for text in axis.texts] == ["57, 300 →"]
-    wide = pictures.bars({"E": {"one": [*near, 11.0]}}, "").axes[0]
+    wide = figures.bars({"E": {"one": [*near, 11.0]}}, "").axes[0]
     assert wide.get_xlim()[1] > 11 and not wide.texts
 
 
@@ -481,10 +477,10 @@ def test_how_far_runs_in_progress_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rprop_kernels.lab.studies.progress.SECONDS", 0.0)
     folder = Path("here")
     study = STUDIES["c-batch"]
-    options = base.Options(True, 1, 40, {"data": "digits", "data_dir": None, "crc32": "0", "origin": "digits"})
-    plan = study.plan(options)[:2]
+    options = plan.Options(True, 1, 40, {"data": "digits", "data_dir": None, "crc32": "0", "origin": "digits"})
+    settings = study.plan(options)[:2]
     (folder / "runs").mkdir(parents=True)
-    run.run_file(study, plan[0], folder).with_suffix(".part").write_text("0.9")  # of a run that was killed
+    runner.run_file(study, settings[0], folder).with_suffix(".part").write_text("0.9")  # of a run that was killed
     seen: list[float] = []
     work = fitting.measure
 
@@ -493,7 +489,7 @@ def test_how_far_runs_in_progress_are(monkeypatch: pytest.MonkeyPatch) -> None:
         return work(*arguments)
 
     monkeypatch.setattr(fitting, "measure", slow)
-    run.execute(study, plan, folder, 1, lambda done, total: seen.append(done))
+    runner.execute(study, settings, folder, 1, lambda done, total: seen.append(done))
     assert seen[0] == 0 and seen[-1] == 2 and seen == sorted(seen) and seen[1] < 0.9
     within = [done for done in seen if done % 1]
     assert min(within) < 1 < max(within)
@@ -518,7 +514,7 @@ def test_few_images(name: str) -> None:
 
 def test_more_than_ten_classes_and_what_counts_as_learned() -> None:
     settings = {"data": csv(520, 26, "letters.csv"), "data_dir": None}
-    assert 1 / 26 < experiments.commonest_share(settings) < 0.11
+    assert 1 / 26 < report_c.commonest_share(settings) < 0.11
     arguments = ("--data", "letters.csv", "--epochs", 40, "--seeds", 1, "--jobs", 1, "--out", "here")
     done = lab("study", "c-initialisation", *arguments)
     assert done.exit_code == 0, done.output
@@ -533,7 +529,7 @@ def test_pages_of_what_diverged(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     """Every single run, at its first epoch."""
     work = fitting.fit
 
-    def lost(settings: base.Settings, path: Path) -> base.Result:
+    def lost(settings: plan.Settings, path: Path) -> plan.Result:
         kept = {key: value for key, value in settings.items() if key != "keep"}
         result = work(kept | {"epochs": 1}, path)
         for key in ("bootstrap", "confusion", "samples"):
@@ -552,16 +548,16 @@ def test_seeds_of_every_study() -> None:
     data = {"data": "digits", "data_dir": None, "crc32": "0", "is_mnist": False, "origin": "digits"}
     problem = {"name": "glass1", "path": "glass1.dt", "crc32": "0"}
     for study in STUDIES.values():
-        plan = study.plan(base.Options(True, 3, 1, data, (problem,)))
-        assert study.name == "d-activations" or {s["seed"] for s in plan} == {0, 1, 2}, study.name
+        runs = study.plan(plan.Options(True, 3, 1, data, (problem,)))
+        assert study.name == "d-activations" or {s["seed"] for s in runs} == {0, 1, 2}, study.name
 
 
 def test_runs_of_other_versions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "made_with", lambda: "numpy 1")
+    monkeypatch.setattr(runner, "made_with", lambda: "numpy 1")
     arguments = ("e-grid", "--epochs", 2, "--seeds", 1)
     assert "same versions" not in plain(quick(*arguments).output)
     next(Path("runs/study-e-grid-quick/runs").iterdir()).unlink()
-    monkeypatch.setattr(run, "made_with", lambda: "numpy 2")
+    monkeypatch.setattr(runner, "made_with", lambda: "numpy 2")
     said = plain(quick(*arguments).output)
     assert "not all made with the same versions on the same processor: 1 with numpy 2; 5 with numpy 1." in said or (
         "5 with numpy 1; 1 with numpy 2." in said
@@ -579,22 +575,22 @@ def test_findings_are_seen_only_in_the_form_they_were_written_for() -> None:
     assert quick("d-activations").exit_code == 0
     file = Path("runs/study-d-activations-quick/results.json")
     found = json.loads(file.read_text())
-    for form, word in (("in full", "**Seen:** so"), ("1 seed of 5", run.SEEN + "so")):
-        file.write_text(json.dumps(found | {"statements": [run.SEEN + "so"], "form": form, "findings of": "in full"}))
+    for form, word in (("in full", "**Seen:** so"), ("1 seed of 5", runner.SEEN + "so")):
+        file.write_text(
+            json.dumps(found | {"statements": [runner.SEEN + "so"], "form": form, "findings of": "in full"})
+        )
         assert lab("report", "runs", "--markdown", "page.md").exit_code == 0
         assert f"- {word}\n" in Path("page.md").read_text()
 
 
 def test_long_curves_are_drawn_by_medians() -> None:
-    from rprop_kernels.lab.studies import pictures
-
     values: list[float | None] = [1.0] * 1000
     values[500] = 1e6  # a spike
-    axis = pictures.curves({"loss": {"one": [values], "short": [values[:7]]}}, "").axes[0]
+    axis = figures.curves({"loss": {"one": [values], "short": [values[:7]]}}, "").axes[0]
     (line, short) = axis.lines
     assert len(line.get_xdata()) == 200 and np.ptp(line.get_ydata()) == 0 and line.get_xdata()[0] == 3
     assert len(short.get_xdata()) == 2 and axis.get_xlabel() == "epoch (medians of 5)"
-    axis = pictures.curves({"loss": {"one": [values[:200]]}}, "").axes[0]
+    axis = figures.curves({"loss": {"one": [values[:200]]}}, "").axes[0]
     assert len(axis.lines[0].get_xdata()) == 200 and axis.get_xlabel() == "epoch"
 
 
@@ -606,7 +602,7 @@ def test_images_that_are_no_squares(tmp_path: Path) -> None:
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
             header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
             (tmp_path / f"{part}-{kind}-ubyte").write_bytes(header + array.astype(np.uint8).tobytes())
-    dataset = data.mnist(tmp_path)
+    dataset = datasets.mnist(tmp_path)
     assert dataset.shape == (12, 20) and np.array_equal(dataset.test_images[0].reshape(12, 20), images[0])
     assert quick("d-mnist", "--data", "mnist", "--data-dir", tmp_path, "--epochs", 2).exit_code == 0
     assert Path("runs/study-d-mnist-quick/samples.png").exists()
@@ -617,14 +613,12 @@ def test_images_that_are_no_squares(tmp_path: Path) -> None:
 
 
 def test_a_confusion_matrix_of_many_classes() -> None:
-    from rprop_kernels.lab.studies import pictures
-
-    made = pictures.confusion(np.eye(200), "")
+    made = figures.confusion(np.eye(200), "")
     assert max(made.get_size_inches()) < 16 and not made.axes[0].texts
     assert len(made.axes[0].get_xticks()) <= 60
     few = np.zeros((10, 10))
     few[2, 2], few[2, 7] = 5, 1
-    axis = pictures.confusion(few, "").axes[0]
+    axis = figures.confusion(few, "").axes[0]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["2", "7"]
     assert sorted(text.get_text() for text in axis.texts) == ["1", "5"]
 

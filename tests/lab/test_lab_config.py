@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rprop_kernels.lab import config, techniques
-from rprop_kernels.lab.data import Dataset
+from rprop_kernels import VARIANTS
+from rprop_kernels.lab import config, optimizers
+from rprop_kernels.lab.datasets import Dataset
 from rprop_kernels.lab.errors import LabError
-from rprop_kernels.variants import VARIANTS
 
 REPORT = {
     "criterion": "cross_entropy",
@@ -50,18 +50,18 @@ def test_overrides_go_before_the_file(tmp_path: Path) -> None:
     [(row.name, row.name) for row in VARIANTS.values()]
     + [(row.class_name, row.name) for row in VARIANTS.values()]
     + [("Rprop-", "rprop-"), ("RPROP+", "rprop+"), ("IRprop+", "irprop+"), ("iRprop-", "irprop-")]
-    + [("Rprop PyTorch", techniques.PEER), ("Rprop+ PyTorch", techniques.PEER), ("pytorch", techniques.PEER)]
-    + [("torch.optim.Rprop", techniques.PEER), ("i_rprop_minus", "irprop-"), ("Rprop drop-in", "torch")],
+    + [("Rprop PyTorch", optimizers.PEER), ("Rprop+ PyTorch", optimizers.PEER), ("pytorch", optimizers.PEER)]
+    + [("torch.optim.Rprop", optimizers.PEER), ("i_rprop_minus", "irprop-"), ("Rprop drop-in", "torch")],
 )
 def test_names_of_optimizers(name: str, means: str) -> None:
-    assert techniques.find(name).name == means
+    assert optimizers.find(name).name == means
 
 
 def test_no_two_techniques_share_a_name() -> None:
     names = [
-        techniques._plain(name)
-        for technique in techniques.TECHNIQUES
-        for name in {techniques._plain(n) for n in (technique.name, technique.label, *technique.aliases)}
+        optimizers._plain(name)
+        for technique in optimizers.TECHNIQUES
+        for name in {optimizers._plain(n) for n in (technique.name, technique.label, *technique.aliases)}
     ]
     assert len(names) == len(set(names))
 

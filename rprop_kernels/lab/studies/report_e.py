@@ -7,9 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from .base import (
-    LABELS,
-    RPROPS,
+from ..optimizers import LABELS, RPROPS
+from .fitting import fitted
+from .plan import (
     Options,
     Page,
     Result,
@@ -19,7 +19,6 @@ from .base import (
     Table,
     data_title,
     diverged,
-    fitted,
     groups,
     mean,
     minus,
@@ -87,7 +86,7 @@ def _plan_sgd(options: Options) -> list[Settings]:
 
 
 def _page_sgd(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     rates = sorted({s["lr"] for s, _ in runs if s.get("optimizer") == "sgd"})
     batches = list(dict.fromkeys(s["batch"] for s, _ in runs if "batch" in s))
@@ -130,7 +129,7 @@ def _page_sgd(runs: Runs) -> Page:
             "axes, and such monomials lie askew to them.",
         ],
         {
-            "grid.png": pictures.heat_maps(
+            "grid.png": figures.heat_maps(
                 maps,
                 [f"{rate:g}" for rate in rates],
                 names,
@@ -189,7 +188,7 @@ def _plan_ridge(options: Options) -> list[Settings]:
 
 
 def _page_ridge(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     lambdas = sorted({s["l2"] for s, _ in runs})
     columns = list(dict.fromkeys((s.get("optimizer"), s.get("lr")) for s, _ in runs))
@@ -213,7 +212,7 @@ def _page_ridge(runs: Runs) -> Page:
             "Batches of 10. E = mean of squares + lambda * sum w^2; exact: scikit-learn's Ridge of the same E.",
         ],
         {
-            f"{key}.png": pictures.heat_maps(
+            f"{key}.png": figures.heat_maps(
                 {what: maps[what]},
                 [f"{lam:g}" for lam in lambdas],
                 names,
@@ -245,7 +244,7 @@ def _plan_network(options: Options) -> list[Settings]:
 
 
 def _page_network(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     rows = []
     lines: dict[str, Any] = {"Training MSE": {}, "Test MSE": {}}
@@ -264,7 +263,7 @@ def _page_network(runs: Runs) -> Page:
             "10; the Rprop rules on the full batch.",
         ],
         {
-            "curves.png": pictures.curves(
+            "curves.png": figures.curves(
                 lines, "128 ReLU on the Franke function", logarithmic=["Training MSE", "Test MSE"]
             )
         },
@@ -291,7 +290,7 @@ def _plan_grid(options: Options) -> list[Settings]:
 
 
 def _page_grid(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     lambdas = sorted({s["l2"] for s, _ in runs})
     columns = sorted({(s["optimizer"], s["lr"]) for s, _ in runs}, key=lambda c: (c[0] != "sgd", c[1]))
@@ -318,7 +317,7 @@ def _page_grid(runs: Runs) -> Page:
             "some of the data sets, its cell is the mean of the others, and it is not called the best.",
         ],
         {
-            "grid.png": pictures.heat_maps(
+            "grid.png": figures.heat_maps(
                 {"test MSE": table},
                 [f"{lam:g}" for lam in lambdas],
                 names,
@@ -358,7 +357,7 @@ def _plan_activations(options: Options) -> list[Settings]:
 
 
 def _page_activations(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     reported = {("sigmoid", "glorot"): 0.06, ("relu", "glorot"): 0.049, ("linear", "glorot"): 0.06}
     rows = []
@@ -383,11 +382,7 @@ def _page_activations(runs: Runs) -> Page:
             "are read from its text: 'around'); iRprop+ on the full batch for as many epochs. A linear network is a "
             "plane: no optimizer helps it.",
         ],
-        {
-            "curves.png": pictures.curves(
-                panels, "Test MSE by hidden activation", logarithmic=list(panels), y="test MSE"
-            )
-        },
+        {"curves.png": figures.curves(panels, "Test MSE by hidden activation", logarithmic=list(panels), y="test MSE")},
         findings=[
             "With SGD the order of the activations and their errors are the report's, within the spread between "
             "samples. iRprop+ takes all but the linear network near the noise, the sigmoid one too.",
@@ -430,7 +425,7 @@ def _plan_random(options: Options) -> list[Settings]:
 
 
 def _page_random(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     rows = []
     bars: dict[str, list[float | None]] = {}
@@ -462,7 +457,7 @@ def _page_random(runs: Runs) -> Page:
             "such a network has learned nothing.",
         ],
         {
-            "models.png": pictures.bars(
+            "models.png": figures.bars(
                 {"test MSE": bars}, "RandomNet: ten random networks", reported={"test MSE": {"SGD": 0.057}}
             )
         },
@@ -494,7 +489,7 @@ def _plan_mnist(options: Options) -> list[Settings]:
 
 
 def _page_mnist(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     rows = []
     lines: dict[str, Any] = {"Cross-entropy (test)": {}, "Accuracy (training)": {}, "Accuracy (test)": {}}
@@ -526,9 +521,9 @@ def _page_mnist(runs: Runs) -> Page:
         "diff.",
         "note",
     ]
-    made = {"curves.png": pictures.curves(lines, sizes(runs[0][0]), logarithmic=["Cross-entropy (test)"])}
+    made = {"curves.png": figures.curves(lines, sizes(runs[0][0]), logarithmic=["Cross-entropy (test)"])}
     if matrix := runs[0][1].get("confusion"):
-        made["confusion.png"] = pictures.confusion(matrix, "SGD: confusion matrix of the test part")
+        made["confusion.png"] = figures.confusion(matrix, "SGD: confusion matrix of the test part")
     return Page(
         [Table(f"{data_title(runs[0][0])}, {sizes(runs[0][0])}", heading, rows)],
         [
@@ -581,7 +576,7 @@ def _work_logistic(settings: Settings, path: Path) -> Result:
 
 
 def _page_logistic(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     reported: dict[Any, float] = {("sgd", 0.0): 0.89, ("sgd", 1.0): 0.76, ("scikit-learn", None): 0.92}
     rows = []
@@ -613,7 +608,7 @@ def _page_logistic(runs: Runs) -> Page:
             "weights (the report's: of the biases "
             "too)."
         ],
-        {"curves.png": pictures.curves(lines, "Logistic regression", logarithmic=["Cross-entropy (test)"])},
+        {"curves.png": figures.curves(lines, "Logistic regression", logarithmic=["Cross-entropy (test)"])},
         findings=[
             "Without a penalty our SGD is a little above the report's 0.89, with lambda 1 a little below its 0.76. 50 "
             "steps of iRprop+ on the full batch come to scikit-learn's accuracy in a quarter of its time.",

@@ -12,11 +12,11 @@ pytest.importorskip("scipy")
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from rprop_kernels.lab import proben1, stopping
+from rprop_kernels.lab import proben1
 from rprop_kernels.lab.errors import LabError
-from rprop_kernels.lab.studies import benchmark
+from rprop_kernels.lab.studies import report_f, stopping
 
-DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[2] / "shared" / "data")) / "proben1"
+DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[3] / "shared" / "data")) / "proben1"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no PROBEN1 files in {DATA}")
 
 SHAPES = {
@@ -184,17 +184,17 @@ def test_ranks() -> None:
     rng = np.random.default_rng(0)
     table = np.stack([rng.normal(1, 0.1, 30), rng.normal(1, 0.1, 30), rng.normal(3, 0.1, 30)], 1)
     table[3, 2] = np.inf
-    means, p, good = benchmark.compare_ranks(table)
+    means, p, good = report_f.compare_ranks(table)
     assert means[2] == 3 and p < 1e-6 and good == [True, True, False]
-    means, p, good = benchmark.compare_ranks(np.ones((5, 3)))
+    means, p, good = report_f.compare_ranks(np.ones((5, 3)))
     assert means.tolist() == [2, 2, 2] and math.isnan(p) and all(good)
-    assert benchmark.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert report_f.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
 
 
 def test_hits() -> None:
     result = {"best": [5.0, -1.0, 2.0, 1.0], "seconds": 8.0}
-    assert benchmark.hits(result, 2.0) == (3, 6.0)
-    assert benchmark.hits(result, 0.5) is None
+    assert report_f.hits(result, 2.0) == (3, 6.0)
+    assert report_f.hits(result, 0.5) is None
 
 
 @needs_data
@@ -204,15 +204,15 @@ def test_runs() -> None:
     results = {}
     for method in ("irprop-", "torch.optim.Rprop", "adam", "mlp", "lbfgs"):
         settings = {"problem": "glass1", "path": path, "method": method, "evaluations": 25, "seed": 3}
-        results[method] = benchmark._work_compare(settings, Path())
+        results[method] = report_f._work_compare(settings, Path())
         assert len(results[method]["best"]) == 25 and results[method]["diverged_at"] is None
     assert len({result["best"][0] for result in results.values()}) == 1  # the same start
     assert results["irprop-"]["best"] == pytest.approx(results["torch.optim.Rprop"]["best"], rel=1e-9)
     assert results["adam"]["best"] == pytest.approx(results["mlp"]["best"], rel=1e-4)
     settings = {"problem": "glass1", "path": path, "optimizer": "rprop+", "epochs": 60, "seed": 0}
-    table = benchmark._work_table(settings, Path())
+    table = report_f._work_table(settings, Path())
     assert table["train"] < 12 and table["valid"] < 12 and 0 < table["misclassified"] < 100
-    assert table["epoch"] % benchmark.STRIP == 0 and table["epochs"] <= 60
+    assert table["epoch"] % report_f.STRIP == 0 and table["epochs"] <= 60
 
 
 def test_methods_take_a_problem_with_one_output(tmp_path: Path) -> None:
@@ -223,10 +223,10 @@ def test_methods_take_a_problem_with_one_output(tmp_path: Path) -> None:
     path = tmp_path / "one1.dt"
     path.write_text(header + "\n".join(" ".join(f"{value:g}" for value in row) for row in rows))
     best = {
-        method: benchmark._work_compare(
+        method: report_f._work_compare(
             {"problem": "one1", "path": str(path), "method": method, "evaluations": 15, "seed": 0}, tmp_path / "x"
         )["best"]
-        for method in benchmark.METHODS
+        for method in report_f.METHODS
     }
     assert best["adam"] == pytest.approx(best["mlp"], rel=1e-3)
     assert all(0 < errors[-1] < errors[0] for errors in best.values())

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ..variants import VARIANTS
+from .. import VARIANTS
 from .errors import LabError
 
 if TYPE_CHECKING:
@@ -88,6 +88,18 @@ TECHNIQUES: Final = (
     # The report calls torch's optimizer "Rprop+ PyTorch"; it is iRprop-.
     Technique(PEER, PEER, False, ("Rprop PyTorch", "Rprop+ PyTorch", "Rprop of PyTorch", "PyTorch"), _torchs),
 )
+
+
+RPROPS: Final = ("rprop-", "rprop+", "irprop-", "irprop+")
+LABELS: Final = {technique.name: technique.label for technique in TECHNIQUES} | {
+    "sgd": "SGD",
+    "momentum": "SGD, momentum 0.9",
+    "rmsprop": "RMSProp",
+    "adam": "Adam",
+    "lbfgs": "L-BFGS (scipy)",
+    "mlp": "scikit-learn MLP, Adam",
+}
+"""Labels of all methods in tables and figures, by name."""
 
 
 def _plain(name: str) -> str:

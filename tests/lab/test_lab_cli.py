@@ -18,10 +18,11 @@ pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
-from rprop_kernels.lab import findings, model  # noqa: E402
+from rprop_kernels.lab import models  # noqa: E402
 from rprop_kernels.lab.cli import app  # noqa: E402
+from rprop_kernels.lab.studies import report_a  # noqa: E402
 
-DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[3] / "shared" / "data"))
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # for a package that is not installed
 MAIN = [sys.executable, "-P", "-c", "from rprop_kernels.lab.cli import main; main()"]
 
@@ -77,7 +78,7 @@ def test_compare() -> None:
         assert label in text
     assert max(map(len, compared.output.splitlines())) <= 100
     folder = Path("runs/compare-digits")
-    assert {path.name for path in folder.iterdir()} == set(findings.FILES)
+    assert {path.name for path in folder.iterdir()} == set(report_a.FILES)
     for picture in folder.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
 
@@ -187,7 +188,7 @@ def test_ctrl_c_leaves_the_last_good_model() -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 130, errors
-    kept = model.load(path)
+    kept = models.load(path)
     assert "interrupted" in errors and f"the model of epoch {kept.about['epoch']}," in plain(errors)
     assert "Traceback" not in errors
     history = json.loads(Path("here/history.json").read_text())
@@ -216,24 +217,24 @@ def test_ctrl_c_while_saving_leaves_the_last_good_model(monkeypatch: pytest.Monk
             raise KeyboardInterrupt
         os.rename(*paths)
 
-    monkeypatch.setattr("rprop_kernels.lab.output.os.replace", replace)
+    monkeypatch.setattr("os.replace", replace)
     result = lab("train", configuration(), "--out", "here")
     assert result.exit_code == 130 and "holds the model of epoch 2," in plain(result.output)
-    assert model.load(Path("here/model.npz")).about["epoch"] == 2
+    assert models.load(Path("here/model.npz")).about["epoch"] == 2
     assert not list(Path("here").glob(".*"))
 
 
 def test_ctrl_c_keeps_the_finished_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rprop_kernels.lab.compare import run_seed
+    from rprop_kernels.lab.studies.report_a import run_seed
 
     def second_is_interrupted(seed: int, *arguments: Any, **options: Any) -> Any:
         return run_seed(seed, *arguments, **options) if seed == 0 else interrupt()
 
-    monkeypatch.setattr("rprop_kernels.lab.compare.run_seed", second_is_interrupted)
+    monkeypatch.setattr("rprop_kernels.lab.studies.report_a.run_seed", second_is_interrupted)
     result = lab("compare", "--epochs", 2, "--out", "here")
     assert result.exit_code == 130 and "1 finished seeds are kept" in plain(result.output)
-    assert {path.name for path in Path("here").iterdir()} == set(findings.FILES)
-    monkeypatch.setattr("rprop_kernels.lab.compare.run_seed", interrupt)
+    assert {path.name for path in Path("here").iterdir()} == set(report_a.FILES)
+    monkeypatch.setattr("rprop_kernels.lab.studies.report_a.run_seed", interrupt)
     result = lab("compare", "--epochs", 2, "--out", "elsewhere")
     assert result.exit_code == 130 and not Path("elsewhere").exists()
 

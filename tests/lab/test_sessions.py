@@ -16,11 +16,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 ndimage = pytest.importorskip("scipy.ndimage")
 
-from rprop_kernels.lab import data, drawing, race, training  # noqa: E402
+from rprop_kernels.lab import datasets, training  # noqa: E402
 from rprop_kernels.lab.errors import LabError  # noqa: E402
-from rprop_kernels.lab.race import ENTRANTS, Runner, Session, Settings, Track  # noqa: E402
+from rprop_kernels.lab.serve import drawing, sessions  # noqa: E402
+from rprop_kernels.lab.serve.sessions import ENTRANTS, Runner, Session, Settings, Track  # noqa: E402
 
-DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,7 +35,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def track() -> Track:
-    return Track(data.load("digits"))
+    return Track(datasets.load("digits"))
 
 
 def until(done: Callable[[], Any], seconds: float = 60) -> None:
@@ -127,7 +128,7 @@ def test_handwriting_survives_the_canvas(track: Track) -> None:
     """Measured on 600 test images of MNIST, by a network for MNIST: 0.955 as they are, 0.955 there and back, 0.94 as
     strokes. On 1,000 of them, by a network for the digits of 8x8, which never saw such: 0.76, and 0.77 as strokes.
     """
-    mnist = Track(data.load("mnist", DATA / "mnist"))
+    mnist = Track(datasets.load("mnist", DATA / "mnist"))
     images, labels = mnist.dataset.test_images.reshape(-1, 28, 28) / 255, mnist.dataset.test_labels
     few, many = labels[:600], labels[:1000]
     strokes = [as_strokes(ndimage.zoom(image, 2, order=1)) for image in images[:1000]]
@@ -204,14 +205,14 @@ def test_nothing_and_a_dot() -> None:
 )
 def test_a_field_that_makes_no_sense_is_named(track: Track, field: str, text: str, words: str) -> None:
     fields = {"technique": "irprop+", "learning_rate": "0.01", "epochs": "50", "batch": "all", "hidden": "128"}
-    assert race.read_settings(fields, track.images) == Settings()
+    assert sessions.read_settings(fields, track.images) == Settings()
     with pytest.raises(LabError, match=re.escape(words)):
-        race.read_settings(fields | {field: text}, track.images)
+        sessions.read_settings(fields | {field: text}, track.images)
 
 
 def test_spaces_and_large_rates_where_they_make_sense(track: Track) -> None:
     fields = {"technique": "sgd", "learning_rate": " 51 ", "epochs": " 5", "batch": "All ", "hidden": "1024 "}
-    assert race.read_settings(fields, track.images) == Settings("sgd", 51.0, 5, None, 1024)
+    assert sessions.read_settings(fields, track.images) == Settings("sgd", 51.0, 5, None, 1024)
 
 
 @pytest.mark.parametrize("name", ENTRANTS)
@@ -320,7 +321,7 @@ def test_divergence_is_told(track: Track, rate: float) -> None:
 
 def test_a_high_loss_on_the_way_is_no_divergence(track: Track) -> None:
     (runner,) = raced(Session(track), Settings("irprop+", 50.0, 30, None, 1024))
-    assert max(epoch.train_loss for epoch in runner.history) > race.LOST
+    assert max(epoch.train_loss for epoch in runner.history) > sessions.LOST
     assert runner.state == "finished"
 
 
@@ -355,15 +356,15 @@ def test_sessions_do_not_disturb_one_another(track: Track) -> None:
 
 def test_the_last_runs_are_kept(track: Track) -> None:
     session = Session(track)
-    for _ in range(race.KEPT + 2):
+    for _ in range(sessions.KEPT + 2):
         raced(session, Settings(epochs=1, hidden=4))
-    assert [runner.number for runner in session.runners] == list(range(3, race.KEPT + 3))
+    assert [runner.number for runner in session.runners] == list(range(3, sessions.KEPT + 3))
     session.clear()
     assert session.runners == () and session.model() is None
 
 
 def test_a_race_gives_each_its_usual_rate() -> None:
-    given = race.race_settings(Settings("rprop-", 3.0, 7, 32, 9))
+    given = sessions.race_settings(Settings("rprop-", 3.0, 7, 32, 9))
     assert [one.technique for one in given] == ["irprop+", "adam", "sgd"]
     assert [one.learning_rate for one in given] == [0.01, 0.01, 0.1]
     assert {(one.epochs, one.batch, one.hidden) for one in given} == {(7, 32, 9)}
@@ -376,9 +377,9 @@ def test_images_must_be_square(track: Track) -> None:
 
 
 def test_curves_are_thinned_with_their_end() -> None:
-    assert race.curve([]) == []
-    assert race.curve([3.0, math.inf, math.nan]) == [[1, 3.0], [2, None], [3, None]]
-    long = race.curve([float(k) for k in range(1, 5000)])
+    assert sessions.curve([]) == []
+    assert sessions.curve([3.0, math.inf, math.nan]) == [[1, 3.0], [2, None], [3, None]]
+    long = sessions.curve([float(k) for k in range(1, 5000)])
     assert long[0] == [1, 1.0] and long[-1] == [4999, 4999.0] and len(long) <= 202
 
 
@@ -399,6 +400,8 @@ def test_an_epoch_can_be_left(track: Track) -> None:
 
 def test_advice_on_small_batches() -> None:
     small = Settings(batch=32)
-    assert "iRprop+ compares the signs" in race.advice(small, 1000) and "batches of 32" in race.advice(small, 1000)
+    assert "iRprop+ compares the signs" in sessions.advice(small, 1000) and "batches of 32" in sessions.advice(
+        small, 1000
+    )
     for fine in (Settings(), Settings(batch=300), Settings("adam", batch=8), Settings("sgd", batch=8)):
-        assert race.advice(fine, 1000) == ""
+        assert sessions.advice(fine, 1000) == ""

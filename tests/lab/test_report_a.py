@@ -14,18 +14,19 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
-from rprop_kernels.lab import compare, config, data, findings, plots, training  # noqa: E402
+from rprop_kernels.lab import config, datasets, figures, training  # noqa: E402
 from rprop_kernels.lab.errors import LabError  # noqa: E402
-from rprop_kernels.lab.techniques import DROP_IN, PEER, TECHNIQUES, Technique, find  # noqa: E402
+from rprop_kernels.lab.optimizers import DROP_IN, PEER, TECHNIQUES, Technique, find  # noqa: E402
+from rprop_kernels.lab.studies import report_a  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def digits() -> data.Dataset:
-    return data.load("digits")
+def digits() -> datasets.Dataset:
+    return datasets.load("digits")
 
 
 @pytest.fixture(scope="module")
-def small(digits: data.Dataset) -> tuple[config.Config, training.Labelled, training.Labelled]:
+def small(digits: datasets.Dataset) -> tuple[config.Config, training.Labelled, training.Labelled]:
     values = {
         "train_set_size": 200,
         "eval_set_size": 50,
@@ -42,7 +43,7 @@ def make(optimizer: Any, name: str = DROP_IN) -> Technique:
 
 def run(small: Any, *techniques: Technique) -> dict[str, Any]:
     settings, learn, test = small
-    return compare.run_seed(0, learn, test, settings, techniques)
+    return report_a.run_seed(0, learn, test, settings, techniques)
 
 
 class Honest(torch.optim.Rprop):
@@ -85,11 +86,11 @@ class Noisy(torch.optim.Rprop):
 
 def says(small: Any, *techniques: Technique) -> tuple[dict[str, Any], str]:
     result = run(small, *techniques)
-    comparison = compare.Comparison(
+    comparison = report_a.Comparison(
         {"is_mnist": False, "data": "x", "data_origin": "x", "train_batch_size": 1, "train_set_size": 1},
         [], {}, {technique.name: technique.label for technique in techniques}, seeds=[result],
     )  # fmt: skip
-    return result["drop_in"], " ".join(findings.statements(comparison))
+    return result["drop_in"], " ".join(report_a.statements(comparison))
 
 
 def test_the_same_bits_are_called_the_same(small: Any) -> None:
@@ -136,7 +137,7 @@ def test_all_techniques_start_alike_and_see_the_same(small: Any) -> None:
 def test_mini_batches_come_in_the_same_order_for_all(small: Any) -> None:
     settings, learn, test = small
     settings = replace(settings, train_batch_size=60, eval_batch_size=20)
-    result = compare.run_seed(0, learn, test, settings, [make(Honest), find(PEER)])
+    result = report_a.run_seed(0, learn, test, settings, [make(Honest), find(PEER)])
     assert result["drop_in"]["differences"] == []
     assert result["runs"][PEER]["steps"] == 4 * 4
 
@@ -184,18 +185,18 @@ class Diverging(torch.optim.Rprop):
 
 
 @pytest.fixture
-def comparison(digits: data.Dataset, small: Any) -> Iterator[compare.Comparison]:
-    result = compare.Comparison.of(small[0], digits)
+def comparison(digits: datasets.Dataset, small: Any) -> Iterator[report_a.Comparison]:
+    result = report_a.Comparison.of(small[0], digits)
     for seed in (0, 1):
-        result.seeds.append(compare.run_seed(seed, small[1], small[2], small[0]))
+        result.seeds.append(report_a.run_seed(seed, small[1], small[2], small[0]))
     yield result
 
 
 def test_results_are_whole_and_resumable(
-    comparison: compare.Comparison, digits: data.Dataset, small: Any, tmp_path: Path
+    comparison: report_a.Comparison, digits: datasets.Dataset, small: Any, tmp_path: Path
 ) -> None:
-    findings.write(comparison, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == set(findings.FILES)
+    report_a.write(comparison, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(report_a.FILES)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["settings"]["epochs"] == 4 and results["environment"]["versions"]["torch"]
     assert [len(seed["runs"][PEER]["history"]["eval_loss"]) for seed in results["seeds"]] == [4, 4]
@@ -206,64 +207,64 @@ def test_results_are_whole_and_resumable(
     assert rows[PEER]["step_time_ratio_to_torch"] == 1 and rows["rprop-"]["report_test_accuracy"] is None
     assert any("no figures for this data" in text for text in results["statements"])
 
-    again = compare.Comparison.of(small[0], digits)
+    again = report_a.Comparison.of(small[0], digits)
     again.resume(tmp_path / "results.json")
     assert again.done == {0, 1} and again.summary() == comparison.summary()
-    other = compare.Comparison.of(replace(small[0], epochs=5), digits)
+    other = report_a.Comparison.of(replace(small[0], epochs=5), digits)
     with pytest.raises(LabError, match=r"other settings \(epochs\)"):
         other.resume(tmp_path / "results.json")
     for text in ("", "[]", "{}", '{"settings": {}, "environment": {"versions": {}}, "seeds": [{"seed": 0}]}'):
         (tmp_path / "results.json").write_text(text)
         with pytest.raises(LabError, match="holds no results"):
-            compare.Comparison.of(small[0], digits).resume(tmp_path / "results.json")
+            report_a.Comparison.of(small[0], digits).resume(tmp_path / "results.json")
 
 
-def test_the_reports_figures_stand_beside_mnist(comparison: compare.Comparison) -> None:
+def test_the_reports_figures_stand_beside_mnist(comparison: report_a.Comparison) -> None:
     comparison.settings["is_mnist"] = True
-    heading, rows = findings.table(comparison)
+    heading, rows = report_a.table(comparison)
     assert heading[4:6] == ["report", "diff."]
     assert {row[0]: row[4] for row in rows}["Rprop+"] == "0.9478"
-    assert "all but Rprop-, Rprop+" not in " ".join(findings.statements(comparison))  # other settings: no verdict
+    assert "all but Rprop-, Rprop+" not in " ".join(report_a.statements(comparison))  # other settings: no verdict
     comparison.deviations.clear()
-    assert "Table 3.1: all but Rprop-, Rprop+" in " ".join(findings.statements(comparison))
+    assert "Table 3.1: all but Rprop-, Rprop+" in " ".join(report_a.statements(comparison))
     for seed in comparison.seeds:
         for name, record in seed["runs"].items():
-            record["test_accuracy"] = compare.REPORT[name].test_accuracy + 0.009
-    assert "Table 3.1: all." in " ".join(findings.statements(comparison))
+            record["test_accuracy"] = report_a.REPORT[name].test_accuracy + 0.009
+    assert "Table 3.1: all." in " ".join(report_a.statements(comparison))
 
 
-def test_times_of_a_busy_machine_are_called_that(comparison: compare.Comparison) -> None:
+def test_times_of_a_busy_machine_are_called_that(comparison: report_a.Comparison) -> None:
     for seed in comparison.seeds:
         seed["runs"][PEER] |= {"step_seconds": 2e-3, "fastest_step_seconds": 1e-3}
-    assert "NOT to be trusted" not in " ".join(findings.statements(comparison))
+    assert "NOT to be trusted" not in " ".join(report_a.statements(comparison))
     for seed in comparison.seeds:
         seed["runs"][PEER]["step_seconds"] = 4e-3
-    assert "NOT to be trusted" in " ".join(findings.statements(comparison))
-    rows = {row[0]: row for row in findings.table(comparison)[1]}
+    assert "NOT to be trusted" in " ".join(report_a.statements(comparison))
+    rows = {row[0]: row for row in report_a.table(comparison)[1]}
     assert rows["torch.optim.Rprop"][-2:] == ["4000", "1.000"]
 
 
-def test_a_training_that_diverges_is_said_and_not_fatal(small: Any, digits: data.Dataset, tmp_path: Path) -> None:
+def test_a_training_that_diverges_is_said_and_not_fatal(small: Any, digits: datasets.Dataset, tmp_path: Path) -> None:
     techniques = [make(Diverging, "rprop-"), find(PEER)]
-    comparison = compare.Comparison.of(small[0], digits, techniques)
-    comparison.seeds.append(compare.run_seed(0, small[1], small[2], small[0], techniques))
-    findings.write(comparison, tmp_path)
-    assert findings.table(comparison)[1][0][1:3] == ["-", "-"]
+    comparison = report_a.Comparison.of(small[0], digits, techniques)
+    comparison.seeds.append(report_a.run_seed(0, small[1], small[2], small[0], techniques))
+    report_a.write(comparison, tmp_path)
+    assert report_a.table(comparison)[1][0][1:3] == ["-", "-"]
     assert json.loads((tmp_path / "results.json").read_text())["seeds"][0]["runs"]["rprop-"]["best_epoch"] == 0
 
 
 def test_pictures_differ_in_more_than_colour() -> None:
-    looks = [(str(look.dashes), look.width) for look in plots.STYLES.values()]
+    looks = [(str(look.dashes), look.width) for look in figures.STYLES.values()]
     assert len(set(looks)) == len(looks)
-    assert len({look.colour for look in plots.STYLES.values()}) == len(looks)
-    assert set(plots.STYLES) == {technique.name for technique in TECHNIQUES}
+    assert len({look.colour for look in figures.STYLES.values()}) == len(looks)
+    assert set(figures.STYLES) == {technique.name for technique in TECHNIQUES}
 
 
-def test_plotting_leaves_matplotlib_as_it_was(comparison: compare.Comparison) -> None:
+def test_plotting_leaves_matplotlib_as_it_was(comparison: report_a.Comparison) -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    figure = plots.comparison_curves(comparison)
+    figure = report_a.comparison_curves(comparison)
     assert dict(matplotlib.rcParams) == before
-    assert [axis.get_title() for axis in figure.axes] == [panel.title for panel in plots.LEARNING]
+    assert [axis.get_title() for axis in figure.axes] == [panel.title for panel in figures.LEARNING]
     assert all(axis.get_ylabel() for axis in figure.axes) and figure.legends

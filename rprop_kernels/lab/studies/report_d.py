@@ -5,9 +5,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from .base import (
-    LABELS,
-    RPROPS,
+from ..optimizers import LABELS, RPROPS
+from .fitting import fitted
+from .plan import (
     Options,
     Page,
     Result,
@@ -18,7 +18,6 @@ from .base import (
     at_epoch,
     data_title,
     diverged,
-    fitted,
     groups,
     is_reports,
     mean,
@@ -87,7 +86,7 @@ def _work_fit(settings: Settings, path: Path) -> Result:
 
 
 def _page_fit(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     rows, curves, dots = [], {}, {}
     for members in groups(runs, "model", "hidden", "optimizer").values():
@@ -117,11 +116,7 @@ def _page_fit(runs: Runs) -> Page:
             "is a little below OLS, and in a caption that it is 50 times better: it contradicts itself. "
             "Its 2x100 network took 4.58 s for 1000 epochs, OLS 0.0011 s.",
         ],
-        {
-            "fit.png": pictures.lines(
-                curves, "Runge function: OLS and sigmoid networks", ("x (standardised)", "y"), dots
-            )
-        },
+        {"fit.png": figures.lines(curves, "Runge function: OLS and sigmoid networks", ("x (standardised)", "y"), dots)},
         findings=[
             "All of them reach what the noise allows, within the spread between seeds: neither does the 1x50 network "
             "underfit, nor is anything 50 times better. The Rprop rules overfit 2x100 a little in 1000 epochs (the "
@@ -150,7 +145,7 @@ def _plan_time(options: Options) -> list[Settings]:
 
 
 def _page_time(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     rows, bars, reported = [], {}, {}
     found = groups(runs, "optimizer")
@@ -196,7 +191,7 @@ def _page_time(runs: Runs) -> Page:
             difference,
             "torch.optim.Rprop works on the same vector as the others, shared with NumPy.",
         ],
-        {"time.png": pictures.bars({title: bars}, "Time of schedulers", reported={title: reported}, from_zero=[title])},
+        {"time.png": figures.bars({title: bars}, "Time of schedulers", reported={title: reported}, from_zero=[title])},
     )
 
 
@@ -224,7 +219,7 @@ EPOCHS: Final = (100, 250, 500, 1000, 2500, 5000)
 
 
 def _page_grid(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     marks = [count for count in EPOCHS if count <= runs[0][0]["epochs"]] or [runs[0][0]["epochs"]]
     rates = sorted({settings["lr"] for settings, _ in runs})
@@ -245,7 +240,7 @@ def _page_grid(runs: Runs) -> Page:
             "first step.",
         ],
         {
-            "grid.png": pictures.heat_maps(
+            "grid.png": figures.heat_maps(
                 maps,
                 [f"{rate:g}" for rate in rates],
                 list(map(str, marks)),
@@ -345,7 +340,7 @@ def _until(
 
 
 def _page_sklearn(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     rows: list[list[str]] = []
     to_theirs: dict[str, Any] = {}
@@ -408,7 +403,7 @@ def _page_sklearn(runs: Runs) -> Page:
             "comparison must have been made without it.",
         ],
         {
-            "time.png": pictures.bars(
+            "time.png": figures.bars(
                 {unit: to_theirs, "test R2 at the end": scores},
                 "Own network and scikit-learn",
                 logarithmic=[unit],
@@ -444,7 +439,7 @@ def _plan_penalty(options: Options) -> list[Settings]:
 
 
 def _page_penalty(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     maps, rows = {}, []
     sizes = sorted({s.get("l1") or s["l2"] for s, _ in runs})
@@ -468,7 +463,7 @@ def _page_penalty(runs: Runs) -> Page:
             "to 5e-5 as the good ones, for an unnamed scheduler.",
         ],
         {
-            "grid.png": pictures.heat_maps(
+            "grid.png": figures.heat_maps(
                 maps,
                 [f"{size:g}" for size in sizes],
                 names,
@@ -511,8 +506,8 @@ def _plan_mnist(options: Options) -> list[Settings]:
 
 
 def _page_mnist(runs: Runs) -> Page:
-    from . import pictures
-    from .tutorial import guesses
+    from .. import figures
+    from .report_b import guesses
 
     rows: list[list[str]] = []
     lines: dict[str, Any] = {"Training loss": {}, "Test accuracy": {}}
@@ -556,7 +551,7 @@ def _page_mnist(runs: Runs) -> Page:
             ),
         ],
         {
-            "curves.png": pictures.curves(lines, f"{sizes(settings)}, full batch", logarithmic=["Training loss"]),
+            "curves.png": figures.curves(lines, f"{sizes(settings)}, full batch", logarithmic=["Training loss"]),
         }
         | guesses(runs, "samples.png"),
         findings=[
@@ -606,7 +601,7 @@ def _work_activations(settings: Settings, path: Path) -> Result:
 
 
 def _page_activations(runs: Runs) -> Page:
-    from . import pictures
+    from .. import figures
 
     result = runs[0][1]
     x = result["x"]
@@ -623,10 +618,10 @@ def _page_activations(runs: Runs) -> Page:
             "automatic one is a rounding. The gradients of whole networks are compared in the tests."
         ],
         {
-            "functions.png": pictures.lines(
+            "functions.png": figures.lines(
                 {n: (x, y) for n, y in result["functions"].items()}, "Activation functions", ("z", "f(z)")
             ),
-            "derivatives.png": pictures.lines(
+            "derivatives.png": figures.lines(
                 {n: (x, y) for n, y in result["derivatives"].items()}, "Their derivatives", ("z", "f'(z)")
             ),
         },

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .. import npz
+from ..files import read_npz
 from .errors import LabError
-from .output import write_atomic
+from .results import write_file
 
 FORMAT: Final = "rprop_kernels.lab model 1"
 _SHAPES: Final = {"0.weight": 2, "0.bias": 1, "2.weight": 2, "2.bias": 1}
@@ -55,7 +55,7 @@ def save(path: Path, network: torch.nn.Module, about: dict[str, Any]) -> None:
     """
     arrays = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
     header = np.array(json.dumps({"format": FORMAT} | about))
-    write_atomic(path, lambda file: np.savez(file, header=header, **arrays))
+    write_file(path, lambda file: np.savez(file, header=header, **arrays))
 
 
 def load(path: Path) -> SavedModel:
@@ -71,7 +71,7 @@ def load(path: Path) -> SavedModel:
                 f"{path} is not a model of rprop-lab, or it is cut short. Train again, or name "
                 "the model.npz that rprop-lab train wrote."
             )
-        entries = npz.read(path)
+        entries = read_npz(path)
         if "header" not in entries:
             raise LabError(
                 f"{path} is a file of another kind, not a model of rprop-lab. Name the model.npz "
