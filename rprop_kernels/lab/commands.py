@@ -81,7 +81,7 @@ def train(config: Config, folder: Path) -> None:
             "The evaluation loss was never finite, so no model was kept. Look at learning_rate and step_sizes."
         )
     best = load(path).about  # of the file, which alone knows what an interruption left
-    kept = (
+    saved_model = (
         f"{path} holds the model of epoch {best['epoch']}, evaluation loss {best['eval_loss']:.4f}, "
         f"accuracy {best['eval_accuracy']:.4f}"
     )
@@ -99,9 +99,9 @@ def train(config: Config, folder: Path) -> None:
     figure = figures.training_curves(run.history, best["epoch"], f"{run.technique.label} on {config.data}")
     figures.write(folder / "curves.png", figure)
     if interrupted:
-        raise Interrupted(f"after {len(run.history)} of {config.epochs} epochs; {kept}")
+        raise Interrupted(f"after {len(run.history)} of {config.epochs} epochs; {saved_model}")
     console.print(
-        f"{kept}\ncurves: {folder / 'curves.png'}; settings and history: {folder / 'history.json'}\n"
+        f"{saved_model}\ncurves: {folder / 'curves.png'}; settings and history: {folder / 'history.json'}\n"
         f"next: rprop-lab test {path}",
         highlight=False,
         soft_wrap=True,
@@ -178,9 +178,9 @@ def compare(config: Config, seeds: int, folder: Path, resume: bool, file: str | 
         else:
             comparison.check_data(folder / report_a.RESULTS)
         learn, unseen = tensors(dataset)
-    left = [seed for seed in range(seeds) if seed not in comparison.done]
+    remaining = [seed for seed in range(seeds) if seed not in comparison.done]
     console.print(
-        f"{len(TECHNIQUES)} techniques x {len(left)} seeds x {config.epochs} epochs on {dataset.origin}: "
+        f"{len(TECHNIQUES)} techniques x {len(remaining)} seeds x {config.epochs} epochs on {dataset.origin}: "
         f"{config.train_set_size} images to train, {config.eval_set_size} to evaluate, "
         f"{len(dataset.test_labels)} unseen",
         highlight=False,
@@ -188,8 +188,8 @@ def compare(config: Config, seeds: int, folder: Path, resume: bool, file: str | 
     interrupted = False
     try:
         with progress_bar(console) as bar:
-            task = bar.add_task("", total=len(left) * len(TECHNIQUES) * config.epochs)
-            for seed in left:
+            task = bar.add_task("", total=len(remaining) * len(TECHNIQUES) * config.epochs)
+            for seed in remaining:
                 bar.update(task, description=f"seed {seed}")
                 comparison.seeds.append(
                     report_a.run_seed(seed, learn, unseen, config, progress=lambda: bar.advance(task))
@@ -224,19 +224,19 @@ def serve(data: str | None, data_dir: Path | None, port: int, show: bool) -> Non
             from .serve import page
         except ModuleNotFoundError as missing:
             raise LabError(f"{missing.name} is not installed: pip install 'rprop_kernels[serve]'") from missing
-        from .serve.sessions import Track
+        from .serve.sessions import TrainingSet
 
     with page.listen(port) as listener:
         with console.status("loading the data"):
-            track = Track(datasets.load(data or "digits", data_dir))
+            training_set = TrainingSet(datasets.load(data or "digits", data_dir))
         address = f"http://{page.HOST}:{listener.getsockname()[1]}"
-        console.print(f"{track.dataset.origin}: {address}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
+        console.print(f"{training_set.dataset.origin}: {address}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
         if show:
             import webbrowser
 
             webbrowser.open(address)
         with suppress(KeyboardInterrupt):  # the way to end it, not an interruption of something
-            page.serve(track, listener)
+            page.serve(training_set, listener)
     console.print("ended")
 
 

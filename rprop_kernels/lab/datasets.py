@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 CLASSES: Final = 10
 """Of digits; other sets may have up to ``MOST_CLASSES``."""
-MOST_CLASSES: Final = 256
+MAX_CLASSES: Final = 256
 _LABEL_NAMES: Final = ("label", "labels", "class", "target", "y", "digit")
 """What the heading of the column of labels may be, in small letters."""
 _LABELS: Final = "Labels, the first column, must be whole numbers from 0: give each letter or name a number."
@@ -287,11 +287,11 @@ def read_csv(path: Path) -> tuple[Array, Array]:
             fields = file.readline().split(",")
         heading = not all(map(_is_number, fields))
         words = [field.strip().strip("\"'").lower() for field in fields]
-        elsewhere = [index for index, word in enumerate(words) if word in _LABEL_NAMES and index]
-        if elsewhere and words[0] not in _LABEL_NAMES:
+        label_columns = [index for index, word in enumerate(words) if word in _LABEL_NAMES and index]
+        if label_columns and words[0] not in _LABEL_NAMES:
             raise LabError(
-                f"{path}: its heading has {words[elsewhere[0]]!r} in column {elsewhere[0] + 1}, but the label must be "
-                "the first column. Move it there."
+                f"{path}: its heading has {words[label_columns[0]]!r} in column {label_columns[0] + 1}, but the label "
+                "must be the first column. Move it there."
             )
         if heading and any(map(_is_number, fields)):
             raise LabError(
@@ -390,12 +390,12 @@ def _csv_in(folder: Path, part: str) -> Path:
 
 
 def _check_labels(labels: Array, path: Path) -> None:
-    wrong = (labels < 0) | (labels >= MOST_CLASSES) | (labels != np.floor(labels))
+    wrong = (labels < 0) | (labels >= MAX_CLASSES) | (labels != np.floor(labels))
     if wrong.any():
         row = _first_row(wrong)
         raise LabError(
             f"{path}, row {row}: the label is {labels[row - 1]:g}; labels are whole numbers from 0 to "
-            f"{MOST_CLASSES - 1}."
+            f"{MAX_CLASSES - 1}."
         )
 
 

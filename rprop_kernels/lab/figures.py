@@ -104,8 +104,8 @@ def write(path: Path, figure: Figure) -> None:
 
 def over_epochs(curves: Sequence[Curve], panels: Sequence[Panel], title: str, caption: str) -> Figure:
     """Panels in two columns, with a legend below where there is more than one curve."""
-    made = figure(11, 4.3 * ((len(panels) + 1) // 2), title, caption)
-    axes = made.subplots((len(panels) + 1) // 2, 2, sharex=True, squeeze=False).ravel()
+    fig = figure(11, 4.3 * ((len(panels) + 1) // 2), title, caption)
+    axes = fig.subplots((len(panels) + 1) // 2, 2, sharex=True, squeeze=False).ravel()
     for axis, panel in zip(axes, panels, strict=False):
         stacks = [np.ma.masked_invalid(np.asarray(curve.values[panel.key], dtype=float)) for curve in curves]
         for index in np.argsort([-curve.style.width for curve in curves], kind="stable"):
@@ -129,11 +129,11 @@ def over_epochs(curves: Sequence[Curve], panels: Sequence[Panel], title: str, ca
         handles, labels = axes[0].get_legend_handles_labels()
         by_label = dict(zip(labels, handles, strict=True))
         names = [curve.label for curve in curves]
-        made.legend(
+        fig.legend(
             [by_label[name] for name in names], names,
             loc="outside lower center", ncols=3, frameon=False, fontsize=11, handlelength=4.5,
         )  # fmt: skip
-    return made
+    return fig
 
 
 def training_curves(history: "Sequence[Epoch]", best_epoch: int, title: str) -> Figure:
@@ -147,14 +147,14 @@ def training_curves(history: "Sequence[Epoch]", best_epoch: int, title: str) -> 
 
 
 def _line(axis: Axes, stack: Stack, curve: Curve, band: bool) -> None:
-    look = curve.style
+    line_style = curve.style
     epochs = np.arange(1, stack.shape[1] + 1)
     axis.plot(
         epochs, stack.mean(0), label=curve.label,
-        color=look.colour, linestyle=look.dashes, linewidth=look.width, alpha=look.alpha,
+        color=line_style.colour, linestyle=line_style.dashes, linewidth=line_style.width, alpha=line_style.alpha,
     )  # fmt: skip
     if band and len(stack) > 1:  # one band for curves that are the same
-        axis.fill_between(epochs, stack.min(0), stack.max(0), color=look.colour, alpha=0.15, linewidth=0)
+        axis.fill_between(epochs, stack.min(0), stack.max(0), color=line_style.colour, alpha=0.15, linewidth=0)
 
 
 def _accuracy_limits(stacks: Sequence[Stack]) -> tuple[float, float]:
@@ -168,13 +168,13 @@ def _accuracy_limits(stacks: Sequence[Stack]) -> tuple[float, float]:
 
 def figure(width: float, height: float, title: str, caption: str = "") -> Figure:
     """An empty figure, without pyplot."""
-    made = Figure(figsize=(width, height), dpi=130, layout="constrained")
-    FigureCanvasAgg(made)
-    made.suptitle(title + (f"\n{caption}" if caption else ""), fontsize=13)
-    return made
+    fig = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(fig)
+    fig.suptitle(title + (f"\n{caption}" if caption else ""), fontsize=13)
+    return fig
 
 
-def rest(axis: Axes, title: str, x: str, y: str) -> None:
+def label_axes(axis: Axes, title: str, x: str, y: str) -> None:
     """Titles and a quiet grid."""
     axis.set_title(title, fontsize=12)
     axis.set_xlabel(x, fontsize=11)
@@ -197,26 +197,26 @@ def _logarithmic(axis: Axes, which: str) -> None:
     one.set_minor_formatter(NullFormatter())
 
 
-def _looks(labels: Sequence[str]) -> dict[str, Style]:
+def _line_styles(labels: Sequence[str]) -> dict[str, Style]:
     """How each line looks: the Rprop rules the same in every picture where each is there once, the others in turn."""
     firsts = [label.split(",")[0] for label in labels]
     own = {LABELS[name]: STYLES[name] for name in (*RPROPS, "torch.optim.Rprop")}
-    own = {first: look for first, look in own.items() if firsts.count(first) == 1}
+    own = {first: line_style for first, line_style in own.items() if firsts.count(first) == 1}
     others = [label for label, first in zip(labels, firsts, strict=True) if first not in own]
-    looks = {label: own[first] for label, first in zip(labels, firsts, strict=True) if first in own}
+    styles = {label: own[first] for label, first in zip(labels, firsts, strict=True) if first in own}
     for index, label in enumerate(others):
-        look = style("", index + index // len(_OTHERS) if own else index)  # colours come again with other dashes
-        looks[label] = replace(look, colour=_OTHERS[index % len(_OTHERS)]) if own else look
-    return looks
+        line_style = style("", index + index // len(_OTHERS) if own else index)  # colours come again with other dashes
+        styles[label] = replace(line_style, colour=_OTHERS[index % len(_OTHERS)]) if own else line_style
+    return styles
 
 
 def _skip_start(axis: Axes, tables: Sequence[Array]) -> None:
     """Leaves out the steep first fifth of long curves, which would hide what comes after."""
-    rest = np.concatenate([table[:, table.shape[1] // 5 :].ravel() for table in tables])
-    rest = rest[np.isfinite(rest)]
-    if max(table.shape[1] for table in tables) > 10 and rest.size:
-        margin = 0.05 * max(float(np.ptp(rest)), 0.01)
-        axis.set_ylim(rest.min() - margin, rest.max() + margin)
+    tail = np.concatenate([table[:, table.shape[1] // 5 :].ravel() for table in tables])
+    tail = tail[np.isfinite(tail)]
+    if max(table.shape[1] for table in tables) > 10 and tail.size:
+        margin = 0.05 * max(float(np.ptp(tail)), 0.01)
+        axis.set_ylim(tail.min() - margin, tail.max() + margin)
 
 
 def padded(rows: Sequence[Sequence[float | None]]) -> Array:
@@ -228,7 +228,7 @@ def padded(rows: Sequence[Sequence[float | None]]) -> Array:
     return table
 
 
-MOST: Final = 200
+MAX_POINTS: Final = 200
 """Points of a curve, at most."""
 
 
@@ -256,29 +256,29 @@ def curves(
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    made = figure(5.7 * columns, 4.1 * rows + 0.5, title, caption)
-    axes = made.subplots(rows, columns, squeeze=False).ravel()
+    fig = figure(5.7 * columns, 4.1 * rows + 0.5, title, caption)
+    axes = fig.subplots(rows, columns, squeeze=False).ravel()
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
-    looks = _looks(labels)
+    styles = _line_styles(labels)
     for axis, (name, lines) in zip(axes, panels.items(), strict=False):
         longest = max((len(one) for repetitions in lines.values() for one in repetitions), default=0)
-        width = max(1, -(-longest // MOST))
+        width = max(1, -(-longest // MAX_POINTS))
         for label, repetitions in lines.items():
-            look = looks[label]
+            line_style = styles[label]
             at, stack = _thinned(np.ma.masked_invalid(padded(repetitions)), width)
             axis.plot(
                 at,
                 stack.mean(0),
                 label=label,
-                color=look.colour,
-                linestyle=look.dashes,
-                linewidth=min(look.width, 3.2),
-                zorder=3 - look.width / 10,  # wide ones below
+                color=line_style.colour,
+                linestyle=line_style.dashes,
+                linewidth=min(line_style.width, 3.2),
+                zorder=3 - line_style.width / 10,  # wide ones below
                 marker="o" if stack.shape[1] == 1 else None,
             )
             if len(stack) > 1:
-                axis.fill_between(at, stack.min(0), stack.max(0), color=look.colour, alpha=0.15, linewidth=0)
-        rest(axis, name, f"{unit} (medians of {width})" if width > 1 else unit, y or name[:1].lower() + name[1:])
+                axis.fill_between(at, stack.min(0), stack.max(0), color=line_style.colour, alpha=0.15, linewidth=0)
+        label_axes(axis, name, f"{unit} (medians of {width})" if width > 1 else unit, y or name[:1].lower() + name[1:])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if name in logarithmic:
             _logarithmic(axis, "y")
@@ -290,16 +290,16 @@ def curves(
     for axis in axes[: len(panels)]:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     longest_label = max(map(len, labels), default=0)
-    made.legend(
+    fig.legend(
         [handles[label] for label in labels],
         labels,
         loc="outside lower center",
-        ncols=max(1, min(4, len(labels), int(10 * made.get_size_inches()[0] / (longest_label + 8)))),
+        ncols=max(1, min(4, len(labels), int(10 * fig.get_size_inches()[0] / (longest_label + 8)))),
         frameon=False,
         fontsize=10,
         handlelength=3.5,
     )
-    return made
+    return fig
 
 
 def heat_maps(
@@ -318,8 +318,8 @@ def heat_maps(
     across = min(len(maps), 3 if len(columns) < 6 and len(maps) != 4 else 2)
     down = -(-len(maps) // across)
     width = max(3.2, 0.85 * len(columns) + 1.2)
-    made = figure(width * across + 1.6, (0.55 * len(rows) + 1.5) * down + 0.9, title, caption)
-    axes = made.subplots(down, across, squeeze=False).ravel()
+    fig = figure(width * across + 1.6, (0.55 * len(rows) + 1.5) * down + 0.9, title, caption)
+    axes = fig.subplots(down, across, squeeze=False).ravel()
     tables = {name: np.ma.masked_invalid(np.asarray(values, float)) for name, values in maps.items()}
     everything = np.array([value for table in tables.values() for value in table.compressed()])
     low, high = limits or ((everything.min(), everything.max()) if everything.size else (0.0, 1.0))
@@ -346,8 +346,8 @@ def heat_maps(
             axis.text(column, row, text, ha="center", va="center", fontsize=10, color=colour)
     for axis in axes[len(maps) :]:
         axis.set_visible(False)
-    made.colorbar(image, ax=list(axes[: len(maps)]), shrink=0.9)
-    return made
+    fig.colorbar(image, ax=list(axes[: len(maps)]), shrink=0.9)
+    return fig
 
 
 def _hatched(row: int, column: int) -> Any:
@@ -382,8 +382,8 @@ def bars(
     labels = list(dict.fromkeys(label for rows in panels.values() for label in rows))
     across = len(panels) if len(panels) < 4 else 2
     down = -(-len(panels) // across)
-    made = figure(5.2 * across + 1.5, (0.42 * len(labels) + 0.9) * down + 1, title, caption)
-    axes = made.subplots(down, across, sharey=True, squeeze=False).ravel()
+    fig = figure(5.2 * across + 1.5, (0.42 * len(labels) + 0.9) * down + 1, title, caption)
+    axes = fig.subplots(down, across, sharey=True, squeeze=False).ravel()
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     marks: dict[str, Any] = {}
@@ -412,18 +412,20 @@ def bars(
                     zorder=5,
                 )
         axis.set_yticks([-index for index in range(len(labels))], labels, fontsize=10)
-        rest(axis, "", name, "")
+        label_axes(axis, "", name, "")
         if name in logarithmic:
             _logarithmic(axis, "x")
         else:
-            beside = [value for value in (reported or {}).get(name, {}).values() if value is not None]
-            _skip_outliers(axis, [(-labels.index(label), values) for label, values in rows.items()], beside)
+            reported_values = [value for value in (reported or {}).get(name, {}).values() if value is not None]
+            _skip_outliers(axis, [(-labels.index(label), values) for label, values in rows.items()], reported_values)
     if marks:
-        made.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False)
-    return made
+        fig.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, frameon=False)
+    return fig
 
 
-def _skip_outliers(axis: Axes, rows: Sequence[tuple[int, Sequence[float | None]]], beside: Sequence[float]) -> None:
+def _skip_outliers(
+    axis: Axes, rows: Sequence[tuple[int, Sequence[float | None]]], reported_values: Sequence[float]
+) -> None:
     """Ends an axis before values that lie far above the others, and says which they are."""
     found = [(place, np.array([v for v in row if v is not None and np.isfinite(v)])) for place, row in rows]
     known = np.concatenate([values for _, values in found]) if found else np.empty(0)
@@ -434,8 +436,8 @@ def _skip_outliers(axis: Axes, rows: Sequence[tuple[int, Sequence[float | None]]
     near = known[known <= bound]
     if known.max() - near.min() < 2 * (near.max() - near.min()):
         return
-    start = min([near.min(), *beside])
-    end = max(near.max(), *beside, *(values.mean() for _, values in found if values.size))
+    start = min([near.min(), *reported_values])
+    end = max(near.max(), *reported_values, *(values.mean() for _, values in found if values.size))
     axis.set_xlim(start - 0.05 * (end - start), end + 0.45 * (end - start))
     for place, values in found:
         if len(far := np.sort(values[values > bound])):
@@ -443,7 +445,7 @@ def _skip_outliers(axis: Axes, rows: Sequence[tuple[int, Sequence[float | None]]
             axis.text(0.99, place + 0.27, f"{text} →", transform=axis.get_yaxis_transform(), ha="right", va="center")
 
 
-NUMBERED: Final = 60
+MAX_NUMBERED: Final = 60
 """Classes up to which a confusion matrix has its numbers, and names of classes on an axis."""
 
 
@@ -453,12 +455,12 @@ def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
     named = np.flatnonzero(table.sum(0) + table.sum(1))  # labels that are nowhere are left out
     table = table[np.ix_(named, named)]
     side = min(max(6.0, 0.24 * len(table)), 14.0)
-    made = figure(side + 0.6, side, title, caption)
-    axis = made.subplots()
+    fig = figure(side + 0.6, side, title, caption)
+    axis = fig.subplots()
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
     image = axis.imshow(np.maximum(share, 1e-4), cmap="viridis", norm=LogNorm(1e-4, 1))
     for row, column in np.ndindex(*table.shape):
-        if table[row, column] and len(table) <= NUMBERED:
+        if table[row, column] and len(table) <= MAX_NUMBERED:
             axis.text(
                 column,
                 row,
@@ -468,22 +470,22 @@ def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
                 fontsize=9 if len(table) < 20 else 5,
                 color=_ink(image, float(share[row, column])),
             )
-    places = range(0, len(table), -(-len(table) // NUMBERED))
+    places = range(0, len(table), -(-len(table) // MAX_NUMBERED))
     axis.set_xticks(places, [str(named[place]) for place in places])
     axis.set_yticks(places, [str(named[place]) for place in places])
     axis.tick_params(labelsize=10 if len(table) < 20 else 7)
     axis.set_xlabel("predicted", fontsize=11)
     axis.set_ylabel("true", fontsize=11)
-    made.colorbar(image, label="share of the true class (logarithmic)", shrink=0.85)
-    return made
+    fig.colorbar(image, label="share of the true class (logarithmic)", shrink=0.85)
+    return fig
 
 
 def images(pictures: Sequence[tuple[Array, str, bool]], title: str, caption: str = "", columns: int = 8) -> Figure:
     """Small images (rows, columns) with a line below each; those marked as wrong have a frame and bold text."""
     rows = -(-len(pictures) // columns)
     below = 1 + max((text.count("\n") for _, text, _ in pictures), default=0)
-    made = figure(1.35 * columns, (1.25 + 0.2 * below) * rows + 0.7, title, caption)
-    axes = made.subplots(rows, columns, squeeze=False).ravel()
+    fig = figure(1.35 * columns, (1.25 + 0.2 * below) * rows + 0.7, title, caption)
+    axes = fig.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
@@ -493,7 +495,7 @@ def images(pictures: Sequence[tuple[Array, str, bool]], title: str, caption: str
         axis.set_xlabel(text, fontsize=9, fontweight="normal" if right else "bold")
         if not right:
             axis.spines[:].set(visible=True, color="#D55E00", linewidth=2.5)
-    return made
+    return fig
 
 
 def lines(
@@ -504,53 +506,53 @@ def lines(
     caption: str = "",
 ) -> Figure:
     """Functions of x, and measured points."""
-    made = figure(7.6, 4.8, title, caption)
-    axis = made.subplots()
-    looks = _looks(list(series))
+    fig = figure(7.6, 4.8, title, caption)
+    axis = fig.subplots()
+    styles = _line_styles(list(series))
     for label, (x, y) in (dots or {}).items():
         axis.plot(x, y, ".", color="0.6", markersize=4, label=label, zorder=1)
     for label, (x, y) in series.items():
-        look = looks[label]
-        axis.plot(x, y, label=label, color=look.colour, linestyle=look.dashes, linewidth=2)
-    rest(axis, "", *names)
+        line_style = styles[label]
+        axis.plot(x, y, label=label, color=line_style.colour, linestyle=line_style.dashes, linewidth=2)
+    label_axes(axis, "", *names)
     axis.legend(frameon=False, fontsize=10)
-    return made
+    return fig
 
 
 def medians(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], title: str, x: str, y: str) -> Figure:
     """Medians over repetitions, both axes logarithmic; values below 0 mean that there is none."""
     across = min(4, len(panels))
     down = -(-len(panels) // across)
-    made = figure(max(3.9 * across, 11), 3.5 * down + 0.9, title)
-    axes = made.subplots(down, across, squeeze=False).ravel()
+    fig = figure(max(3.9 * across, 11), 3.5 * down + 0.9, title)
+    axes = fig.subplots(down, across, squeeze=False).ravel()
     for axis, (name, methods) in zip(axes, panels.items(), strict=False):
-        looks = _looks(list(methods))
+        styles = _line_styles(list(methods))
         for index, (label, repetitions) in enumerate(methods.items()):
             table = padded(repetitions)
             filled = np.where(np.isnan(table), table[:, :1], np.where(table < 0, np.inf, table))
             middle = np.median(np.minimum.accumulate(filled, 1), 0)
-            look = looks[label]
-            marker = None if look in STYLES.values() else _MARKS[index % len(_MARKS)]
+            line_style = styles[label]
+            marker = None if line_style in STYLES.values() else _MARKS[index % len(_MARKS)]
             axis.plot(
                 np.arange(1, len(middle) + 1),
                 np.where(np.isfinite(middle), middle, np.nan),
                 label=label,
-                color=look.colour,
-                linestyle=look.dashes,
-                linewidth=min(look.width, 3.2),
-                zorder=3 - look.width / 10,  # wide ones below
-                alpha=look.alpha,
+                color=line_style.colour,
+                linestyle=line_style.dashes,
+                linewidth=min(line_style.width, 3.2),
+                zorder=3 - line_style.width / 10,  # wide ones below
+                alpha=line_style.alpha,
                 marker=marker,
                 markevery=0.15,
                 markersize=5,
             )
-        rest(axis, name, x, y)
+        label_axes(axis, name, x, y)
         _logarithmic(axis, "x")
         _logarithmic(axis, "y")
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
-    made.legend(
+    fig.legend(
         handles,
         labels,
         loc="outside lower center",
@@ -558,4 +560,4 @@ def medians(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], title
         frameon=False,
         handlelength=3.5,
     )
-    return made
+    return fig

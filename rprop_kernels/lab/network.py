@@ -283,8 +283,8 @@ class Network:
         if self.cost.output not in (None, output):
             raise ValueError(f"{cost} goes with the output {self.cost.output!r}, not {output!r}")
         self.l1, self.l2 = l1, l2
-        seen = [sum(sizes[: k + 1]) if shortcuts else sizes[k] for k in range(layers)]
-        shapes = list(zip(seen, sizes[1:], strict=True))
+        fan_in = [sum(sizes[: k + 1]) if shortcuts else sizes[k] for k in range(layers)]
+        shapes = list(zip(fan_in, sizes[1:], strict=True))
         self.theta = np.zeros(sum(inputs * units + units for inputs, units in shapes), dtype)
         self.weights, self.biases = _views(self.theta, shapes)
         self._gradient, self._total = np.zeros_like(self.theta), np.zeros_like(self.theta)
@@ -334,7 +334,7 @@ class Network:
         loss, d = self.cost.evaluate(z, targets, self.activations[-1])
         into: list[Any] = [0.0] * len(outputs)  # dE/d(outputs of a layer), collected where shortcuts end
         for layer in reversed(range(len(self.weights))):
-            np.matmul(self._seen(outputs, layer).T, d, out=self._weight_gradients[layer])
+            np.matmul(self._layer_inputs(outputs, layer).T, d, out=self._weight_gradients[layer])
             np.sum(d, 0, out=self._bias_gradients[layer])
             if layer == 0:
                 break
@@ -360,12 +360,12 @@ class Network:
         """The inputs, the outputs of the hidden layers, and Z of the output layer."""
         outputs = [x]
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            z = self._seen(outputs, layer) @ weight
+            z = self._layer_inputs(outputs, layer) @ weight
             z += bias
             outputs.append(z if layer == len(self.weights) - 1 else self.activations[layer].apply(z))
         return outputs
 
-    def _seen(self, outputs: list[Array], layer: int) -> Array:
+    def _layer_inputs(self, outputs: list[Array], layer: int) -> Array:
         """What a layer takes in."""
         return np.concatenate(outputs[: layer + 1], 1) if self.shortcuts and layer else outputs[layer]
 
@@ -593,8 +593,8 @@ def train(
             continue
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for batch in batches(len(x), batch_size, rng):
-                part, wanted = x[batch], targets[batch]
-                loss, gradient = network.loss_and_gradient(part, wanted)
+                part, batch_targets = x[batch], targets[batch]
+                loss, gradient = network.loss_and_gradient(part, batch_targets)
                 total += loss * len(part)
                 if not math.isfinite(loss):
                     break
@@ -614,7 +614,7 @@ def warm_up(network: Network, optimizer: Optimizer, batch_size: int | None) -> N
 
 def _compiled_sgd(network: Network, x: Array, optimizer: Optimizer, batch_size: int | None) -> Any:
     """The function for an epoch of plain SGD that is faster than this module's, where there is one."""
-    fits = (
+    supported = (
         type(optimizer) is SGD
         and batch_size is not None
         and batch_size <= min(SMALL, len(x) - 1)
@@ -623,7 +623,7 @@ def _compiled_sgd(network: Network, x: Array, optimizer: Optimizer, batch_size: 
         and not (network.shortcuts or network.l1 or network.l2)
         and x.dtype == network.theta.dtype
     )
-    if not fits:
+    if not supported:
         return None
     try:
         from .sgd_numba import sgd_epoch

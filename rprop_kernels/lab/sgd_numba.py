@@ -52,7 +52,7 @@ def _forward(x: Any, weight: Any, bias: Any, z: Any) -> None:
 
 
 @_compile
-def _step(x: Any, weight: Any, bias: Any, d: Any, below: Any, lr: Any) -> None:
+def _step(x: Any, weight: Any, bias: Any, d: Any, delta_below: Any, lr: Any) -> None:
     """weight -= lr * x.T @ d and bias -= lr * sum of d; before that below = d @ weight.T where ReLU lets it through.
 
     ``below`` without rows is left out: there is no layer below.
@@ -62,15 +62,15 @@ def _step(x: Any, weight: Any, bias: Any, d: Any, below: Any, lr: Any) -> None:
     fours = samples - samples % 4
     for i in range(inputs):
         row = weight[i]
-        if len(below):
+        if len(delta_below):
             for s in range(samples):
                 if x[s, i] > 0:
-                    at, total = d[s], row[0] * 0
+                    position, total = d[s], row[0] * 0
                     for unit in range(units):
-                        total += row[unit] * at[unit]
-                    below[s, i] = total
+                        total += row[unit] * position[unit]
+                    delta_below[s, i] = total
                 else:
-                    below[s, i] = 0
+                    delta_below[s, i] = 0
         for s in range(0, fours, 4):
             x0, x1, x2, x3 = x[s, i], x[s + 1, i], x[s + 2, i], x[s + 3, i]
             if x0 == 0 and x1 == 0 and x2 == 0 and x3 == 0:
@@ -127,35 +127,35 @@ def _epoch(theta: Any, sizes: Any, lr: Any, x: Any, labels: Any, order: Any, bat
         for s in range(samples):
             inputs[s] = x[order[start + s]]
             targets[s] = labels[order[start + s]]
-        seen = inputs[:samples]
-        at = 0
+        layer_input = inputs[:samples]
+        position = 0
         for layer in range(layers):
             rows, units = sizes[layer], sizes[layer + 1]
-            weight = theta[at : at + rows * units].reshape(rows, units)
-            at += rows * units
+            weight = theta[position : position + rows * units].reshape(rows, units)
+            position += rows * units
             z = outputs[layer, : samples * units].reshape(samples, units)
-            _forward(seen, weight, theta[at : at + units], z)
-            at += units
+            _forward(layer_input, weight, theta[position : position + units], z)
+            position += units
             if layer < layers - 1:
                 for s in range(samples):
                     for unit in range(units):
                         z[s, unit] = 0 if z[s, unit] < 0 else z[s, unit]
-            seen = z
-        loss = _cross_entropy(seen, targets)
+            layer_input = z
+        loss = _cross_entropy(layer_input, targets)
         total += loss
         if not math.isfinite(loss):
             break
-        d = seen
+        d = layer_input
         for layer in range(layers - 1, -1, -1):
             rows, units = sizes[layer], sizes[layer + 1]
-            at -= units
-            bias = theta[at : at + units]
-            at -= rows * units
-            weight = theta[at : at + rows * units].reshape(rows, units)
+            position -= units
+            bias = theta[position : position + units]
+            position -= rows * units
+            weight = theta[position : position + rows * units].reshape(rows, units)
             if layer:
-                below = deltas[layer % 2, : samples * rows].reshape(samples, rows)
-                _step(outputs[layer - 1, : samples * rows].reshape(samples, rows), weight, bias, d, below, lr)
-                d = below
+                delta_below = deltas[layer % 2, : samples * rows].reshape(samples, rows)
+                _step(outputs[layer - 1, : samples * rows].reshape(samples, rows), weight, bias, d, delta_below, lr)
+                d = delta_below
             else:
                 _step(inputs[:samples], weight, bias, d, deltas[0, :0].reshape(0, 1), lr)
     return total

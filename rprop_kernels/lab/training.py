@@ -90,8 +90,8 @@ class Run:
         self.technique, self.config, self.seed = technique, config, seed
         self._train, self._eval = train, evaluation
         self._batch, self._eval_batch = config.train_batch_size, config.eval_batch_size
-        seen = int(max(train[1].max(), evaluation[1].max()))
-        self.classes = max(CLASSES, 1 + seen)
+        max_label = int(max(train[1].max(), evaluation[1].max()))
+        self.classes = max(CLASSES, 1 + max_label)
         self.network = build(train[0].shape[1], config.hidden_units, self.classes, seed)
         self.optimizer = technique.make(self.network.parameters(), config.learning_rate, config.etas, config.step_sizes)
         self.history: list[Epoch] = []
@@ -141,9 +141,9 @@ class Run:
         """``(loss, accuracy)`` of the model of lowest evaluation loss on unseen data; NaN without one."""
         if not self.best_epoch:
             return math.nan, math.nan
-        return evaluate(self.kept(), data, self.config.criterion, self._eval_batch)
+        return evaluate(self.best_network(), data, self.config.criterion, self._eval_batch)
 
-    def kept(self) -> torch.nn.Sequential:
+    def best_network(self) -> torch.nn.Sequential:
         """A network with the weights of lowest evaluation loss; there must be a ``best_epoch``."""
         network = build(self._train[0].shape[1], self.config.hidden_units, self.classes, self.seed)
         network.load_state_dict(self._best)

@@ -193,8 +193,8 @@ def test_ranks() -> None:
 
 def test_hits() -> None:
     result = {"best": [5.0, -1.0, 2.0, 1.0], "seconds": 8.0}
-    assert report_f.hits(result, 2.0) == (3, 6.0)
-    assert report_f.hits(result, 0.5) is None
+    assert report_f.time_to_target(result, 2.0) == (3, 6.0)
+    assert report_f.time_to_target(result, 0.5) is None
 
 
 @needs_data

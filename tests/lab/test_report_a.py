@@ -254,9 +254,9 @@ def test_a_training_that_diverges_is_said_and_not_fatal(small: Any, digits: data
 
 
 def test_pictures_differ_in_more_than_colour() -> None:
-    looks = [(str(look.dashes), look.width) for look in figures.STYLES.values()]
-    assert len(set(looks)) == len(looks)
-    assert len({look.colour for look in figures.STYLES.values()}) == len(looks)
+    styles = [(str(style.dashes), style.width) for style in figures.STYLES.values()]
+    assert len(set(styles)) == len(styles)
+    assert len({style.colour for style in figures.STYLES.values()}) == len(styles)
     assert set(figures.STYLES) == {technique.name for technique in TECHNIQUES}
 
 

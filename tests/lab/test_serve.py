@@ -55,7 +55,7 @@ def lab(*arguments: object) -> Any:
         None, {}, "ink", {"stroke": 0}, {"stroke": "a", "points": []}, {"stroke": 0, "points": [[1]]},
         {"stroke": 0, "points": [[0.1, math.nan]]}, {"stroke": 0, "points": [[0.1, 1.5]]},
         {"stroke": 0, "points": [[0.1, None]]}, {"stroke": math.inf, "points": []},
-        {"stroke": 0, "points": [[0.5, 0.5]] * (serve_page.MOST_POINTS + 1)},
+        {"stroke": 0, "points": [[0.5, 0.5]] * (serve_page.MAX_POINTS + 1)},
     ],
 )  # fmt: skip
 def test_a_message_that_is_no_ink_is_left_out(message: Any) -> None:
@@ -68,11 +68,11 @@ def test_a_message_that_is_no_ink_is_left_out(message: Any) -> None:
 
 
 def test_limits_of_the_plots() -> None:
-    assert serve_page._decades([]) == {"min": 0.1, "max": 1}
-    assert serve_page._decades([2.3, 0.02]) == {"min": 0.01, "max": 10}
-    assert serve_page._decades([1e30, 1e-20]) == {"min": 1e-4, "max": 100}
+    assert serve_page._loss_axis([]) == {"min": 0.1, "max": 1}
+    assert serve_page._loss_axis([2.3, 0.02]) == {"min": 0.01, "max": 10}
+    assert serve_page._loss_axis([1e30, 1e-20]) == {"min": 1e-4, "max": 100}
     for lowest in np.linspace(0, 1, 101):
-        limits = serve_page._near_one([float(lowest), 0.999])
+        limits = serve_page._accuracy_axis([float(lowest), 0.999])
         ticks = (1 - limits["min"]) / limits["interval"]
         assert 0 <= limits["min"] <= lowest + 1e-9 and ticks == pytest.approx(round(ticks)) and 2 <= ticks <= 8
 
@@ -218,7 +218,7 @@ class Tab:
 
     def read(self) -> str:
         """Waits for a prediction and gives its digit."""
-        return self.finds(r"^\d", within=".verdict .digit").strip()
+        return self.finds(r"^\d", within=".prediction .digit").strip()
 
     def curves(self) -> dict[str, int]:
         """Of the plot of loss: the last epoch of each run."""
@@ -273,7 +273,7 @@ THREE = (
 
 def test_drawing_by_mouse(tabs: Callable[..., Tab]) -> None:
     tab = tabs()
-    assert tab.finds(r"\?", within=".verdict .digit") == "?" and sum(tab.shares()) == 0
+    assert tab.finds(r"\?", within=".prediction .digit") == "?" and sum(tab.shares()) == 0
     tab.draw((0.5, 0.1), (0.5, 0.9))
     assert tab.read() == "1"
     first = tab.shares()
@@ -286,7 +286,7 @@ def test_drawing_by_mouse(tabs: Callable[..., Tab]) -> None:
     until(lambda: tab.shares() != first, 10)
     tab.page.mouse.up()
     tab.button("Clear the drawing").click()
-    tab.finds(r"\?", within=".verdict .digit")
+    tab.finds(r"\?", within=".prediction .digit")
     tab.draw(*THREE)
     assert tab.read() == "3"
 
@@ -373,7 +373,7 @@ def test_by_keyboard_alone(tabs: Callable[..., Tab]) -> None:
             assert tab.read() == "1"
             assert tab.page.locator(".pad-pen").inner_text() == "pen down"
             keys.press("Delete")
-            tab.finds(r"\?", within=".verdict .digit")
+            tab.finds(r"\?", within=".prediction .digit")
         if name == "Epochs":
             keys.press("Home")
             tab.finds(r"2\s+iRprop\+\s.*5 / 5\s", within=".runs")
@@ -426,8 +426,8 @@ def test_more_classes_than_digits(browser: Any, tmp_path: Path) -> None:
         tab = Tab(browser, server.address)
         tab.draw((0.45, 0.5), (0.55, 0.5))
         tab.read()
-        verdict, bars = tab.page.locator(".verdict .digit"), tab.page.locator(".bars li > :first-child")
-        until(lambda: bars.first.inner_text() == verdict.inner_text(), 10)
+        prediction, bars = tab.page.locator(".prediction .digit"), tab.page.locator(".bars li > :first-child")
+        until(lambda: bars.first.inner_text() == prediction.inner_text(), 10)
         names = bars.all_inner_texts()
         assert len(names) == len(set(names)) == 10 and all(0 <= int(name) <= 26 for name in names)
         shares = tab.shares()
@@ -452,7 +452,7 @@ def test_tabs_do_not_disturb_one_another(tabs: Callable[..., Tab]) -> None:
     other.draw((0.5, 0.1), (0.5, 0.9))
     seen = one.curves()["2 iRprop+"]
     until(lambda: one.curves()["2 iRprop+"] > seen)
-    assert one.finds(r"\?", within=".verdict .digit") == "?"
+    assert one.finds(r"\?", within=".prediction .digit") == "?"
     one.button("Stop").click()
     one.finds("stopped after", within=".runs")
 

@@ -19,7 +19,7 @@ ndimage = pytest.importorskip("scipy.ndimage")
 from rprop_kernels.lab import datasets, training  # noqa: E402
 from rprop_kernels.lab.errors import LabError  # noqa: E402
 from rprop_kernels.lab.serve import drawing, sessions  # noqa: E402
-from rprop_kernels.lab.serve.sessions import ENTRANTS, Runner, Session, Settings, Track  # noqa: E402
+from rprop_kernels.lab.serve.sessions import CANDIDATES, Runner, Session, Settings, TrainingSet  # noqa: E402
 
 DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -34,8 +34,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def track() -> Track:
-    return Track(datasets.load("digits"))
+def training_set() -> TrainingSet:
+    return TrainingSet(datasets.load("digits"))
 
 
 def until(done: Callable[[], Any], seconds: float = 60) -> None:
@@ -94,24 +94,24 @@ def as_strokes(ink: np.ndarray) -> list[list[tuple[float, float]]]:
     return strokes
 
 
-def learned(track: Track, learning_rate: float) -> Callable[[list[np.ndarray], np.ndarray], float]:
+def learned(training_set: TrainingSet, learning_rate: float) -> Callable[[list[np.ndarray], np.ndarray], float]:
     """The accuracy of a trained network on images in its data's form."""
-    run = track.run(Settings(learning_rate=learning_rate))
+    run = training_set.run(Settings(learning_rate=learning_rate))
     for _ in range(50):
         run.epoch()
 
     def accuracy(images: Any, labels: np.ndarray) -> float:
-        scaled = torch.from_numpy(track.dataset.scaled(np.array(images)))
+        scaled = torch.from_numpy(training_set.dataset.scaled(np.array(images)))
         return run.test((scaled, torch.from_numpy(labels)))[1]
 
     return accuracy
 
 
-def test_digits_survive_the_canvas(track: Track) -> None:
+def test_digits_survive_the_canvas(training_set: TrainingSet) -> None:
     """Measured on all 360: 0.972 as they are; 0.936 enlarged on a canvas and back; 0.84 as strokes, of which the
     blobs that 8x8 pixels make leave little.
     """
-    accuracy, dataset = learned(track, 0.01), track.dataset
+    accuracy, dataset = learned(training_set, 0.01), training_set.dataset
     images, labels = dataset.test_images.reshape(-1, 8, 8) / 16, dataset.test_labels
     assert accuracy(dataset.test_images, labels) > 0.95
     there_and_back = [drawing.to_form(enlarged(image, 14), 8, 16) for image in images]
@@ -124,18 +124,18 @@ def test_digits_survive_the_canvas(track: Track) -> None:
 @pytest.mark.skipif(
     not (DATA / "mnist").is_dir(), reason=f"no MNIST in {DATA / 'mnist'}; set RPROP_LAB_DATA to its parent"
 )
-def test_handwriting_survives_the_canvas(track: Track) -> None:
+def test_handwriting_survives_the_canvas(training_set: TrainingSet) -> None:
     """Measured on 600 test images of MNIST, by a network for MNIST: 0.955 as they are, 0.955 there and back, 0.94 as
     strokes. On 1,000 of them, by a network for the digits of 8x8, which never saw such: 0.76, and 0.77 as strokes.
     """
-    mnist = Track(datasets.load("mnist", DATA / "mnist"))
+    mnist = TrainingSet(datasets.load("mnist", DATA / "mnist"))
     images, labels = mnist.dataset.test_images.reshape(-1, 28, 28) / 255, mnist.dataset.test_labels
     few, many = labels[:600], labels[:1000]
     strokes = [as_strokes(ndimage.zoom(image, 2, order=1)) for image in images[:1000]]
     accuracy = learned(mnist, 0.001)
     assert accuracy([drawing.to_form(enlarged(image, 8), 28, 255) for image in images[:600]], few) > 0.94
     assert accuracy([drawing.to_form(drawing.rasterise(lines), 28, 255) for lines in strokes[:600]], few) > 0.92
-    accuracy = learned(track, 0.01)
+    accuracy = learned(training_set, 0.01)
     assert accuracy([drawing.to_form(drawing.rasterise(lines), 8, 16) for lines in strokes], many) > 0.73
     assert accuracy([drawing.to_form(ndimage.zoom(image, 4, order=1), 8, 16) for image in images[:1000]], many) > 0.73
 
@@ -203,36 +203,36 @@ def test_nothing_and_a_dot() -> None:
         ("hidden", "0", "Hidden units is '0': give a whole number from 1 to 1024"),
     ],
 )
-def test_a_field_that_makes_no_sense_is_named(track: Track, field: str, text: str, words: str) -> None:
+def test_a_field_that_makes_no_sense_is_named(training_set: TrainingSet, field: str, text: str, words: str) -> None:
     fields = {"technique": "irprop+", "learning_rate": "0.01", "epochs": "50", "batch": "all", "hidden": "128"}
-    assert sessions.read_settings(fields, track.images) == Settings()
+    assert sessions.read_settings(fields, training_set.images) == Settings()
     with pytest.raises(LabError, match=re.escape(words)):
-        sessions.read_settings(fields | {field: text}, track.images)
+        sessions.read_settings(fields | {field: text}, training_set.images)
 
 
-def test_spaces_and_large_rates_where_they_make_sense(track: Track) -> None:
+def test_spaces_and_large_rates_where_they_make_sense(training_set: TrainingSet) -> None:
     fields = {"technique": "sgd", "learning_rate": " 51 ", "epochs": " 5", "batch": "All ", "hidden": "1024 "}
-    assert sessions.read_settings(fields, track.images) == Settings("sgd", 51.0, 5, None, 1024)
+    assert sessions.read_settings(fields, training_set.images) == Settings("sgd", 51.0, 5, None, 1024)
 
 
-@pytest.mark.parametrize("name", ENTRANTS)
-def test_every_technique_learns(track: Track, name: str) -> None:
-    (runner,) = raced(Session(track), Settings(name, ENTRANTS[name].usual_rate, 25, None, 32))
-    assert (runner.state, len(runner.history), runner.progress, runner.trouble) == ("finished", 25, 1.0, "")
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_every_technique_learns(training_set: TrainingSet, name: str) -> None:
+    (runner,) = raced(Session(training_set), Settings(name, CANDIDATES[name].usual_rate, 25, None, 32))
+    assert (runner.state, len(runner.history), runner.progress, runner.error_text) == ("finished", 25, 1.0, "")
     assert runner.history[-1].train_loss < runner.history[0].train_loss
     assert runner.accuracy > 0.5 and runner.test_accuracy > 0.5 and runner.seconds > 0
 
 
-def test_a_run_is_the_labs_own_training(track: Track) -> None:
+def test_a_run_is_the_labs_own_training(training_set: TrainingSet) -> None:
     settings = Settings("adam", 0.01, 5, 100, 16)
-    (runner,) = raced(Session(track), settings)
-    run = track.run(settings)
+    (runner,) = raced(Session(training_set), settings)
+    run = training_set.run(settings)
     for _ in range(5):
         run.epoch()
     assert runner.history == run.history
-    assert runner.test_accuracy == run.test(track.test)[1]
-    images = track.test[0][:50]
-    expected = torch.softmax(run.kept()(images), 1).detach().numpy()
+    assert runner.test_accuracy == run.test(training_set.test)[1]
+    images = training_set.test[0][:50]
+    expected = torch.softmax(run.best_network()(images), 1).detach().numpy()
     for image, row in zip(images.numpy(), expected, strict=True):
         np.testing.assert_allclose(runner.probabilities(image), row, atol=1e-5)
     assert Runner(1, settings).probabilities(images[0].numpy()) is None
@@ -252,45 +252,49 @@ class Slow(torch.optim.SGD):
 
 
 def enter(monkeypatch: pytest.MonkeyPatch, name: str, make: Callable[..., Any]) -> None:
-    entrant = ENTRANTS["sgd"]
-    technique = replace(entrant.technique, name=name, make=make)
-    monkeypatch.setitem(ENTRANTS, name, replace(entrant, technique=technique))
+    candidate = CANDIDATES["sgd"]
+    technique = replace(candidate.technique, name=name, make=make)
+    monkeypatch.setitem(CANDIDATES, name, replace(candidate, technique=technique))
 
 
-def test_runners_take_turns(track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runners_take_turns(training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     for name in "abc":
         enter(monkeypatch, name, lambda params, *_, name=name: Slow(params, steps, name, 0))
-    runners = raced(Session(track), *(Settings(name, epochs=4, hidden=8) for name in "abc"))
+    runners = raced(Session(training_set), *(Settings(name, epochs=4, hidden=8) for name in "abc"))
     assert "".join(steps) == "abcbcacababc"
     assert [runner.state for runner in runners] == ["finished"] * 3
 
 
-def test_stop_within_an_epoch(track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_within_an_epoch(training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
-    enter(monkeypatch, "slow", lambda params, *_: Slow(params, steps, "", 0.01 if len(steps) >= track.images else 0))
-    session = Session(track)
+    enter(
+        monkeypatch,
+        "slow",
+        lambda params, *_: Slow(params, steps, "", 0.01 if len(steps) >= training_set.images else 0),
+    )
+    session = Session(training_set)
     session.start(Settings("slow", epochs=2, batch=1, hidden=8))
     until(lambda: len(steps) > 10)
     assert 0 < session.runners[0].progress < 0.5
     session.stop()
     until(lambda: not session.busy, 5)
-    assert len(steps) < track.images and session.runners == ()  # not one epoch: nothing to show
+    assert len(steps) < training_set.images and session.runners == ()  # not one epoch: nothing to show
 
 
-def test_what_a_stopped_run_has_learned_stays(track: Track) -> None:
-    session = Session(track)
+def test_what_a_stopped_run_has_learned_stays(training_set: TrainingSet) -> None:
+    session = Session(training_set)
     session.start(Settings(epochs=5000, hidden=8))
     until(lambda: len(session.runners[0].history) > 20)
     session.stop(wait=10)
     (runner,) = session.runners
     done = len(runner.history)
-    assert (runner.state, runner.trouble) == ("stopped", f"stopped after {done} of 5000 epochs")
+    assert (runner.state, runner.error_text) == ("stopped", f"stopped after {done} of 5000 epochs")
     assert 20 < done < 5000 and runner.test_accuracy > 0.5 and runner.weights is not None
 
 
-def test_a_new_run_stops_the_one_before_it(track: Track) -> None:
-    session = Session(track)
+def test_a_new_run_stops_the_one_before_it(training_set: TrainingSet) -> None:
+    session = Session(training_set)
     session.start(Settings(epochs=5000, hidden=8))
     until(lambda: session.runners[0].history)
     (second,) = raced(session, Settings(epochs=3))
@@ -299,11 +303,11 @@ def test_a_new_run_stops_the_one_before_it(track: Track) -> None:
     assert session.model(1) is session.runners[0] and session.model(77) is second
 
 
-def test_a_new_run_has_the_machine_to_itself(track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_run_has_the_machine_to_itself(training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     for name in "ab":
         enter(monkeypatch, name, lambda params, *_, name=name: Slow(params, steps, name, 0.02))
-    session = Session(track)
+    session = Session(training_set)
     session.start(Settings("a", epochs=5000, hidden=8))
     until(lambda: steps)
     raced(session, Settings("b", epochs=5, hidden=8))
@@ -311,21 +315,21 @@ def test_a_new_run_has_the_machine_to_itself(track: Track, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("rate", [1e9, 1e3])
-def test_divergence_is_told(track: Track, rate: float) -> None:
+def test_divergence_is_told(training_set: TrainingSet, rate: float) -> None:
     """Weights that overflow, and weights that are only lost."""
-    (runner,) = raced(Session(track), Settings("sgd", rate, 6, None, 32))
-    assert runner.state == "diverged" and re.match(r"diverged at epoch [1-6]: the loss ", runner.trouble)
+    (runner,) = raced(Session(training_set), Settings("sgd", rate, 6, None, 32))
+    assert runner.state == "diverged" and re.match(r"diverged at epoch [1-6]: the loss ", runner.error_text)
     assert math.isfinite(runner.history[-1].eval_loss) == (rate == 1e3)
-    assert ("no longer finite" in runner.trouble) == (rate == 1e9)
+    assert ("no longer finite" in runner.error_text) == (rate == 1e9)
 
 
-def test_a_high_loss_on_the_way_is_no_divergence(track: Track) -> None:
-    (runner,) = raced(Session(track), Settings("irprop+", 50.0, 30, None, 1024))
-    assert max(epoch.train_loss for epoch in runner.history) > sessions.LOST
+def test_a_high_loss_on_the_way_is_no_divergence(training_set: TrainingSet) -> None:
+    (runner,) = raced(Session(training_set), Settings("irprop+", 50.0, 30, None, 1024))
+    assert max(epoch.train_loss for epoch in runner.history) > sessions.DIVERGED_LOSS
     assert runner.state == "finished"
 
 
-def test_a_failure_ends_one_run_and_not_the_others(track: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_ends_one_run_and_not_the_others(training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
             raise MemoryError("no room for the step")
@@ -335,14 +339,14 @@ def test_a_failure_ends_one_run_and_not_the_others(track: Track, monkeypatch: py
 
     enter(monkeypatch, "failing", lambda params, *_: Failing(params, 0.1))
     enter(monkeypatch, "never", never)
-    runners = raced(Session(track), Settings("failing"), Settings("never"), Settings(epochs=3))
-    assert [(runner.state, runner.trouble) for runner in runners] == [
+    runners = raced(Session(training_set), Settings("failing"), Settings("never"), Settings(epochs=3))
+    assert [(runner.state, runner.error_text) for runner in runners] == [
         ("failed", "failed: no room for the step"), ("failed", "failed: RuntimeError"), ("finished", ""),
     ]  # fmt: skip
 
 
-def test_sessions_do_not_disturb_one_another(track: Track) -> None:
-    one, other = Session(track), Session(track)
+def test_sessions_do_not_disturb_one_another(training_set: TrainingSet) -> None:
+    one, other = Session(training_set), Session(training_set)
     one.start(Settings(epochs=5000, hidden=8))
     (runner,) = raced(other, Settings(epochs=3))
     other.stop()
@@ -354,11 +358,11 @@ def test_sessions_do_not_disturb_one_another(track: Track) -> None:
     assert not one.busy
 
 
-def test_the_last_runs_are_kept(track: Track) -> None:
-    session = Session(track)
-    for _ in range(sessions.KEPT + 2):
+def test_the_last_runs_are_kept(training_set: TrainingSet) -> None:
+    session = Session(training_set)
+    for _ in range(sessions.MAX_RUNS + 2):
         raced(session, Settings(epochs=1, hidden=4))
-    assert [runner.number for runner in session.runners] == list(range(3, sessions.KEPT + 3))
+    assert [runner.number for runner in session.runners] == list(range(3, sessions.MAX_RUNS + 3))
     session.clear()
     assert session.runners == () and session.model() is None
 
@@ -370,10 +374,10 @@ def test_a_race_gives_each_its_usual_rate() -> None:
     assert {(one.epochs, one.batch, one.hidden) for one in given} == {(7, 32, 9)}
 
 
-def test_images_must_be_square(track: Track) -> None:
-    narrow = replace(track.dataset, learn_images=track.dataset.learn_images[:, :60])
+def test_images_must_be_square(training_set: TrainingSet) -> None:
+    narrow = replace(training_set.dataset, learn_images=training_set.dataset.learn_images[:, :60])
     with pytest.raises(LabError, match="60 pixels, which make no square"):
-        Track(narrow)
+        TrainingSet(narrow)
 
 
 def test_curves_are_thinned_with_their_end() -> None:
@@ -383,8 +387,8 @@ def test_curves_are_thinned_with_their_end() -> None:
     assert long[0] == [1, 1.0] and long[-1] == [4999, 4999.0] and len(long) <= 202
 
 
-def test_an_epoch_can_be_left(track: Track) -> None:
-    run = track.run(Settings(batch=100))
+def test_an_epoch_can_be_left(training_set: TrainingSet) -> None:
+    run = training_set.run(Settings(batch=100))
     calls: list[int] = []
 
     def before_batch() -> None:

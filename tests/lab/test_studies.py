@@ -553,11 +553,11 @@ def test_seeds_of_every_study() -> None:
 
 
 def test_runs_of_other_versions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "made_with", lambda: "numpy 1")
+    monkeypatch.setattr(runner, "provenance", lambda: "numpy 1")
     arguments = ("e-grid", "--epochs", 2, "--seeds", 1)
     assert "same versions" not in plain(quick(*arguments).output)
     next(Path("runs/study-e-grid-quick/runs").iterdir()).unlink()
-    monkeypatch.setattr(runner, "made_with", lambda: "numpy 2")
+    monkeypatch.setattr(runner, "provenance", lambda: "numpy 2")
     said = plain(quick(*arguments).output)
     assert "not all made with the same versions on the same processor: 1 with numpy 2; 5 with numpy 1." in said or (
         "5 with numpy 1; 1 with numpy 2." in said
@@ -575,9 +575,9 @@ def test_findings_are_seen_only_in_the_form_they_were_written_for() -> None:
     assert quick("d-activations").exit_code == 0
     file = Path("runs/study-d-activations-quick/results.json")
     found = json.loads(file.read_text())
-    for form, word in (("in full", "**Seen:** so"), ("1 seed of 5", runner.SEEN + "so")):
+    for form, word in (("in full", "**Seen:** so"), ("1 seed of 5", runner.FINDING_PREFIX + "so")):
         file.write_text(
-            json.dumps(found | {"statements": [runner.SEEN + "so"], "form": form, "findings of": "in full"})
+            json.dumps(found | {"statements": [runner.FINDING_PREFIX + "so"], "form": form, "findings of": "in full"})
         )
         assert lab("report", "runs", "--markdown", "page.md").exit_code == 0
         assert f"- {word}\n" in Path("page.md").read_text()

@@ -29,7 +29,7 @@ BOX: Final = 80.0
 """The longer side of a drawing in it, pen not counted."""
 PEN: Final = 11.0
 """Width of the pen there, which gives MNIST its mean ink; for 8x8 it does not matter."""
-SMALLEST: Final = 0.12
+MIN_SHARE: Final = 0.12
 """A drawing smaller than this share of the canvas is not magnified further: a dot stays one."""
 
 
@@ -44,7 +44,7 @@ def rasterise(strokes: Sequence[Stroke]) -> Array:
         return np.zeros((RASTER, RASTER))
     points = np.concatenate(lines)
     low, high = points.min(0), points.max(0)
-    scale = BOX / max(float((high - low).max()), SMALLEST)
+    scale = BOX / max(float((high - low).max()), MIN_SHARE)
     empty = np.ones((RASTER, RASTER), dtype=bool)
     for line in lines:
         placed = (line - (low + high) / 2) * scale + RASTER / 2
@@ -81,12 +81,12 @@ _FINE: Final = 2
 
 
 def _digits_form(ink: Array) -> Array:
-    digit = _cut(_upright(ink))
+    digit = _crop(_deslant(ink))
     height, width = digit.shape
     tall, wide = _NIST_SIDE * _FINE, _NIST_WIDTH * _FINE
-    scale = tall / max(height, _smallest(ink))
+    scale = tall / max(height, _min_side(ink))
     across = min(scale, wide / width)
-    bits = _spread(_spread(digit, tall, scale, 0), tall, across, 1)
+    bits = _resample(_resample(digit, tall, scale, 0), tall, across, 1)
     inside = bits > bits.max() / 2
     distance = ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)
     thin, thick = -float(tall), float(tall)
@@ -100,17 +100,17 @@ def _digits_form(ink: Array) -> Array:
 
 
 def _mnist_form(ink: Array, side: int) -> Array:
-    digit = _cut(ink)
+    digit = _crop(ink)
     height, width = digit.shape
-    scale = side * 20 / 28 / max(height, width, _smallest(ink))
-    image = _spread(_spread(digit, side, scale, 0), side, scale, 1)
+    scale = side * 20 / 28 / max(height, width, _min_side(ink))
+    image = _resample(_resample(digit, side, scale, 0), side, scale, 1)
     for axis in (0, 1):
         centre = np.average(np.arange(side), weights=image.sum(1 - axis))
-        image = _moved(image, round(side // 2 - centre), axis)
+        image = _shift(image, round(side // 2 - centre), axis)
     return image
 
 
-def _upright(ink: Array) -> Array:
+def _deslant(ink: Array) -> Array:
     """Sheared along the rows so that the column of the ink's mass no longer depends on the row."""
     rows, columns = np.nonzero(ink > 0.5)
     down, right = rows - rows.mean(), columns - columns.mean()
@@ -123,17 +123,17 @@ def _upright(ink: Array) -> Array:
     return sheared
 
 
-def _cut(ink: Array) -> Array:
+def _crop(ink: Array) -> Array:
     """The smallest box that holds all ink."""
     rows, columns = (np.flatnonzero((ink > 0.5).any(axis)) for axis in (1, 0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _smallest(ink: Array) -> float:
-    return float(max(ink.shape) * SMALLEST)
+def _min_side(ink: Array) -> float:
+    return float(max(ink.shape) * MIN_SHARE)
 
 
-def _spread(image: Array, side: int, scale: float, axis: int) -> Array:
+def _resample(image: Array, side: int, scale: float, axis: int) -> Array:
     """``image`` made ``scale`` times as long along an axis and laid into the middle of ``side`` pixels.
 
     Each of these holds what lies over it: differences of the running sum, between pixels too. (As a product of
@@ -147,11 +147,11 @@ def _spread(image: Array, side: int, scale: float, axis: int) -> Array:
     edges = np.clip((np.arange(side + 1) - (side - count * scale) / 2) / scale, 0, count)
     whole = edges.astype(int)
     part = (edges - whole)[:, None]
-    spread: Array = np.moveaxis(np.diff(sums[whole] * (1 - part) + sums[whole + 1] * part, axis=0) * scale, 0, axis)
-    return spread
+    resampled: Array = np.moveaxis(np.diff(sums[whole] * (1 - part) + sums[whole + 1] * part, axis=0) * scale, 0, axis)
+    return resampled
 
 
-def _moved(image: Array, by: int, axis: int) -> Array:
+def _shift(image: Array, by: int, axis: int) -> Array:
     """Moved by whole pixels; what comes in is empty, what goes out is lost."""
-    moved: Array = ndimage.shift(image, [by if axis == k else 0 for k in (0, 1)], order=0)
-    return moved
+    shifted: Array = ndimage.shift(image, [by if axis == k else 0 for k in (0, 1)], order=0)
+    return shifted

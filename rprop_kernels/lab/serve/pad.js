@@ -12,10 +12,10 @@ export default {
         @keydown="key" @blur="leave"></canvas>
       <p id="pad-help" class="pad-help">Mouse or finger; or arrow keys, with <kbd>Space</kbd> to put the pen down and
         lift it, <kbd>Delete</kbd> to clear.</p>
-      <p class="pad-pen" role="status">{{ said }}</p>
+      <p class="pad-pen" role="status">{{ status }}</p>
     </div>`,
   props: {},
-  data: () => ({ said: "" }),
+  data: () => ({ status: "" }),
   created() {
     // Not reactive: hundreds of points a second.
     Object.assign(this, { strokes: [], sent: 0, pointer: null, pen: { x: 0.5, y: 0.5 }, down_by_key: false });
@@ -48,31 +48,31 @@ export default {
       if (event.pointerId === this.pointer) this.pointer = null;
     },
     leave() {
-      if (this.down_by_key) this.said = "pen up";
+      if (this.down_by_key) this.status = "pen up";
       this.down_by_key = this.keyboard = false;
       this.draw();
     },
     key(event) {
       if (event.ctrlKey || event.altKey || event.metaKey) return;
-      const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-      const way = ways[event.key];
-      if (way) {
+      const directions = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+      const direction = directions[event.key];
+      if (direction) {
         const step = event.shiftKey ? STEP / 4 : STEP;
         const inside = (value) => Math.min(1, Math.max(0, value));
-        this.pen = { x: inside(this.pen.x + way[0] * step), y: inside(this.pen.y + way[1] * step) };
+        this.pen = { x: inside(this.pen.x + direction[0] * step), y: inside(this.pen.y + direction[1] * step) };
         if (this.down_by_key) this.line([this.pen.x, this.pen.y]);
       } else if (event.key === " " || event.key === "Enter") {
         if (event.repeat) return event.preventDefault();
         this.down_by_key = !this.down_by_key;
-        this.said = this.down_by_key ? "pen down" : "pen up";
+        this.status = this.down_by_key ? "pen down" : "pen up";
         if (this.down_by_key) this.begin([this.pen.x, this.pen.y]);
       } else if (event.key === "Delete" || event.key === "Backspace") {
         this.wipe();
       } else if (event.key === "Escape" && this.down_by_key) {
         this.down_by_key = false;
-        this.said = "pen up";
+        this.status = "pen up";
       } else {
-        return; // Tab among others: nobody is trapped here
+        return; // Tab among others: the focus must not be trapped
       }
       this.keyboard = true;
       event.preventDefault();
@@ -110,7 +110,7 @@ export default {
     wipe() {
       clearTimeout(this.timer);
       Object.assign(this, { strokes: [], sent: 0, timer: null, pointer: null, down_by_key: false });
-      this.said = "cleared";
+      this.status = "cleared";
       this.$emit("wipe");
       this.draw();
     },

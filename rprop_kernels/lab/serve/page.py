@@ -33,7 +33,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..datasets import CLASSES
 from ..errors import LabError
 from .drawing import rasterise, to_form
-from .sessions import ENTRANTS, Runner, Session, Settings, Track, advice, curve, race_settings, read_settings
+from .sessions import CANDIDATES, Runner, Session, Settings, TrainingSet, advice, curve, race_settings, read_settings
 
 HOST: Final = "127.0.0.1"
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3A9BD9", "#1B1B1B")
@@ -43,14 +43,14 @@ RACE_SECONDS: Final = 0.3
 """How often the page is brought up to date; trainings never wait for it."""
 SETTLED_SECONDS: Final = 0.7
 """After the last change of a slider, a new training begins."""
-MOST_POINTS: Final = 20_000
+MAX_POINTS: Final = 20_000
 """Of one drawing; what comes after is not drawn."""
 
 RATES: Final = (*(f"{digit * 10.0**power:g}" for power in range(-4, 0) for digit in (1, 2, 5)), "1")
 EPOCHS: Final = ("5", "10", "20", "50", "100", "200", "500", "1000", "2000", "5000")
 HIDDEN: Final = tuple(str(2**power) for power in range(2, 11))
 
-LEAST_LOSS: Final = 1e-4
+MIN_LOSS: Final = 1e-4
 """Where the plot of the loss ends."""
 
 LINES: Final = "full line: evaluation images; broken line: training images"
@@ -72,11 +72,11 @@ header.lab { margin: 0 .2rem 1rem; } header.lab p { color: #4a4f55; font-size: .
 .small, .pad-help { font-size: .82rem; color: #4a4f55; } .pad-help { margin-top: .5rem; }
 .pad-pen { margin-bottom: .3rem; font-size: .82rem; font-weight: 600; color: #a34700; min-height: 1.3em; }
 kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; font: inherit; background: #f4f5f7; }
-.verdict { display: flex; align-items: center; gap: .9rem; min-height: 4.2rem; margin-bottom: .5rem; }
-.verdict .digit { font-size: 3.4rem; font-weight: 700; line-height: 1; min-width: 2.2rem; flex-shrink: 0;
+.prediction { display: flex; align-items: center; gap: .9rem; min-height: 4.2rem; margin-bottom: .5rem; }
+.prediction .digit { font-size: 3.4rem; font-weight: 700; line-height: 1; min-width: 2.2rem; flex-shrink: 0;
   text-align: center; }
-.verdict .seen { width: 4rem; height: 4rem; image-rendering: pixelated; border: 1px solid var(--line); }
-.verdict .words { font-size: .85rem; color: #4a4f55; min-width: 0; }
+.prediction .network-input { width: 4rem; height: 4rem; image-rendering: pixelated; border: 1px solid var(--line); }
+.prediction .words { font-size: .85rem; color: #4a4f55; min-width: 0; }
 .bars { margin: 0; padding: 0; list-style: none; font-variant-numeric: tabular-nums; }
 .bars li { display: grid; grid-template-columns: 1.7rem minmax(0, 1fr) 3.4rem; gap: .5rem; align-items: center;
   line-height: 1.5rem; }
@@ -135,7 +135,7 @@ class Drawing:
             number, points = int(message["stroke"]), [(float(x), float(y)) for x, y in message["points"]]
         except (KeyError, TypeError, ValueError, OverflowError):
             return False
-        if self._points + len(points) > MOST_POINTS or not all(0 <= x <= 1 and 0 <= y <= 1 for x, y in points):
+        if self._points + len(points) > MAX_POINTS or not all(0 <= x <= 1 and 0 <= y <= 1 for x, y in points):
             return False
         self._points += len(points)
         self.strokes.setdefault(number, []).extend(points)
@@ -151,15 +151,15 @@ class Setting:
     """A slider over usual values, and a field for any: a change of one is seen in the other."""
 
     def __init__(self, name: str, choices: Sequence[str], value: str, changed: Callable[[], None]) -> None:
-        self._choices, self._changed, self._told = choices, changed, value
+        self._choices, self._changed, self._applied = choices, changed, value
         with ui.element("div").classes("setting"):
             ui.label(name).props("aria-hidden=true")
             # The browser's own: Quasar's has its name on another element than the focus.
             self._slider = ui.element("input").props(f'type=range min=0 max={len(choices) - 1} aria-label="{name}"')
-            self._slider.on("input", self._slid, js_handler="event => emit(event.target.value)", throttle=0.05)
+            self._slider.on("input", self._slider_moved, js_handler="event => emit(event.target.value)", throttle=0.05)
             self._field = ui.input(value=value).props(f'dense outlined aria-label="{name}, exact value"')
-            self._field.on("blur", self._typed).on("keydown.enter", self._typed)
-        self._place()
+            self._field.on("blur", self._field_changed).on("keydown.enter", self._field_changed)
+        self._move_slider()
 
     @property
     def text(self) -> str:
@@ -168,23 +168,23 @@ class Setting:
 
     @text.setter
     def text(self, text: str) -> None:
-        self._told = self._field.value = text
-        self._place()
+        self._applied = self._field.value = text
+        self._move_slider()
 
-    def _slid(self, event: events.GenericEventArguments) -> None:
+    def _slider_moved(self, event: events.GenericEventArguments) -> None:
         with suppress(ValueError, IndexError, TypeError):
             self.text = self._choices[int(event.args)]
             self._changed()
 
-    def _typed(self) -> None:
-        if self.text != self._told:
+    def _field_changed(self) -> None:
+        if self.text != self._applied:
             self.text = self.text
             self._changed()
 
-    def _place(self) -> None:
-        if (index := self._nearest(self._told)) is not None:
+    def _move_slider(self) -> None:
+        if (index := self._nearest(self._applied)) is not None:
             self._slider.props["value"] = index
-        self._slider.props["aria-valuetext"] = self._told
+        self._slider.props["aria-valuetext"] = self._applied
         self._slider.update()
 
     def _nearest(self, text: str) -> int | None:
@@ -199,14 +199,14 @@ class Setting:
         return min(range(len(numbers)), key=lambda index: abs(numbers[index] - value))
 
 
-class DrawHere:
+class DrawingCard:
     """The half of the page on which one draws and reads the prediction."""
 
     def __init__(self, session: Session) -> None:
         self._session, self._drawing = session, Drawing()
         self._inputs: Any = None
         self._drawn = False
-        self._shown: tuple[Any, Any] | None = None  # image and weights
+        self._predicted: tuple[Any, Any] | None = None  # image and weights
         with ui.element("section").classes("card").props("aria-labelledby=draw-title"):
             _heading("Draw a digit", "draw-title")
             with ui.element("div").classes("draw"):
@@ -214,16 +214,16 @@ class DrawHere:
                     self._pad = Pad().on("ink", self._ink).on("wipe", self._wiped)
                     ui.button("Clear the drawing", on_click=self._clear).props("outline no-caps")
                 with ui.element("div"):
-                    self._verdict()
-                    self._bars = _Bars(session.track.dataset.classes)
+                    self._prediction_area()
+                    self._bars = _Bars(session.training_set.dataset.classes)
                     self._choice = ui.select({0: "the newest run"}, value=0, label="Predicted by")
                     self._choice.props("dense outlined").style("margin-top: .7rem").on_value_change(self.refresh)
         ui.timer(DRAWING_SECONDS, self.refresh)
 
-    def _verdict(self) -> None:
-        with ui.element("div").classes("verdict"):
+    def _prediction_area(self) -> None:
+        with ui.element("div").classes("prediction"):
             self._digit = ui.label("?").classes("digit").props("role=status aria-label=Prediction")
-            self._image = ui.element("img").classes("seen")
+            self._image = ui.element("img").classes("network-input")
             self._image.props('alt="The drawing as the network is given it"').props(f'src="{_png(None)}"')
             self._words = ui.label("").classes("words")
 
@@ -246,30 +246,32 @@ class DrawHere:
 
     def refresh(self) -> None:
         """Predicts again, if there is more ink or the network has learned."""
-        track = self._session.track
+        training_set = self._session.training_set
         if self._drawn:
             self._drawn = False
             ink = rasterise(list(self._drawing.strokes.values()))
-            image = to_form(ink, track.side, track.pixel_max)
-            self._inputs = track.dataset.scaled(image) if self._drawing.strokes else None
-            grey = image / track.pixel_max if self._drawing.strokes else None
-            self._image.props(f'src="{_png(grey, track.side)}"')
+            image = to_form(ink, training_set.side, training_set.pixel_max)
+            self._inputs = training_set.dataset.scaled(image) if self._drawing.strokes else None
+            grey = image / training_set.pixel_max if self._drawing.strokes else None
+            self._image.props(f'src="{_png(grey, training_set.side)}"')
         runner = self._session.model(self._choice.value or None)
         weights = None if runner is None else runner.weights
-        if self._shown is not None and self._shown[0] is self._inputs and self._shown[1] is weights:
+        if self._predicted is not None and self._predicted[0] is self._inputs and self._predicted[1] is weights:
             return
-        self._shown = self._inputs, weights
+        self._predicted = self._inputs, weights
         shares = None if runner is None or self._inputs is None else runner.probabilities(self._inputs)
         self._bars.show(shares)
         if runner is None:
-            self._say("?", "nothing has been learned yet")
+            self._show_prediction("?", "nothing has been learned yet")
         elif shares is None:
-            self._say("?", f"run {runner.number}, {_name(runner)}, waits for a drawing")
+            self._show_prediction("?", f"run {runner.number}, {_name(runner)}, waits for a drawing")
         else:
             best = int(shares.argmax())
-            self._say(str(best), f"{_percent(shares[best])} sure, says run {runner.number}, {_name(runner)}")
+            self._show_prediction(
+                str(best), f"{_percent(shares[best])} sure, says run {runner.number}, {_name(runner)}"
+            )
 
-    def _say(self, digit: str, words: str) -> None:
+    def _show_prediction(self, digit: str, words: str) -> None:
         self._digit.set_text(digit)
         self._words.set_text(words)
 
@@ -300,13 +302,13 @@ class _Bars:
             row.classes(**{"add" if label == best else "remove": "first"})
 
 
-class RaceHere:
+class TrainingCard:
     """The half of the page on which techniques race: settings, curves, table."""
 
     def __init__(self, session: Session, changed: Callable[[], None]) -> None:
         self._session, self._models_changed = session, changed
         self._due = math.inf
-        self._seen: object = None
+        self._displayed: object = None
         self._was_busy = False
         self._raced: list[int] = []
         with ui.element("section").classes("card").props("aria-labelledby=race-title"):
@@ -314,11 +316,11 @@ class RaceHere:
             self._settings()
         with ui.element("section").classes("card").props("aria-labelledby=loss-title"):
             _heading("Loss", "loss-title")
-            _small(LINES)
+            _caption(LINES)
             self._loss = _chart("loss", "log")
         with ui.element("section").classes("card").props("aria-labelledby=accuracy-title"):
             _heading("Accuracy", "accuracy-title")
-            _small(LINES)
+            _caption(LINES)
             self._accuracy = _chart("accuracy", "value")
         with ui.element("section").classes("card wide").props("aria-labelledby=runs-title"):
             with ui.element("div").classes("heading"):
@@ -330,16 +332,16 @@ class RaceHere:
         self.train()
 
     def _settings(self) -> None:
-        images, usual = self._session.track.images, Settings()
+        images, usual = self._session.training_set.images, Settings()
         batches = (*(str(2**power) for power in range(3, 20) if 2**power < images), "all")
-        labels = {name: entrant.technique.label for name, entrant in ENTRANTS.items()}
+        labels = {name: candidate.technique.label for name, candidate in CANDIDATES.items()}
         self._technique = ui.select(labels, value=usual.technique, label="Technique")
-        self._technique.props("dense outlined").style("margin-bottom: .6rem").on_value_change(self._other_technique)
+        self._technique.props("dense outlined").style("margin-bottom: .6rem").on_value_change(self._technique_changed)
         rate = f"{usual.learning_rate:g}"
-        self._rate = Setting("Learning rate", RATES, rate, self._later)
-        self._epochs = Setting("Epochs", EPOCHS, str(usual.epochs), self._later)
-        self._batch = Setting("Batch size", batches, "all", self._later)
-        self._hidden = Setting("Hidden units", HIDDEN, str(usual.hidden), self._later)
+        self._rate = Setting("Learning rate", RATES, rate, self._schedule)
+        self._epochs = Setting("Epochs", EPOCHS, str(usual.epochs), self._schedule)
+        self._batch = Setting("Batch size", batches, "all", self._schedule)
+        self._hidden = Setting("Hidden units", HIDDEN, str(usual.hidden), self._schedule)
         self._usual = rate
         with ui.element("div").classes("buttons"):
             self._train = ui.button("Train", on_click=self.train).props("unelevated no-caps")
@@ -347,20 +349,20 @@ class RaceHere:
             self._stop = ui.button("Stop", on_click=lambda: self._session.stop())
             self._stop.props("outline no-caps color=negative")
             self._automatic = ui.switch("Retrain on every change", value=True)
-        self._trouble = ui.label("").classes("trouble").props("role=alert")
+        self._error = ui.label("").classes("trouble").props("role=alert")
         self._advice = ui.label("").classes("advice").props("role=status")
         self._progress = ui.linear_progress(0, show_value=False).props("instant-feedback aria-label=Progress")
         self._state = ui.label("").classes("state")
-        self._news = ui.label("").classes("state").props("role=status")
+        self._announcement = ui.label("").classes("state").props("role=status")
 
-    def _other_technique(self) -> None:
-        usual = f"{ENTRANTS[self._technique.value].usual_rate:g}"
+    def _technique_changed(self) -> None:
+        usual = f"{CANDIDATES[self._technique.value].usual_rate:g}"
         if self._rate.text == self._usual:  # a rate of one's own choice stays
             self._rate.text = usual
         self._usual = usual
-        self._later()
+        self._schedule()
 
-    def _later(self) -> None:
+    def _schedule(self) -> None:
         if self._read() is not None and self._automatic.value:
             self._due = time.monotonic() + SETTLED_SECONDS
 
@@ -371,17 +373,17 @@ class RaceHere:
         }  # fmt: skip
         self._due = math.inf
         try:
-            settings = read_settings(fields, self._session.track.images)
+            settings = read_settings(fields, self._session.training_set.images)
         except LabError as error:
-            self._trouble.set_text(str(error))
+            self._error.set_text(str(error))
             return None
-        self._trouble.set_text("")
-        self._advise(settings)
+        self._error.set_text("")
+        self._show_advice(settings)
         return settings
 
-    def _advise(self, *settings: Settings) -> None:
-        said = (advice(one, self._session.track.images) for one in settings)
-        self._advice.set_text(next(filter(None, said), ""))
+    def _show_advice(self, *settings: Settings) -> None:
+        hints = (advice(one, self._session.training_set.images) for one in settings)
+        self._advice.set_text(next(filter(None, hints), ""))
 
     def train(self) -> None:
         """Trains with what the fields say."""
@@ -394,7 +396,7 @@ class RaceHere:
         """Trains Rprop, Adam and SGD at the same time."""
         if (settings := self._read()) is not None:
             racing = race_settings(settings)
-            self._advise(*racing)
+            self._show_advice(*racing)
             self._raced = []
             self._session.start(*racing)
             self.refresh()
@@ -408,18 +410,20 @@ class RaceHere:
         if time.monotonic() > self._due:
             self.train()
         runners, busy = self._session.runners, self._session.busy
-        seen = tuple((runner.number, runner.state, runner.progress) for runner in runners)
-        if seen == self._seen:
+        displayed = tuple((runner.number, runner.state, runner.progress) for runner in runners)
+        if displayed == self._displayed:
             return
-        self._seen = seen
+        self._displayed = displayed
         self._stop.set_enabled(busy)
-        racing = [runner for runner in runners if not runner.over]
+        racing = [runner for runner in runners if not runner.is_over]
         self._progress.set_value(min((runner.progress for runner in racing), default=0.0))
-        self._state.set_text("; ".join(map(_where, racing)))
+        self._state.set_text("; ".join(map(_progress_text, racing)))
         if self._was_busy and not busy:  # said once, for those who listen rather than look
-            self._news.set_text("; ".join(_outcome(runner) for runner in runners if runner.number in self._raced))
+            self._announcement.set_text(
+                "; ".join(_result_text(runner) for runner in runners if runner.number in self._raced)
+            )
         elif busy:
-            self._news.set_text("")
+            self._announcement.set_text("")
             self._raced += [runner.number for runner in racing if runner.number not in self._raced]
         self._was_busy = busy
         self._table.set_content(_table(runners))
@@ -432,7 +436,7 @@ def _heading(text: str, name: str) -> None:
     ui.html(text, sanitize=False, tag="h2").props(f"id={name}")
 
 
-def _small(text: str) -> None:
+def _caption(text: str) -> None:
     ui.label(text).classes("small")
 
 
@@ -444,12 +448,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _where(runner: Runner) -> str:
+def _progress_text(runner: Runner) -> str:
     return f"run {runner.number}, {_name(runner)}: epoch {len(runner.history)} of {runner.settings.epochs}"
 
 
-def _outcome(runner: Runner) -> str:
-    what = runner.trouble or f"accuracy {runner.accuracy:.3f} in {runner.seconds:.1f} s"
+def _result_text(runner: Runner) -> str:
+    what = runner.error_text or f"accuracy {runner.accuracy:.3f} in {runner.seconds:.1f} s"
     return f"run {runner.number}, {_name(runner)}: {what}"
 
 
@@ -461,7 +465,7 @@ def _table(runners: Sequence[Runner]) -> str:
     words = ("run", "technique")
     # Results first: on a phone the rest is reached by scrolling.
     heading = (*words, "accuracy", "unseen", "seconds", "epochs", "learning rate", "batch", "hidden", "")
-    cells = "".join(f'<th scope="col"{_left(name in (*words, ""))}>{name}</th>' for name in heading)
+    cells = "".join(f'<th scope="col"{_text_class(name in (*words, ""))}>{name}</th>' for name in heading)
     rows = "".join(map(_row, reversed(runners))) or f'<tr><td class="words" colspan="{len(heading)}">none</td></tr>'
     return (
         f'<table class="runs"><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table>'
@@ -475,17 +479,17 @@ def _row(runner: Runner) -> str:
     texts = (
         runner.number, _name(runner), _share(runner.accuracy), _share(runner.test_accuracy), f"{runner.seconds:.2f}",
         f"{len(runner.history)} / {settings.epochs}", f"{settings.learning_rate:g}", settings.batch or "all",
-        settings.hidden, runner.trouble or runner.state,
+        settings.hidden, runner.error_text or runner.state,
     )  # fmt: skip
     swatch = f'<i style="background: {_colour(runner)}"></i>'
     cells = "".join(
-        f"<td{_left(column in (0, 1, 9))}>{'' if column else swatch}{html.escape(str(text))}</td>"
+        f"<td{_text_class(column in (0, 1, 9))}>{'' if column else swatch}{html.escape(str(text))}</td>"
         for column, text in enumerate(texts)
     )
     return f"<tr>{cells}</tr>"
 
 
-def _left(words: bool) -> str:
+def _text_class(words: bool) -> str:
     return ' class="words"' if words else ""
 
 
@@ -517,15 +521,15 @@ def _chart(what: str, scale: str) -> ui.echart:
 def _draw(chart: ui.echart, runners: Sequence[Runner], what: str) -> None:
     """Two lines a run, of evaluation and, thin, of training, under one name in the legend."""
     series: list[dict[str, Any]] = []
-    met: list[float] = []
+    visible: list[float] = []
     for runner in runners:
         history = runner.history[:]  # grows meanwhile
         for part, width, dashes in (("eval", 2.4, "solid"), ("train", 1.2, "dashed")):
             values = [getattr(epoch, f"{part}_{what}") for epoch in history]
             if what == "loss":  # a logarithm wants no 0, and what is below the axis runs along it
-                values = [max(value, LEAST_LOSS) for value in values]
+                values = [max(value, MIN_LOSS) for value in values]
             start = 0 if what == "loss" else len(values) // 5
-            met += [value for value in values[start:] if math.isfinite(value)]
+            visible += [value for value in values[start:] if math.isfinite(value)]
             colour = _colour(runner)
             series.append(
                 {
@@ -541,18 +545,18 @@ def _draw(chart: ui.echart, runners: Sequence[Runner], what: str) -> None:
             )
     chart.options["series"] = series
     chart.options["legend"]["data"] = [one["name"] for one in series[::2]]
-    chart.options["yAxis"] |= _decades(met) if what == "loss" else _near_one(met)
+    chart.options["yAxis"] |= _loss_axis(visible) if what == "loss" else _accuracy_axis(visible)
     chart.update()
 
 
-def _decades(losses: Sequence[float]) -> dict[str, float]:
+def _loss_axis(losses: Sequence[float]) -> dict[str, float]:
     """Limits that hold the losses, unless they are those of a network that has learned by heart, or diverges."""
     low, high = (math.log10(edge(losses, default=1.0)) for edge in (min, max))
-    bottom = max(round(math.log10(LEAST_LOSS)), min(-1, math.floor(low)))
+    bottom = max(round(math.log10(MIN_LOSS)), min(-1, math.floor(low)))
     return {"min": 10.0**bottom, "max": 10.0 ** min(2, max(1 + bottom, math.ceil(high)))}
 
 
-def _near_one(accuracies: Sequence[float]) -> dict[str, float]:
+def _accuracy_axis(accuracies: Sequence[float]) -> dict[str, float]:
     """Limits and ticks; the steep start runs out at the bottom, or it would hide everything after it."""
     twentieths = max(1, math.ceil((1 - min(accuracies, default=0.0)) * 20))
     tick = next((tick for most, tick in ((1, 1), (2, 2), (8, 5), (12, 10)) if twentieths <= most), 20)
@@ -579,7 +583,7 @@ def _png(grey: Any, side: int = 1) -> str:
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + image).decode()
 
 
-class OwnAddressOnly:
+class SameOriginOnly:
     """Refuses requests that were meant for another name, or come from another site's page.
 
     Without it any page that is open in the same browser could talk to this one, by a name that it lets resolve to
@@ -590,7 +594,7 @@ class OwnAddressOnly:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or self._ours(dict(scope["headers"])):
+        if scope["type"] not in ("http", "websocket") or self._is_own_address(dict(scope["headers"])):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await receive()
@@ -600,7 +604,7 @@ class OwnAddressOnly:
             await send({"type": "http.response.body", "body": b"This page is served to its own address only.\n"})
 
     @staticmethod
-    def _ours(headers: dict[bytes, bytes]) -> bool:
+    def _is_own_address(headers: dict[bytes, bytes]) -> bool:
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin", b"").decode("latin-1")
         # The port is free: an SSH tunnel may have another at its other end.
@@ -626,31 +630,34 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
-def serve(track: Track, listener: socket.socket) -> None:
+def serve(training_set: TrainingSet, listener: socket.socket) -> None:
     """Serves the page of a data set until Ctrl-C, which ends it as a KeyboardInterrupt."""
     sessions: WeakSet[Session] = WeakSet()
 
     @ui.page("/", title="rprop-lab")
     def page() -> None:
-        session = Session(track)
+        session = Session(training_set)
         sessions.add(session)
         ui.context.client.on_delete(lambda: session.stop())  # bare, it would be given the client
         ui.add_css(CSS)
         ui.colors(primary="#005a9c", negative="#a3000b")
         with ui.element("header").classes("lab"):
             ui.html("rprop-lab: draw a digit, race the techniques", sanitize=False, tag="h1")
-            held = len(track.evaluation[1]), len(track.test[1])
-            ui.label(f"{track.dataset.origin}: {track.images} images to train, {held[0]} to evaluate, {held[1]} unseen")
+            held = len(training_set.evaluation[1]), len(training_set.test[1])
+            ui.label(
+                f"{training_set.dataset.origin}: {training_set.images} images to train, {held[0]} to evaluate, "
+                f"{held[1]} unseen"
+            )
         with ui.element("main").classes("cards"):
-            draw = DrawHere(session)
-            RaceHere(session, draw.choices)
+            draw = DrawingCard(session)
+            TrainingCard(session, draw.choices)
 
     app = FastAPI(openapi_url=None)
     ui.run_with(
         app, title="rprop-lab", favicon="✏️", language="en-US", binding_refresh_interval=None,
         reconnect_timeout=30, tailwind=False, show_welcome_message=False,
     )  # fmt: skip
-    app.add_middleware(OwnAddressOnly)
+    app.add_middleware(SameOriginOnly)
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:

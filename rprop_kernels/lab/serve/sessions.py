@@ -27,11 +27,11 @@ Array: TypeAlias = NDArray[Any]
 Weights: TypeAlias = tuple[Array, Array, Array, Array]
 
 MOMENTUM: Final = 0.9
-MOST_EPOCHS: Final = 5000
-MOST_HIDDEN: Final = 1024
-LOST: Final = 10 * math.log(CLASSES)
+MAX_EPOCHS: Final = 5000
+MAX_HIDDEN: Final = 1024
+DIVERGED_LOSS: Final = 10 * math.log(CLASSES)
 """A training loss that is this high at the end, ten times that of guessing, is told as divergence."""
-KEPT: Final = 6
+MAX_RUNS: Final = 6
 """Runs that a session remembers; the oldest goes first."""
 
 
@@ -44,7 +44,7 @@ def _sgd(params: Iterable[torch.Tensor], lr: float, *_: object) -> torch.optim.O
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
+class Candidate:
     """A technique, the learning rate that it is usually given, and the largest that it can be given."""
 
     technique: Technique
@@ -52,12 +52,12 @@ class Entrant:
     largest_rate: float
 
 
-ENTRANTS: Final = {
-    entrant.technique.name: entrant
-    for entrant in (
-        *(Entrant(technique, 0.01, Config().step_sizes[1]) for technique in TECHNIQUES),
-        Entrant(Technique("adam", "Adam", False, (), _adam), 0.01, 1e9),
-        Entrant(Technique("sgd", f"SGD, momentum {MOMENTUM}", False, (), _sgd), 0.1, 1e9),
+CANDIDATES: Final = {
+    candidate.technique.name: candidate
+    for candidate in (
+        *(Candidate(technique, 0.01, Config().step_sizes[1]) for technique in TECHNIQUES),
+        Candidate(Technique("adam", "Adam", False, (), _adam), 0.01, 1e9),
+        Candidate(Technique("sgd", f"SGD, momentum {MOMENTUM}", False, (), _sgd), 0.1, 1e9),
     )
 }
 """Who may race, by name."""
@@ -86,7 +86,7 @@ class Settings:
     @property
     def label(self) -> str:
         """The technique as people call it."""
-        return ENTRANTS[self.technique].technique.label
+        return CANDIDATES[self.technique].technique.label
 
 
 def read_settings(texts: Mapping[str, str], images: int) -> Settings:
@@ -99,23 +99,23 @@ def read_settings(texts: Mapping[str, str], images: int) -> Settings:
     Raises:
         LabError: naming the field, what stands there and what may.
     """
-    if texts["technique"] not in ENTRANTS:
-        raise LabError(f"There is no technique {texts['technique']!r}. There is: {', '.join(ENTRANTS)}.")
+    if texts["technique"] not in CANDIDATES:
+        raise LabError(f"There is no technique {texts['technique']!r}. There is: {', '.join(CANDIDATES)}.")
     rate = texts["learning_rate"].strip()
     try:
         learning_rate = float(rate)
     except ValueError:
         learning_rate = math.nan
-    largest = ENTRANTS[texts["technique"]].largest_rate
+    largest = CANDIDATES[texts["technique"]].largest_rate
     if not 0 < learning_rate <= largest:
         raise LabError(f"Learning rate is {rate!r}: give a number above 0 and up to {largest:g}, such as 0.01.")
     batch = texts["batch"].strip()
     return Settings(
         texts["technique"],
         learning_rate,
-        _whole("Epochs", texts["epochs"], MOST_EPOCHS),
+        _whole("Epochs", texts["epochs"], MAX_EPOCHS),
         None if batch.lower() == "all" else _whole("Batch size", batch, images, ", or 'all'"),
-        _whole("Hidden units", texts["hidden"], MOST_HIDDEN),
+        _whole("Hidden units", texts["hidden"], MAX_HIDDEN),
     )
 
 
@@ -130,14 +130,14 @@ def advice(settings: Settings, images: int) -> str:
     )
 
 
-def _whole(name: str, text: str, most: int, more: str = "") -> int:
+def _whole(name: str, text: str, limit: int, more: str = "") -> int:
     text = text.strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= most):
-        raise LabError(f"{name} is {text!r}: give a whole number from 1 to {most}{more}.")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= limit):
+        raise LabError(f"{name} is {text!r}: give a whole number from 1 to {limit}{more}.")
     return int(text)
 
 
-class Track:
+class TrainingSet:
     """A data set, laid out once for all sessions.
 
     Attributes:
@@ -171,7 +171,7 @@ class Track:
             eval_batch_size=self.config.eval_batch_size,
             hidden_units=settings.hidden,
         )
-        return Run(ENTRANTS[settings.technique].technique, self.train, self.evaluation, config, config.seed)
+        return Run(CANDIDATES[settings.technique].technique, self.train, self.evaluation, config, config.seed)
 
 
 @dataclass(slots=True)
@@ -196,11 +196,11 @@ class Runner:
     progress: float = 0.0
     seconds: float = 0.0
     test_accuracy: float = math.nan
-    trouble: str = ""
+    error_text: str = ""
     weights: Weights | None = None
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether nothing will change any more."""
         return self.state not in ("waiting", "training")
 
@@ -228,43 +228,45 @@ class _Stopped(Exception):
     pass
 
 
-class _Training:
+class _TrainingThread:
     """Runners that take turns in one thread."""
 
     SNAPSHOT: Final = 0.3
     """Seconds between copies of the weights."""
 
-    def __init__(self, track: Track, runners: Sequence[Runner], before: "_Training | None") -> None:
+    def __init__(
+        self, training_set: TrainingSet, runners: Sequence[Runner], previous: "_TrainingThread | None"
+    ) -> None:
         self.stop = threading.Event()
-        self._track, self._runners, self._before = track, runners, before
+        self._training_set, self._runners, self._previous = training_set, runners, previous
         # A daemon: what is left of a training must not keep a server from ending.
         self.thread = threading.Thread(target=self._main, name="rprop-lab race", daemon=True)
         self.thread.start()
 
     def _main(self) -> None:
-        if self._before is not None:
-            self._before.thread.join()  # two at once would spoil the times of both
-            self._before = None
-        entries = [_Entry(self._track, runner, self.stop) for runner in self._runners]
-        for entry in entries:
-            entry.guarded(entry.begin)
+        if self._previous is not None:
+            self._previous.thread.join()  # two at once would spoil the times of both
+            self._previous = None
+        workers = [_Worker(self._training_set, runner, self.stop) for runner in self._runners]
+        for worker in workers:
+            worker.run_guarded(worker.begin)
         turn = 0
-        while racing := [entry for entry in entries if not entry.runner.over]:
-            for entry in racing[turn % len(racing) :] + racing[: turn % len(racing)]:
-                entry.guarded(entry.epoch)
+        while racing := [worker for worker in workers if not worker.runner.is_over]:
+            for worker in racing[turn % len(racing) :] + racing[: turn % len(racing)]:
+                worker.run_guarded(worker.epoch)
             turn += 1
 
 
-class _Entry:
+class _Worker:
     """What a thread holds of a runner."""
 
-    def __init__(self, track: Track, runner: Runner, stop: threading.Event) -> None:
-        self.runner, self._track, self._stop = runner, track, stop
+    def __init__(self, training_set: TrainingSet, runner: Runner, stop: threading.Event) -> None:
+        self.runner, self._training_set, self._stop = runner, training_set, stop
         self._copied = -math.inf
         self._batch = 0
         self._run: Run | None = None
 
-    def guarded(self, act: Callable[[], None]) -> None:
+    def run_guarded(self, act: Callable[[], None]) -> None:
         """Does it; every end of the training is told to the watchers, none to the thread."""
         try:
             try:
@@ -275,11 +277,11 @@ class _Entry:
                 done = f"{len(self.runner.history)} of {self.runner.settings.epochs}"
                 self._end("stopped", f"stopped after {done} epochs")
         except Exception as error:  # whatever torch raises, such as for want of memory
-            self.runner.trouble = f"failed: {str(error) or type(error).__name__}"
+            self.runner.error_text = f"failed: {str(error) or type(error).__name__}"
             self.runner.state = "failed"
 
     def begin(self) -> None:
-        self._run = self._track.run(self.runner.settings)
+        self._run = self._training_set.run(self.runner.settings)
 
     def epoch(self) -> None:
         runner, run = self.runner, self._run
@@ -294,28 +296,34 @@ class _Entry:
         if not (math.isfinite(now.train_loss) and math.isfinite(now.eval_loss)):
             self._end("diverged", f"diverged at epoch {len(runner.history)}: the loss is no longer finite")
         elif len(runner.history) == runner.settings.epochs:
-            lost = list(itertools.takewhile(lambda epoch: epoch.train_loss > LOST, reversed(runner.history)))
-            since = f"diverged at epoch {runner.settings.epochs - len(lost) + 1}: the loss ends at {now.train_loss:.3g}"
-            self._end(*(("diverged", since) if lost else ("finished", "")))
-        elif perf_counter() - self._copied > _Training.SNAPSHOT:
+            diverged = list(
+                itertools.takewhile(lambda epoch: epoch.train_loss > DIVERGED_LOSS, reversed(runner.history))
+            )
+            since = (
+                f"diverged at epoch {runner.settings.epochs - len(diverged) + 1}: the loss ends at {now.train_loss:.3g}"
+            )
+            self._end(*(("diverged", since) if diverged else ("finished", "")))
+        elif perf_counter() - self._copied > _TrainingThread.SNAPSHOT:
             runner.weights = _weights(run.network.state_dict())
             self._copied = perf_counter()
 
     def _before_batch(self) -> None:
         if self._stop.is_set():
             raise _Stopped
-        size = self.runner.settings.batch or self._track.images
-        done = len(self.runner.history) + self._batch * size / self._track.images
+        size = self.runner.settings.batch or self._training_set.images
+        done = len(self.runner.history) + self._batch * size / self._training_set.images
         self.runner.progress = done / self.runner.settings.epochs
         self._batch += 1
 
-    def _end(self, state: str, trouble: str) -> None:
+    def _end(self, state: str, error_text: str) -> None:
         runner, run = self.runner, self._run
         if run is not None and run.best_epoch:
-            kept = run.kept()
-            runner.weights = _weights(kept.state_dict())
-            runner.test_accuracy = evaluate(kept, self._track.test, run.config.criterion, len(self._track.test[1]))[1]
-        runner.trouble = trouble
+            best = run.best_network()
+            runner.weights = _weights(best.state_dict())
+            runner.test_accuracy = evaluate(
+                best, self._training_set.test, run.config.criterion, len(self._training_set.test[1])
+            )[1]
+        runner.error_text = error_text
         runner.state = state  # last: whoever sees it finds everything else
 
 
@@ -331,11 +339,11 @@ class Session:
         track: what all of them are trained on.
     """
 
-    def __init__(self, track: Track) -> None:
-        self.track = track
+    def __init__(self, training_set: TrainingSet) -> None:
+        self.training_set = training_set
         self._runners: tuple[Runner, ...] = ()  # replaced, never changed
         self._count = 0
-        self._training: _Training | None = None
+        self._training: _TrainingThread | None = None
 
     @property
     def runners(self) -> tuple[Runner, ...]:
@@ -345,15 +353,15 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether something trains, or waits to."""
-        return any(not runner.over for runner in self.runners)
+        return any(not runner.is_over for runner in self.runners)
 
     def start(self, *settings: Settings) -> None:
         """Trains these, taking turns; what trains already is stopped."""
         self.stop()
         fresh = [Runner(self._count + index, one) for index, one in enumerate(settings, 1)]
         self._count += len(fresh)
-        self._runners = (*self.runners, *fresh)[-KEPT:]
-        self._training = _Training(self.track, fresh, self._training)
+        self._runners = (*self.runners, *fresh)[-MAX_RUNS:]
+        self._training = _TrainingThread(self.training_set, fresh, self._training)
 
     def stop(self, wait: float = 0.0) -> None:
         """Stops what trains before its next batch; ``wait`` up to so many seconds until it has."""
@@ -364,7 +372,7 @@ class Session:
 
     def clear(self) -> None:
         """Forgets all runs that are over."""
-        self._runners = tuple(runner for runner in self.runners if not runner.over)
+        self._runners = tuple(runner for runner in self.runners if not runner.is_over)
 
     def model(self, number: int | None = None) -> Runner | None:
         """The run of that number if it has learned something, else the newest that has, else None."""
@@ -376,12 +384,12 @@ class Session:
 
 def race_settings(like: Settings) -> tuple[Settings, ...]:
     """Those of ``RACE``, each with its usual learning rate and everything else as given."""
-    return tuple(Settings(name, ENTRANTS[name].usual_rate, like.epochs, like.batch, like.hidden) for name in RACE)
+    return tuple(Settings(name, CANDIDATES[name].usual_rate, like.epochs, like.batch, like.hidden) for name in RACE)
 
 
-def curve(values: Sequence[float], most: int = 200) -> list[list[float | None]]:
+def curve(values: Sequence[float], limit: int = 200) -> list[list[float | None]]:
     """``[epoch, value]`` for a plot: no more than about ``most``, the last among them; None is a gap."""
     count = len(values)
-    stride = max(1, math.ceil(count / most))
+    stride = max(1, math.ceil(count / limit))
     epochs = sorted({1, *range(stride, count, stride), count}) if count else []
     return [[epoch, value if math.isfinite(value := values[epoch - 1]) else None] for epoch in epochs]

@@ -67,22 +67,22 @@ def run_study(
 ) -> None:
     from . import runner
 
-    part = _part(only, chosen)
+    part = _parse_only(only, chosen)
     needless = {
         "--data": data is not None and chosen.needs != "images",
         "--data-dir": data_dir is not None and not chosen.needs,
         "--problem": bool(problems) and chosen.needs != "proben1",
     }
     if option := next((name for name, given in needless.items() if given), ""):
-        what = {"images": "images", "proben1": "PROBEN1's problems"}.get(chosen.needs, "data that it makes itself")
-        raise LabError(f"{chosen.name} works on {what} and takes no {option}. Leave it out.")
+        work = {"images": "images", "proben1": "PROBEN1's problems"}.get(chosen.needs, "data that it makes itself")
+        raise LabError(f"{chosen.name} works on {work} and takes no {option}. Leave it out.")
 
     console = Console()
-    runner.check(folder)
+    runner.check_folder(folder)
     with console.status("looking at the data"):
         images = _images(data, data_dir, quick) if chosen.needs == "images" else {}
         files = _problems(problems, data_dir, quick) if chosen.needs == "proben1" else ()
-        given = _given(images, files, problems, data_dir)
+        given = _data_arguments(images, files, problems, data_dir)
         options = Options(quick, seeds, epochs, images, files, part, given)
         runner.check_data(chosen, options, folder)
         plan = options.part(chosen.plan(options))
@@ -117,7 +117,7 @@ def _check_square(plan: list[Settings]) -> None:
             return
 
 
-def _part(only: list[str], chosen: Study) -> dict[str, list[str]]:
+def _parse_only(only: list[str], chosen: Study) -> dict[str, list[str]]:
     """``SETTING=VALUE`` ... as a table."""
     from .registry import STUDIES
 
@@ -151,8 +151,8 @@ def folders(data_dir: Path | None) -> list[Path]:
     """Where data may be: what was said, RPROP_LAB_DATA, ../shared/data."""
     if data_dir is not None:
         return [data_dir]
-    said = os.environ.get("RPROP_LAB_DATA")
-    return [Path(said)] if said else [Path.cwd().parent / "shared" / "data"]
+    usable = os.environ.get("RPROP_LAB_DATA")
+    return [Path(usable)] if usable else [Path.cwd().parent / "shared" / "data"]
 
 
 def _images(data: str | None, data_dir: Path | None, quick: bool) -> Settings:
@@ -196,21 +196,21 @@ def _problems(names: tuple[str, ...], data_dir: Path | None, quick: bool) -> tup
         names = ("cancer1", "glass1") if quick else PROBLEMS
         if data_dir is not None and (there := sorted(path.stem for path in base.rglob("*.dt"))):
             names = names if set(names) <= set(there) else tuple(there)
-    said, bad = [], []
+    usable, bad = [], []
     for name, path in find(base, names).items():
         try:
-            said.append({"name": name, "path": str(path), "crc32": read(path).crc32})
+            usable.append({"name": name, "path": str(path), "crc32": read(path).crc32})
         except LabError as error:
             bad.append(error)
-    if bad and said:
-        others = " ".join(f"--problem {problem['name']}" for problem in said)
+    if bad and usable:
+        others = " ".join(f"--problem {problem['name']}" for problem in usable)
         raise LabError(f"{bad[0]} To leave it out, name the others: {others}.") from bad[0]
     if bad:
         raise bad[0]
-    return tuple(said)
+    return tuple(usable)
 
 
-def _given(
+def _data_arguments(
     images: Settings, files: tuple[Settings, ...], problems: tuple[str, ...], data_dir: Path | None
 ) -> tuple[str, ...]:
     """Words that name the data; none where it is MNIST's or PROBEN1's own files, wherever they lie."""

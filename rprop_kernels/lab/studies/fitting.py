@@ -44,7 +44,7 @@ DEFAULTS: Final = MappingProxyType[str, Any](
 "prediction"; ``validation``: share of the learning part; ``stop``: names of criteria, the training ends when all have
 said so; ``decay``: lr / (epoch * batches + 1)."""
 
-SEEN: Final = 10_000
+MEASURED: Final = 10_000
 """Training samples that are looked at after every epoch, at most: the first. Of augmented ones they are unchanged."""
 
 
@@ -76,15 +76,15 @@ def images(settings: Settings) -> Split:
     dataset = image_set(settings["data"], settings.get("data_dir"))
     learn, test = _unit(settings["data"], settings.get("data_dir"))
     labels, test_part = dataset.learn_labels, (test, dataset.test_labels)
-    if len(labels) > SEEN and not dataset.is_mnist:  # the first SEEN are looked at: they may be of one class
+    if len(labels) > MEASURED and not dataset.is_mnist:  # the first SEEN are looked at: they may be of one class
         order = np.random.default_rng(0).permutation(len(labels))
         learn, labels = learn[order], labels[order]
-    held = int(len(labels) * settings["validation"])
+    held_out = int(len(labels) * settings["validation"])
     valid = learn[:0], labels[:0]
-    if held:
+    if held_out:
         order = np.random.default_rng(settings["seed"]).permutation(len(labels))
-        valid = learn[order[:held]], labels[order[:held]]
-        learn, labels = learn[order[held:]], labels[order[held:]]
+        valid = learn[order[:held_out]], labels[order[:held_out]]
+        learn, labels = learn[order[held_out:]], labels[order[held_out:]]
     if settings["augment"]:
         learn, labels = augmented(learn, labels, settings["seed"])
     return Split(learn, labels, valid, test_part)
@@ -215,7 +215,7 @@ def fit(settings: Settings, path: Path) -> Result:
         1,
     ):
         seconds += process_time() - start
-        parts = {"train": (data.x[:SEEN], data.y[:SEEN]), "valid": data.valid, "test": data.test}
+        parts = {"train": (data.x[:MEASURED], data.y[:MEASURED]), "valid": data.valid, "test": data.test}
         now = {name: measure(network, *part) for name, part in parts.items()}
         for name, (part_loss, part_score) in now.items():
             history[f"{name}_loss"].append(part_loss)
@@ -241,13 +241,13 @@ def fit(settings: Settings, path: Path) -> Result:
     for name, values in history.items():
         result[name] = math.nan if diverged_at else values[-1]
     if not diverged_at:
-        result |= _kept(s, network, data, path)
+        result |= _optional_results(s, network, data, path)
     return result
 
 
-def _kept(s: Settings, network: Network, data: Split, path: Path) -> Result:
+def _optional_results(s: Settings, network: Network, data: Split, path: Path) -> Result:
     x, y = data.test
-    kept: Result = {}
+    extra: Result = {}
     if {"confusion", "samples"} & set(s["keep"]):
         outputs = network.predict(x)
         guess = outputs.argmax(1)
@@ -255,12 +255,12 @@ def _kept(s: Settings, network: Network, data: Split, path: Path) -> Result:
         matrix = np.zeros((classes, classes), int)
         np.add.at(matrix, (y, guess), 1)
         wrong = np.flatnonzero(guess != y)
-        shown = [*range(min(8, len(guess))), *wrong[wrong >= 8][:8].tolist()]
-        kept["confusion"] = matrix.tolist()
-        kept["samples"] = [[int(i), int(guess[i]), float(outputs[i].max())] for i in shown]
+        indices = [*range(min(8, len(guess))), *wrong[wrong >= 8][:8].tolist()]
+        extra["confusion"] = matrix.tolist()
+        extra["samples"] = [[int(i), int(guess[i]), float(outputs[i].max())] for i in indices]
     if "prediction" in s["keep"]:
         order = np.argsort(data.test[0][:, 0])
-        kept["prediction"] = [
+        extra["prediction"] = [
             x[order, 0].tolist(),
             y[order, 0].tolist(),
             network.predict(x)[order, 0].tolist(),
@@ -268,10 +268,10 @@ def _kept(s: Settings, network: Network, data: Split, path: Path) -> Result:
     if "weights" in s["keep"]:
         about = {"settings": s, "test_accuracy": score(network.predict(x), y)}
         network.save(path.with_suffix(".npz"), about)
-        kept["weights"] = path.with_suffix(".npz").name
+        extra["weights"] = path.with_suffix(".npz").name
     if s["bootstrap"]:
-        kept["bootstrap"] = bootstrap(network.predict(x)[:, 0], y[:, 0], s["bootstrap"], s["seed"])
-    return kept
+        extra["bootstrap"] = bootstrap(network.predict(x)[:, 0], y[:, 0], s["bootstrap"], s["seed"])
+    return extra
 
 
 def bootstrap(outputs: Array, y: Array, samples: int, seed: int) -> dict[str, float]:

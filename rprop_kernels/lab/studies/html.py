@@ -99,7 +99,7 @@ def write_markdown(folder: Path, path: Path) -> int:
     Raises:
         LabError: there are none, two folders have the same name, or the page cannot be written.
     """
-    beside = path.with_suffix("")
+    picture_folder = path.with_suffix("")
     check_writable(path.parent, (path.name,))
     studies = collect(folder)
     folders: dict[str, Path] = {}
@@ -110,20 +110,20 @@ def write_markdown(folder: Path, path: Path) -> int:
                 f"{other} and {study['folder']} have the same name, so one page cannot hold both: rename one of them."
             )
     for study in studies:
-        own = beside / study["title"]
+        own = picture_folder / study["title"]
         if study["folder"].resolve() == own.resolve():
             continue
-        write_json(own / "results.json", _without_places(study["found"]) | {"tables": study["tables"]})
+        write_json(own / "results.json", _without_paths(study["found"]) | {"tables": study["tables"]})
         for picture in study["pictures"]:
-            write_file(own / picture.name, partial(_small, picture))
-    write_text(path, markdown_page(collect(beside), beside.name))
+            write_file(own / picture.name, partial(_compress, picture))
+    write_text(path, markdown_page(collect(picture_folder), picture_folder.name))
     return len(studies)
 
 
-def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
+def markdown_page(studies: list[dict[str, Any]], picture_folder: str) -> str:
     """The text of :func:`write_markdown`'s page; ``beside`` is the name of the folder with the pictures."""
     from .registry import REPORTS, STUDIES
-    from .runner import SEEN
+    from .runner import FINDING_PREFIX
 
     studies = _in_order(studies)
     machines = " and ".join(dict.fromkeys(study["machine"] for study in studies))
@@ -147,12 +147,12 @@ def markdown_page(studies: list[dict[str, Any]], beside: str) -> str:
             text += f"\n**{table['title']}**\n\n" + markdown_table(list(map(_escaped, table["heading"])), rows)
         lines = [_escaped(line) for line in study["statements"]]
         if study["form"] == study["found"].get("findings of"):
-            lines = [line.replace(SEEN, "**Seen:** ") for line in lines]
+            lines = [line.replace(FINDING_PREFIX, "**Seen:** ") for line in lines]
         text += "\n" + "".join(f"- {line}\n" for line in lines) + "\n"
         for picture in study["pictures"]:
             what = picture.stem.replace("-", " ").replace("_", " ")
-            text += f"![{title}: {what}]({beside}/{title}/{picture.name})\n\n"
-        text += f"[Settings, versions and tables]({beside}/{title}/results.json)\n"
+            text += f"![{title}: {what}]({picture_folder}/{title}/{picture.name})\n\n"
+        text += f"[Settings, versions and tables]({picture_folder}/{title}/results.json)\n"
     return text
 
 
@@ -172,7 +172,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     """
     if not folder.is_dir():
         raise LabError(f"{folder} is not a folder. Name the one that holds your studies' folders.")
-    studies = [found for file in sorted(folder.rglob("results.json")) if (found := _study(file)) is not None]
+    studies = [found for file in sorted(folder.rglob("results.json")) if (found := _load_study(file)) is not None]
     if not studies:
         begun = unfinished(folder)
         raise LabError(
@@ -188,18 +188,18 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 def unfinished(folder: Path) -> list[str]:
     """Studies below a folder that have runs but no results yet, or damaged ones, in words."""
-    said = []
+    lines = []
     for runs in sorted(folder.rglob("runs")):
         count = len(list(runs.glob("*.json"))) if runs.is_dir() else 0
         if count and runs != folder and not (runs.parent / "results.json").exists():
-            said.append(f"{runs.parent.name}: {count} run{'s' * (count != 1)} so far, no results")
+            lines.append(f"{runs.parent.name}: {count} run{'s' * (count != 1)} so far, no results")
     for file in sorted(folder.rglob("results.json")):
         if stored_results(file) is None:
-            said.append(f"{file.parent.name}: results.json is damaged")
-    return said
+            lines.append(f"{file.parent.name}: results.json is damaged")
+    return lines
 
 
-def _study(file: Path) -> dict[str, Any] | None:
+def _load_study(file: Path) -> dict[str, Any] | None:
     """What the pages need of a study or a comparison; None where the file is neither."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -207,7 +207,7 @@ def _study(file: Path) -> dict[str, Any] | None:
         statements = [str(line) for line in found["statements"]]
         tables = found.get("tables")
         if tables is None:  # a comparison keeps its table as Markdown
-            tables = [_markdown(file.with_name("table.md").read_text(encoding="utf-8"))]
+            tables = [_parse_markdown_table(file.with_name("table.md").read_text(encoding="utf-8"))]
         tables = [{"title": t["title"], "heading": t["heading"], "rows": t["rows"]} for t in tables]
         name, line = found["study"], found.get("line")
         form = found.get("form", "in full")
@@ -279,16 +279,16 @@ def _comparison(found: dict[str, Any]) -> tuple[str, str, str]:
     return line, form + whole, " ".join(words)
 
 
-def _without_places(value: Any) -> Any:
+def _without_paths(value: Any) -> Any:
     """Results without the paths of the machine they were made on; other data than the report's stays named as given."""
     if isinstance(value, dict):
-        kept = {"data_dir"} if value.get("is_mnist") is False else set()
-        places = ("data_dir", "path", "where")
-        return {k: _without_places(v) for k, v in value.items() if k in kept or k not in places}
-    return [_without_places(one) for one in value] if isinstance(value, list) else value
+        allowed = {"data_dir"} if value.get("is_mnist") is False else set()
+        path_keys = ("data_dir", "path", "where")
+        return {k: _without_paths(v) for k, v in value.items() if k in allowed or k not in path_keys}
+    return [_without_paths(one) for one in value] if isinstance(value, list) else value
 
 
-def _small(picture: Path, file: Any) -> None:
+def _compress(picture: Path, file: Any) -> None:
     """A picture with few colours and pixels: a third of the bytes."""
     from PIL import Image
 
@@ -306,6 +306,6 @@ def _escaped(text: str) -> str:
     return re.sub(r"([*|<])", r"\\\1", text)
 
 
-def _markdown(text: str) -> dict[str, Any]:
+def _parse_markdown_table(text: str) -> dict[str, Any]:
     rows = [re.split(r"\s*\|\s*", line.strip("| \n")) for line in text.splitlines() if line.startswith("|")]
     return {"title": "Results", "heading": rows[0], "rows": rows[2:]}

@@ -64,17 +64,17 @@ class Options:
 
     def notes(self, form: str) -> list[str]:
         """How a run with these differs from the study as it stands; ``form`` is :func:`form`'s."""
-        said = []
+        lines = []
         if self.quick:
-            said.append(
+            lines.append(
                 "Reduced (--quick): few epochs and seeds, and of some studies fewer settings"
                 + ("; the report's figures stand here for orientation only." if self.reports_data else ".")
             )
         if self.data and not self.data["is_mnist"]:
-            said.append(f"The data is {self.data['where']}; the report used MNIST.")
+            lines.append(f"The data is {self.data['where']}; the report used MNIST.")
         if form != FULL:
-            said.append(f"{'Another' if 'instead of' in form else 'A reduced'} form of the study: {form}.")
-        return said
+            lines.append(f"{'Another' if 'instead of' in form else 'A reduced'} form of the study: {form}.")
+        return lines
 
     def part(self, plan: list[Settings]) -> list[Settings]:
         """The runs of a plan that are wanted.
@@ -120,21 +120,21 @@ FULL: Final = "in full"
 
 def form(plan: list[Settings], full: list[Settings]) -> str:
     """How much of the ``full`` plan a plan is, in words: ``"1 seed of 5, 10 epochs of 100"``, or ``FULL``."""
-    said = []
+    lines = []
     mine, whole = (len({s.get("seed") for s in part}) for part in (plan, full))
     if mine != whole:
-        said.append(f"{mine} seed{'s' * (mine != 1)} {'of' if mine < whole else 'instead of'} {whole}")
+        lines.append(f"{mine} seed{'s' * (mine != 1)} {'of' if mine < whole else 'instead of'} {whole}")
     for key in ("epochs", "evaluations"):
         ours, theirs = (sorted({s[key] for s in part if key in s}) for part in (plan, full))
         if ours and ours[-1] != theirs[-1]:
             spans = ["-".join(map(str, dict.fromkeys((span[0], span[-1])))) for span in (ours, theirs)]
             what, of = key.removesuffix("s") if ours[-1] == 1 else key, "of" if ours[-1] < theirs[-1] else "instead of"
-            said.append(f"{spans[0]} {what} {of} {spans[1]}")
+            lines.append(f"{spans[0]} {what} {of} {spans[1]}")
     seeds = {s.get("seed") for s in plan}
     kinds = sum(s.get("seed") in seeds for s in full) if mine <= whole else len(full) * mine // whole
     if len(plan) != kinds:
-        said.append(f"{len(plan)} of {kinds} kinds of runs" if mine != whole else f"{len(plan)} of {kinds} runs")
-    return ", ".join(said) or FULL
+        lines.append(f"{len(plan)} of {kinds} kinds of runs" if mine != whole else f"{len(plan)} of {kinds} runs")
+    return ", ".join(lines) or FULL
 
 
 def value_text(value: Any) -> str:
@@ -155,8 +155,8 @@ class Table:
 
 def without_report(table: Table) -> Table:
     """A table of other data than the report's, beside which its figures say nothing."""
-    kept = [i for i, name in enumerate(table.heading) if not name.startswith("report") and "diff." not in name]
-    return Table(table.title, [table.heading[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
+    columns = [i for i, name in enumerate(table.heading) if not name.startswith("report") and "diff." not in name]
+    return Table(table.title, [table.heading[i] for i in columns], [[row[i] for i in columns] for row in table.rows])
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,8 @@ class ProgressReader:
         self._folders = {file.parent for file in self._files}
         self._done, self._total, self._progress = done, total, progress
         self._reported = float(done)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> "ProgressReader":
         self._progress(self._done, self._total)
@@ -68,7 +68,7 @@ class ProgressReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
 
     def finished(self) -> None:
@@ -76,8 +76,8 @@ class ProgressReader:
         self._done += 1
         self._report(self._done)
 
-    def _watch(self) -> None:
-        while not self._over.wait(SECONDS):
+    def _poll(self) -> None:
+        while not self._stopped.wait(SECONDS):
             self._report(self._done + self._shares())
 
     def _report(self, done: float) -> None:

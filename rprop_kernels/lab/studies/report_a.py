@@ -314,7 +314,7 @@ RESULTS: Final = "results.json"
 FILES: Final = (RESULTS, "table.csv", "table.md", "curves.png", "summary.png")
 """What a comparison writes into its folder."""
 REPORT_TOLERANCE: Final = 0.01
-_BUSY: Final = 3
+_BUSY_FACTOR: Final = 3
 """A median this many times the fastest step says that other programs took the processor."""
 
 
@@ -340,31 +340,31 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def statements(comparison: Comparison) -> list[str]:
     """What the table means, in sentences."""
-    said = [
+    lines = [
         "eval, test: accuracy of the model of lowest evaluation loss on images held out and on unseen ones, "
         f"mean of {_seeds(len(comparison.seeds))}; std: of test; /torch: time of a step over torch's.",
-        *_on_the_drop_in(comparison),
+        *_drop_in_statements(comparison),
         "torch.optim.Rprop is iRprop-: a weight whose gradient changes its sign stays for one step, and "
         'nothing is taken back. (The report calls it "Rprop+ PyTorch".)',
     ]
     for row in comparison.summary():
         if row["technique"] == PEER:
             fastest = row["fastest_step_seconds"]
-            if row["step_seconds"] > _BUSY * fastest:
-                said.append(
+            if row["step_seconds"] > _BUSY_FACTOR * fastest:
+                lines.append(
                     "The times are NOT to be trusted: the machine was busy (torch.optim.Rprop's fastest step "
                     f"took {fastest * 1e6:.0f} us). Run it again on an idle one."
                 )
-            said.append(
+            lines.append(
                 f"A step of torch.optim.Rprop took {row['step_seconds'] * 1e6:.0f} us (median), all steps "
                 f"{row['share_of_training']:.1%} of its training; most of the rest is forward and backward."
             )
     if comparison.settings["train_batch_size"] < comparison.settings["train_set_size"]:
-        said.append(
+        lines.append(
             "Rprop is a full-batch method: with mini-batches signs flip by chance, and iRprop+ compares "
             "losses of different batches."
         )
-    return [*said, *_on_the_report(comparison)]
+    return [*lines, *_report_statements(comparison)]
 
 
 def write_results(comparison: Comparison, folder: Path) -> None:
@@ -382,7 +382,7 @@ def write(comparison: Comparison, folder: Path) -> None:
     figures.write(folder / "summary.png", comparison_summary(comparison))
 
 
-def _on_the_drop_in(comparison: Comparison) -> Iterator[str]:
+def _drop_in_statements(comparison: Comparison) -> Iterator[str]:
     results = [result["drop_in"] for result in comparison.seeds if "drop_in" in result]
     if not results:
         return
@@ -406,7 +406,7 @@ def _on_the_drop_in(comparison: Comparison) -> Iterator[str]:
         yield f"{differ} That is a bug; please report it with {RESULTS}."
 
 
-def _on_the_report(comparison: Comparison) -> Iterator[str]:
+def _report_statements(comparison: Comparison) -> Iterator[str]:
     if not comparison.is_mnist:
         yield f"The report has no figures for this data ({comparison.settings['data_origin']}); it used MNIST."
         return
@@ -415,13 +415,13 @@ def _on_the_report(comparison: Comparison) -> Iterator[str]:
             f"Not the report's settings: {'; '.join(comparison.deviations)}. Its figures stand here for orientation."
         )
     else:
-        off = [
+        outside = [
             row["label"]
             for row in comparison.summary()
             if row["report_test_accuracy"] is not None and not abs(row["test_minus_report"] or 1.0) <= REPORT_TOLERANCE
         ]
-        verdict = f"all but {', '.join(off)}" if off else "all"
-        yield f"Mean test accuracy within {REPORT_TOLERANCE} of the report's Table 3.1: {verdict}."
+        within = f"all but {', '.join(outside)}" if outside else "all"
+        yield f"Mean test accuracy within {REPORT_TOLERANCE} of the report's Table 3.1: {within}."
     yield (
         "The report has one run a technique and no row for iRprop-; torch's row stands there, being the "
         "same rule. Its IRprop+ was never told the loss, ours is."

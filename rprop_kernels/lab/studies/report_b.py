@@ -80,7 +80,7 @@ def _label(settings: Settings) -> str:
 def _page_optimizers(runs: Runs) -> Page:
     from .. import figures
 
-    rows, beside = [], []
+    rows, compared = [], []
     curves: dict[str, Any] = {"Training loss": {}, "Test accuracy": {}}
     full: dict[str, Any] = {"Training loss": {}, "Test accuracy": {}}
     for (name, batch), members in groups(runs, "optimizer", "batch").items():
@@ -100,7 +100,7 @@ def _page_optimizers(runs: Runs) -> Page:
         )
         for (what, key), figure in zip(FIGURES.items(), known, strict=False):
             ours = mean(r[key] for r in results)
-            beside.append([f"{LABELS[name]}, {what}", number(ours), number(figure), minus(ours, figure)])
+            compared.append([f"{LABELS[name]}, {what}", number(ours), number(figure), minus(ours, figure)])
         panel = full if batch is None else curves
         label = _label(settings)
         panel["Training loss"][label] = [r["history"]["train_loss"] for r in results]
@@ -121,7 +121,7 @@ def _page_optimizers(runs: Runs) -> Page:
     return Page(
         [
             Table("Optimizers", heading, rows),
-            Table("Beside the report", ["optimizer, figure", "ours", "report", "diff."], beside),
+            Table("Beside the report", ["optimizer, figure", "ours", "report", "diff."], compared),
         ],
         [
             f"{sizes(runs[0][0])}, ReLU, softmax with cross-entropy, pixels in 0..1. acc. and loss of the network "
@@ -140,7 +140,7 @@ def _page_optimizers(runs: Runs) -> Page:
                 full, "Rprop on the full batch: one step an epoch", logarithmic=["Training loss"]
             ),
         }
-        | guesses([run for run in runs if run[0]["optimizer"] == "adam"], "predictions.png"),
+        | sample_figures([run for run in runs if run[0]["optimizer"] == "adam"], "predictions.png"),
         findings=[
             "With these defaults plain SGD is far from the report's 0.972 after 5 epochs, and momentum 0.9 "
             "is at it: the report's SGD was faster than Keras' default. Adam and RMSProp are a few thousandths above "
@@ -162,7 +162,7 @@ def _lowest(results: Sequence[Result]) -> list[str]:
     return [number(mean(one[i] for one in found), digits) for i, digits in enumerate((4, 0, 4))]
 
 
-def guesses(runs: Runs, name: str) -> dict[str, Any]:
+def sample_figures(runs: Runs, name: str) -> dict[str, Any]:
     """Of the first run that did not diverge: its confusion matrix and, of that name, test images with their guesses.
 
     The images are the first eight and the first eight mistakes; left out where nobody knows their rows and columns.

@@ -321,7 +321,7 @@ def _page_stopping(runs: Runs) -> Page:
         for criterion in (*settings["stop"], "patience"):
             known = STOPPING.get((tuple(settings["hidden"]), settings["batch"])) if criterion != "plateau" else None
             reported, at = known or (None, None)
-            stops = [r["stops"].get(criterion) or _replayed(criterion, r) or _to_the_end(r) for r in results]
+            stops = [r["stops"].get(criterion) or _replayed(criterion, r) or _never_stopped(r) for r in results]
             test = mean(stop["test_score"] for stop in stops)
             rows.append(
                 [
@@ -384,7 +384,7 @@ def _replayed(criterion: str, result: Result) -> Result | None:
     return None
 
 
-def _to_the_end(result: Result) -> Result:
+def _never_stopped(result: Result) -> Result:
     """What stands for a criterion that never stopped the training."""
     reason = "the others had ended the training" if result["stops"] else "ran to the end"
     return {"reason": reason, "epoch": result["epochs"], "test_score": result["test_score"]}

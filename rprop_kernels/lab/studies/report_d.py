@@ -507,7 +507,7 @@ def _plan_mnist(options: Options) -> list[Settings]:
 
 def _page_mnist(runs: Runs) -> Page:
     from .. import figures
-    from .report_b import guesses
+    from .report_b import sample_figures
 
     rows: list[list[str]] = []
     lines: dict[str, Any] = {"Training loss": {}, "Test accuracy": {}}
@@ -553,7 +553,7 @@ def _page_mnist(runs: Runs) -> Page:
         {
             "curves.png": figures.curves(lines, f"{sizes(settings)}, full batch", logarithmic=["Training loss"]),
         }
-        | guesses(runs, "samples.png"),
+        | sample_figures(runs, "samples.png"),
         findings=[
             "Our Adam is past the report's 0.92 after 55 epochs and ends 0.05 above it. Its 4,000 images fewer do not "
             "explain that; what its network did in 1000 epochs its text does not tell us.",

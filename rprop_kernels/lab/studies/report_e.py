@@ -104,7 +104,7 @@ def _page_sgd(runs: Runs) -> Page:
     rows = []
     for label, ((rate, batch), results) in best.items():
         where = f"SGD, {label}: best at {rate:g}, batch {batch or 'all'}"
-        rows.append(_row(where, results, *reported[label], _lost(results)))
+        rows.append(_row(where, results, *reported[label], _diverged_note(results)))
     for (name, model), members in groups(runs, "optimizer", "model").items():
         results = [result for _, result in members]
         if model:
@@ -151,10 +151,10 @@ def _page_sgd(runs: Runs) -> Page:
 def _first_mse(item: tuple[Any, list[Result]]) -> float:
     """What the best of a grid is chosen by: infinite where any of the runs diverged."""
     value = mean(_boot(item[1]))
-    return math.inf if value is None or _lost(item[1]) else value
+    return math.inf if value is None or _diverged_note(item[1]) else value
 
 
-def _lost(results: Sequence[Result]) -> str:
+def _diverged_note(results: Sequence[Result]) -> str:
     return diverged([({}, result) for result in results])
 
 
@@ -200,11 +200,11 @@ def _page_ridge(runs: Runs) -> Page:
         for what, key in (("test MSE", "mse"), ("test R2", "r2"))
     }
     best = min(((key, members) for key, members in cells.items() if key[1] == "sgd"), key=_first_mse)
-    rows = [_row(f"SGD, best at lambda {best[0][0]:g}, {best[0][2]:g}", best[1], 0.055, 0.52, _lost(best[1]))]
+    rows = [_row(f"SGD, best at lambda {best[0][0]:g}, {best[0][2]:g}", best[1], 0.055, 0.52, _diverged_note(best[1]))]
     for lam in lambdas:
         for name, key in (("exact", (None, None)), ("iRprop+", ("irprop+", 1e-2))):
             results = cells[lam, *key]
-            rows.append(_row(f"{name}, lambda {lam:g}", results, None, None, _lost(results)))
+            rows.append(_row(f"{name}, lambda {lam:g}", results, None, None, _diverged_note(results)))
     return Page(
         [Table("Ridge", ["method", "test MSE", "test R2", "report MSE", "report R2", "diff.", "note"], rows)],
         [
@@ -301,7 +301,7 @@ def _page_grid(runs: Runs) -> Page:
         some = [(key, members) for key, members in cells.items() if key[1] == name]
         key, members = min(some, key=_first_mse)
         where = f"{LABELS[name]}, best at lambda {key[0]:g}, {key[2]:g}"
-        rows.append(_row(where, members, mse, r2, _lost(members)))
+        rows.append(_row(where, members, mse, r2, _diverged_note(members)))
     names = [f"{LABELS[name]} {rate:g}" for name, rate in columns]
     return Page(
         [

@@ -41,7 +41,7 @@ FIRST_STEPS: Final = dict.fromkeys((*RPROPS, "torch.optim.Rprop"), 0.1) | {
     "mlp": 0.01,
 }
 SLACK: Final = 1.05
-ENOUGH: Final = 8
+MIN_STARTS: Final = 8
 """Starts from which a signed-rank test can find one of nine methods worse: 2**-8 * 9 < 5 %."""
 
 
@@ -57,7 +57,7 @@ def _misclassified(network: Network, x: Array, y: Array) -> float:
 
 # The report's table
 
-SEEN: Final = MappingProxyType(
+TABLE_FINDINGS: Final = MappingProxyType(
     {
         "cancer1": "cancer1: on the training part lower errors than the report's, on the others within 0.1 of them on "
         "either side; 0.1 to 0.2 percent more are wrong.",
@@ -76,7 +76,7 @@ SEEN: Final = MappingProxyType(
     }
 )
 """What was found on the problems, of the results on file."""
-FAR: Final = ("card1", "diabetes1", "thyroid1")
+SCATTERED: Final = ("card1", "diabetes1", "thyroid1")
 """Where iRprop- has starts that end far from the others."""
 
 
@@ -139,8 +139,8 @@ def _work_table(settings: Settings, path: Path) -> Result:
             stopped = stopped or criterion.stop(loss, valid)
         if stopped or not math.isfinite(loss):
             break
-    lost = None if math.isfinite(loss) else epoch
-    return best | {"epochs": epoch, "stopped": stopped, "diverged_at": lost, "seconds": process_time() - start}
+    diverged_at = None if math.isfinite(loss) else epoch
+    return best | {"epochs": epoch, "stopped": stopped, "diverged_at": diverged_at, "seconds": process_time() - start}
 
 
 def _page_table(runs: Runs) -> Page:
@@ -199,50 +199,54 @@ def _page_table(runs: Runs) -> Page:
             "had." + (" Its figures stand beside all four." if reported else ""),
         ],
         {"test.png": figures.bars(panels, "RPROP on PROBEN1", reported=reported)},
-        findings=_seen([problem for (problem,) in groups(runs, "problem")]),
+        findings=_findings([problem for (problem,) in groups(runs, "problem")]),
     )
 
 
 def _ranges(runs: Runs) -> list[str]:
     """Problems whose outputs PROBEN1 would have scaled."""
-    said = []
+    statements = []
     for problem, path in groups(runs, "problem", "path"):
         low, high = _problem(path).outputs
         if low < 0 or high > 1:
-            said.append(
+            statements.append(
                 f"{problem}: its outputs run from {low:g} to {high:g}, PROBEN1's from 0 to 1. Scale them into that "
                 "range, or first steps and errors have other sizes than elsewhere."
             )
-    return said
+    return statements
 
 
 def _own_networks(runs: Runs) -> list[str]:
     """That the networks of some problems are not the report's."""
-    said = []
+    statements = []
     for (problem,), members in groups(runs, "problem").items():
         units = "+".join(map(str, pivot(problem).hidden))
         if problem not in REPORT:
             whose = "file 1's of that problem" if f"{problem.rstrip('0123456789')}1" in REPORT else "our choice"
-            said.append(f"{problem}: {units} hidden units, {whose}; the report's network and figures are not at hand.")
+            statements.append(
+                f"{problem}: {units} hidden units, {whose}; the report's network and figures are not at hand."
+            )
         elif not is_reports(members[0][0]):
-            said.append(f"{problem}: another file than PROBEN1's, with the network of that one, {units} hidden units.")
-    return said
+            statements.append(
+                f"{problem}: another file than PROBEN1's, with the network of that one, {units} hidden units."
+            )
+    return statements
 
 
-def _seen(problems: Sequence[str]) -> list[str]:
+def _findings(problems: Sequence[str]) -> list[str]:
     """What was found on these problems."""
-    said = [SEEN[problem] for problem in problems if problem in SEEN]
-    if far := [problem for problem in problems if problem in FAR]:
-        said.append(
+    statements = [TABLE_FINDINGS[problem] for problem in problems if problem in TABLE_FINDINGS]
+    if far := [problem for problem in problems if problem in SCATTERED]:
+        statements.append(
             f"iRprop- has a few starts on {' and '.join(far)} that end far from the others, hence its spread; iRprop+, "
             "which takes back steps that raised the error, has none."
         )
-    return said
+    return statements
 
 
 # The comparison
 
-COMPARED: Final = (
+COMPARISON_FINDINGS: Final = (
     "Within 1000 gradients L-BFGS reaches the lowest training error on card1, diabetes1, flare1, glass1 and soybean1, "
     "and every other method is significantly worse there. On thyroid1, the largest, it ends at five to seven times the "
     "error of iRprop+ and iRprop-, which are the best; on cancer1 the four Rprop rules are ahead of it and not to be "
@@ -365,7 +369,7 @@ def _by_mlp(network: Network, problem: Problem, method: str, count: int, seed: i
     return [2 * loss for loss in model.loss_curve_]  # its loss is half the mean of the squares
 
 
-def hits(result: Result, target: float) -> tuple[int, float] | None:
+def time_to_target(result: Result, target: float) -> tuple[int, float] | None:
     """Evaluations and seconds until the error was at most ``target``, or None."""
     best = np.array(result["best"])
     below = np.flatnonzero((best >= 0) & (best <= target))
@@ -427,8 +431,8 @@ def _page_compare(runs: Runs) -> Page:
     labels = [LABELS[method] for method in METHODS]
     measures: dict[str, Callable[[Result, float], float]] = {
         "error reached": lambda result, target: result["best"][-1] if result["best"][-1] >= 0 else math.inf,
-        "evaluations to the target": lambda result, target: (hits(result, target) or (math.inf,))[0],
-        "seconds to the target": lambda result, target: (hits(result, target) or (0, math.inf))[1],
+        "evaluations to the target": lambda result, target: (time_to_target(result, target) or (math.inf,))[0],
+        "seconds to the target": lambda result, target: (time_to_target(result, target) or (0, math.inf))[1],
     }
     tables, maps, notes, tests = [], {}, {}, []
     cells: dict[tuple[str, str], list[Result]] = {
@@ -444,7 +448,7 @@ def _page_compare(runs: Runs) -> Page:
             ).T
             ranks, p, good = compare_ranks(table)
             rank_map.append(ranks)
-            note_map.append(["*" if one and len(table) >= ENOUGH else "" for one in good])
+            note_map.append(["*" if one and len(table) >= MIN_STARTS else "" for one in good])
             tests.append(p)
             rows.append([problem, *(_median(column, name) for column in table.T)])
         maps[name] = np.array(rank_map).T.tolist()
@@ -461,7 +465,7 @@ def _page_compare(runs: Runs) -> Page:
         for problem in problems
         if np.median([result["best"][0] for result in cells[problem, METHODS[0]]]) <= targets[problem]
     ]
-    said = [
+    statements = [
         "The network that f-table has for each problem, but without shortcuts, tanh, linear outputs, squared error, "
         f"the same {starts} starts (Glorot) for every method, {runs[0][0]['evaluations']} gradients over all "
         "training examples. error: the lowest squared error percentage on the training part. target: 1.05 "
@@ -476,9 +480,9 @@ def _page_compare(runs: Runs) -> Page:
         + (
             "; * there: not significantly worse than the best of that problem (Wilcoxon's signed-rank test with Holm's "
             "correction, 5 %)."
-            if starts >= ENOUGH
-            else f". With fewer than {ENOUGH} starts no difference between {len(METHODS)} methods can be significant, "
-            "so none is marked."
+            if starts >= MIN_STARTS
+            else f". With fewer than {MIN_STARTS} starts no difference between {len(METHODS)} methods can be "
+            "significant, so none is marked."
         )
         + f" Friedman's test of 'all methods are alike': p at most {largest:.0e} in {len(tests)} comparisons.",
         "Adam, RMSProp (decay 0.9; torch's default is 0.99) and momentum are the lab's, equal to torch.optim's in the "
@@ -488,11 +492,11 @@ def _page_compare(runs: Runs) -> Page:
         "small networks measure overheads.",
     ]
     if diverging:
-        said.append("Diverged: " + ", ".join(f"{name} {count} times" for name, count in diverging.items()) + ".")
+        statements.append("Diverged: " + ", ".join(f"{name} {count} times" for name, count in diverging.items()) + ".")
     panels = {problem: {LABELS[m]: [r["best"] for r in cells[problem, m]] for m in METHODS} for problem in problems}
     return Page(
         tables,
-        said,
+        statements,
         {
             "ranks.png": figures.heat_maps(
                 maps,
@@ -500,7 +504,7 @@ def _page_compare(runs: Runs) -> Page:
                 problems,
                 "Mean rank over starts (1 is best)",
                 ("method", "problem"),
-                "* not significantly worse than the best" if starts >= ENOUGH else "",
+                "* not significantly worse than the best" if starts >= MIN_STARTS else "",
                 digits=1,
                 low_is_good=True,
                 limits=(1, len(METHODS)),
@@ -514,7 +518,7 @@ def _page_compare(runs: Runs) -> Page:
                 "E (%)",
             ),
         },
-        findings=list(COMPARED) if set(REPORT) <= set(problems) else [],
+        findings=list(COMPARISON_FINDINGS) if set(REPORT) <= set(problems) else [],
     )
 
 

@@ -44,7 +44,7 @@ from .plan import (
 from .progress import ProgressReader, clear
 
 RESULTS: Final = "results.json"
-SEEN: Final = "Of the results in the documentation: "
+FINDING_PREFIX: Final = "Of the results in the documentation: "
 """How a finding begins."""
 _NOT_IDENTITY: Final = ("data_dir", "path", "where", "pixels", "classes")
 
@@ -87,14 +87,14 @@ def do_run(study: Study, settings: Settings, folder: Path) -> float:
         with threadpool_limits(1):  # the same bits however many processes there are
             result = study.work(settings, path)
         seconds = time.perf_counter() - start
-        write_json(path, {"settings": settings, "seconds": seconds, "made with": made_with(), "result": result})
+        write_json(path, {"settings": settings, "seconds": seconds, "made with": provenance(), "result": result})
     finally:
         clear(path)
     return seconds
 
 
 @cache
-def made_with() -> str:
+def provenance() -> str:
     """Versions and processor that a run's result and seconds depend on, in words."""
     versions = []
     for name in ("numpy", "scipy", "scikit-learn", "numba", "torch"):
@@ -115,12 +115,12 @@ def _by_name(name: str, settings: Settings, folder: Path) -> float:
 def _end_with_parent(parent: int) -> None:
     """A study that is killed leaves no processes behind: each looks every second whether it is an orphan."""
 
-    def watch() -> None:
+    def watch_parent() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch_parent, daemon=True).start()
 
 
 def execute(
@@ -134,8 +134,8 @@ def execute(
     from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
 
     files = [(settings, run_file(study, settings, folder)) for settings in plan]
-    left = [(settings, path) for settings, path in files if stored(path) is None]
-    todo, paths = [settings for settings, _ in left], [path for _, path in left]
+    remaining = [(settings, path) for settings, path in files if stored(path) is None]
+    todo, paths = [settings for settings, _ in remaining], [path for _, path in remaining]
     for path in paths:
         clear(path)  # of a run that was killed
     workers = 1 if study.alone else min(jobs, len(todo))
@@ -151,9 +151,9 @@ def execute(
                 for _ in Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")(tasks):
                     reader.finished()
     except KeyboardInterrupt:
-        kept = sum(stored(path) is not None for _, path in files)
+        completed = sum(stored(path) is not None for _, path in files)
         raise Interrupted(
-            f"{kept} of {len(plan)} runs are kept in {folder}; the same command goes on from there"
+            f"{completed} of {len(plan)} runs are kept in {folder}; the same command goes on from there"
         ) from None
 
 
@@ -175,7 +175,7 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
     if options.only:
         whole += " (" + "; ".join(f"{key} {', '.join(values)}" for key, values in options.only.items()) + ")"
     page = study.page(runs)
-    findings = [SEEN + line for line in page.findings if options.own_data]
+    findings = [FINDING_PREFIX + line for line in page.findings if options.own_data]
     tables = page.tables
     if not options.reports_data:
         tables = [without_report(table) for table in tables if table.rows]
@@ -247,7 +247,7 @@ def _common(runs: Runs) -> dict[str, Any]:
     return found
 
 
-def check(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Whether results can be written there, before anything is trained."""
     check_writable(folder, (RESULTS, "table.md"))
     check_writable(folder / "runs")
@@ -272,7 +272,7 @@ def check_data(study: Study, options: Options, folder: Path) -> None:
     else:
         mine = {problem["name"]: problem["crc32"] for problem in options.problems}
         theirs = known.get("crc32s", {})
-        if lost := [name for name in theirs if theirs[name] != mine.get(name)]:
-            other = f"other problems, {', '.join(lost)}"
+        if replaced := [name for name in theirs if theirs[name] != mine.get(name)]:
+            other = f"other problems, {', '.join(replaced)}"
     if other:
         raise LabError(f"{folder} holds results of {other}, which would be lost. Choose another folder with --out.")
