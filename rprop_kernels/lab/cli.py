@@ -1,4 +1,4 @@
-"""The command line ``rprop-lab``. Heavy libraries are imported by the commands, so that --help is quick."""
+"""The command line ``rprop-lab``. Heavy libraries are imported inside the commands, so that --help is fast."""
 
 import os
 from pathlib import Path
@@ -39,7 +39,7 @@ EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Overr
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line (entry point of the console script)."""
     app()
 
 
@@ -52,7 +52,7 @@ def train(
     epochs: EpochsOption = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Overrides the configuration's.")] = None,
 ) -> None:
-    """Train one technique; keeps the model of the lowest evaluation loss."""
+    """Train one technique; keep the model of the lowest evaluation loss."""
     with report_errors():
         settings = config_module.read(config, data=data, data_dir=_text(data_dir), epochs=epochs, seed=seed)
         if settings.optimizer is None:
@@ -83,7 +83,7 @@ def compare(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many; they are 0, 1, ...")] = 5,
     resume: Annotated[bool, typer.Option("--resume", help="Take over the seeds that --out already holds.")] = False,
 ) -> None:
-    """Compare all techniques over several seeds, the same first weights and data for each."""
+    """Compare all techniques over several seeds, from the same initial weights and data for each."""
     with report_errors():
         overrides = {"data": data, "data_dir": _text(data_dir), "epochs": epochs}
         settings = (
@@ -100,7 +100,7 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8137,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """A page to draw digits and to race Rprop, Adam and SGD, for this machine's own browser; Ctrl-C ends it."""
+    """Serve a page to draw digits and to race Rprop, Adam and SGD, for a browser on this machine; Ctrl-C ends it."""
     with report_errors():
         commands.serve(data, data_dir, port, show)
 
@@ -131,7 +131,7 @@ def study(
         typer.Option("--only", help="SETTING=VALUE, such as hidden=100-100: those runs only; may be repeated."),
     ] = None,
 ) -> None:
-    """Repeat an experiment of the other reports; what is finished is kept, the same command goes on."""
+    """Repeat an experiment of the other reports; finished runs are kept, and the same command continues."""
     with report_errors():
         from .studies import commands as study_commands
 
@@ -165,10 +165,10 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="The file.  [default: FOLDER/report.html]")] = None,
     markdown: Annotated[
         Path | None,
-        typer.Option("--markdown", help="Write this .md file instead, and its pictures into a folder beside it."),
+        typer.Option("--markdown", help="Write this .md file instead, and its pictures into a folder next to it."),
     ] = None,
 ) -> None:
-    """All finished studies as one HTML page, or a Markdown page."""
+    """Write all finished studies as one HTML page, or as a Markdown page."""
     with report_errors():
         from .studies import commands as study_commands
 

@@ -80,7 +80,7 @@ def train(config: Config, folder: Path) -> None:
         raise LabError(
             "The evaluation loss was never finite, so no model was kept. Look at learning_rate and step_sizes."
         )
-    best = load(path).about  # of the file, which alone knows what an interruption left
+    best = load(path).about  # from the file, whose content after an interruption is certain
     saved_model = (
         f"{path} holds the model of epoch {best['epoch']}, evaluation loss {best['eval_loss']:.4f}, "
         f"accuracy {best['eval_accuracy']:.4f}"
@@ -109,7 +109,7 @@ def train(config: Config, folder: Path) -> None:
 
 
 def _check_model(path: Path, origin: str) -> None:
-    """A model of the same data may be replaced, one of other data not.
+    """Refuse to replace a model of other data; a model of the same data may be replaced.
 
     Raises:
         LabError: the file holds a model of other data.
@@ -118,7 +118,7 @@ def _check_model(path: Path, origin: str) -> None:
 
     try:
         earlier = load(path).about["settings"].get("data_origin", origin)
-    except LabError:  # there is none, or none that could be used
+    except LabError:  # missing or unusable
         return
     if earlier != origin:
         raise LabError(
@@ -136,7 +136,7 @@ def test(path: Path, data: str | None, data_dir: str | None) -> None:
             {key: value for key, value in model.about["settings"].items() if key != "data_origin" and value is not None}
         )
     except (KeyError, TypeError, AttributeError, LabError) as error:
-        raise LabError(f"{path} has settings that this version does not know ({error}). Train again.") from error
+        raise LabError(f"{path} has settings that this version does not support ({error}). Train again.") from error
     if data in (None, trained.data):
         data, data_dir = trained.data, data_dir or trained.data_dir
     dataset = datasets.load(data, _path(data_dir))
@@ -201,7 +201,7 @@ def compare(config: Config, seeds: int, folder: Path, resume: bool, file: str | 
         raise Interrupted("before the first seed was finished; nothing was written")
     report_a.write(comparison, folder)
     heading, rows = report_a.table(comparison)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # 80 columns must do
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # fits 80 columns
     for column in heading:
         table.add_column(column, justify="left" if column == heading[0] else "right", no_wrap=True)
     for row in rows:
@@ -235,13 +235,13 @@ def serve(data: str | None, data_dir: Path | None, port: int, show: bool) -> Non
             import webbrowser
 
             webbrowser.open(address)
-        with suppress(KeyboardInterrupt):  # the way to end it, not an interruption of something
+        with suppress(KeyboardInterrupt):  # the regular way to end the server
             page.serve(training_set, listener)
     console.print("ended")
 
 
 def data_name(config: Config) -> str:
-    """The data's name, fit for a folder."""
+    """Return the data's name in a form that suits a folder."""
     return re.sub(r"[^\w.-]+", "-", os.path.basename(config.data))
 
 

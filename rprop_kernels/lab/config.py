@@ -1,4 +1,4 @@
-"""Configurations: the report's JSON keys, and a few more of ours."""
+"""Configurations: the JSON keys of the report and some additional ones."""
 
 import difflib
 import json
@@ -30,7 +30,7 @@ class Config:
         train_batch_size, eval_batch_size: None: the whole set in one batch.
         hidden_units: of the one hidden layer.
         seed: of the holdout, the order of the images and the first weights.
-        data, data_dir: which data (see :mod:`.datasets`).
+        data, data_dir: the data set (see :mod:`.datasets`).
     """
 
     criterion: str = "cross_entropy"
@@ -49,7 +49,7 @@ class Config:
     data_dir: str | None = None
 
     def for_data(self, dataset: Dataset) -> "Config":
-        """The same with every size a number.
+        """Return a copy in which every size is a number.
 
         Raises:
             LabError: the sizes do not fit the data or one another.
@@ -83,19 +83,19 @@ class Config:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to a dict for JSON."""
         return asdict(self)
 
 
 def read(path: Path, **overrides: Any) -> Config:
-    """The configuration in a JSON file.
+    """Read a configuration from a JSON file.
 
     Args:
         path: the file, an object with the keys of :class:`Config`.
-        overrides: settings that go before those of the file; None says nothing.
+        overrides: settings that take precedence over those of the file; None is ignored.
 
     Raises:
-        LabError: the file cannot be read, or a key or value is not one of ours.
+        LabError: the file cannot be read, or a key or value is unknown.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
@@ -112,7 +112,7 @@ def read(path: Path, **overrides: Any) -> Config:
 
 
 def from_mapping(values: Mapping[str, Any], **overrides: Any) -> Config:
-    """A checked configuration; see :func:`read`."""
+    """Create a validated configuration; see :func:`read`."""
     known = [field.name for field in fields(Config)]
     for key in values:
         if key not in known:

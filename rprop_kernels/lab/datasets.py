@@ -27,7 +27,7 @@ CLASSES: Final = 10
 """Of digits; other sets may have up to ``MOST_CLASSES``."""
 MAX_CLASSES: Final = 256
 _LABEL_NAMES: Final = ("label", "labels", "class", "target", "y", "digit")
-"""What the heading of the column of labels may be, in small letters."""
+"""Headings of the column of labels, in lower case."""
 _LABELS: Final = "Labels, the first column, must be whole numbers from 0: give each letter or name a number."
 TEST_SHARE: Final = 0.2
 """Share of a data set without a test part of its own that is set aside as unseen."""
@@ -46,7 +46,7 @@ class Dataset:
         learn_images, test_images: shape (count, pixels), values 0 .. ``pixel_max``.
         learn_labels, test_labels: shape (count,), int64, 0 .. ``classes`` - 1.
         pixel_max: the value of a full pixel.
-        rows: of an image; 0 where the file does not say.
+        rows: of an image; 0 if the file does not state them.
     """
 
     name: str
@@ -60,28 +60,28 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, int] | None:
-        """Rows and columns of an image; None where nobody said and it can be no square."""
+        """Rows and columns of an image; None if the file does not state them and the image is not square."""
         rows = self.rows or math.isqrt(self.pixels)
         return (rows, self.pixels // rows) if self.rows or rows**2 == self.pixels else None
 
     @property
     def pixels(self) -> int:
-        """Inputs of a network for it."""
+        """Number of inputs of a network for this data."""
         return int(self.learn_images.shape[1])
 
     @property
     def classes(self) -> int:
-        """Outputs of a network for it: ten, or more where a label is above 9."""
+        """Number of outputs of a network for this data: ten, or more if a label is above 9."""
         return max(CLASSES, 1 + int(max(self.learn_labels.max(), self.test_labels.max())))
 
     @property
     def is_mnist(self) -> bool:
-        """Whether this is MNIST itself, whatever file it came from (Fashion-MNIST has the same shapes)."""
+        """Whether this is MNIST itself, from whatever file (Fashion-MNIST has the same shapes)."""
         counts = np.bincount(self.learn_labels, minlength=CLASSES)
         return self.pixels == 784 and tuple(counts.tolist()) == MNIST_LABEL_COUNTS
 
     def scaled(self, images: Array) -> Array:
-        """``images`` as float32 in [-1, 1] (mean 0.5, standard deviation 0.5), as the report has them."""
+        """Convert images to float32 in [-1, 1] (mean 0.5, standard deviation 0.5), as in the report."""
         unit = images.astype(np.float32)
         unit /= np.float32(self.pixel_max)
         unit -= np.float32(0.5)
@@ -90,14 +90,14 @@ class Dataset:
 
 
 def load(name: str = "digits", folder: Path | None = None) -> Dataset:
-    """A data set by name, or from a CSV file.
+    """Load a data set by name, or from a CSV file.
 
     Args:
         name: a key of ``LOADERS``, or the path of a CSV file.
         folder: where the files are (mnist: a folder; csv: a file or folder; openml: its cache, optional).
 
     Raises:
-        LabError: naming the file, what is wrong with it and the remedy.
+        LabError: the data cannot be loaded; the message names the file, the fault and the remedy.
     """
     if name in LOADERS or name.lower().endswith((".csv", ".csv.gz")):
         dataset = LOADERS[name](folder) if name in LOADERS else csv(Path(name))
@@ -116,7 +116,7 @@ def load(name: str = "digits", folder: Path | None = None) -> Dataset:
 
 
 def digits(folder: Path | None = None) -> Dataset:
-    """scikit-learn's 1,797 digits of 8x8 pixels; embedded, ``folder`` is ignored."""
+    """Load scikit-learn's 1,797 digits of 8x8 pixels; they are embedded, ``folder`` is ignored."""
     from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
     bunch = load_digits()
@@ -124,7 +124,7 @@ def digits(folder: Path | None = None) -> Dataset:
 
 
 def mnist(folder: Path | None) -> Dataset:
-    """MNIST, or anything in its format: four IDX files in ``folder``, plain or gzip."""
+    """Load MNIST, or anything in its format: four IDX files in ``folder``, plain or gzip."""
     if folder is None:
         raise LabError(
             "--data mnist needs --data-dir FOLDER, the folder with the four IDX files "
@@ -167,7 +167,7 @@ def mnist(folder: Path | None) -> Dataset:
 
 
 def csv(path: Path | None) -> Dataset:
-    """A CSV with the label first, then the pixels of an image, a row an image; a heading is tolerated.
+    """Load a CSV with one image a row, the label first, then the pixels; a heading is accepted.
 
     64 pixels are 0..16 as in scikit-learn's digits, any other number 0..255. A folder must hold one file
     with "train" and one with "test" in its name; a single file gives up a fifth of itself as the test part.
@@ -199,7 +199,7 @@ def csv(path: Path | None) -> Dataset:
 
 
 def openml(folder: Path | None = None) -> Dataset:
-    """MNIST by scikit-learn's ``fetch_openml`` (a download of 15 MB, kept in ``folder`` or its own cache)."""
+    """Load MNIST with scikit-learn's ``fetch_openml`` (a download of 15 MB, cached in ``folder`` or its own cache)."""
     from importlib.util import find_spec
 
     from sklearn.datasets import fetch_openml
@@ -240,14 +240,14 @@ def openml(folder: Path | None = None) -> Dataset:
 LOADERS: Final = MappingProxyType[str, Callable[[Path | None], Dataset]](
     {"digits": digits, "mnist": mnist, "csv": csv, "openml": openml}
 )
-"""What ``--data`` accepts by name."""
+"""Names that ``--data`` accepts."""
 
 
 def read_idx(path: Path) -> Array:
-    """The uint8 array in an IDX file, plain or gzip (told by its first bytes, not by its name).
+    """Read the uint8 array of an IDX file, plain or gzip (recognised by its first bytes, not by its name).
 
     Raises:
-        LabError: the file is missing, no IDX file of uint8, or not of the length that its header says.
+        LabError: the file is missing, not an IDX file of uint8, or not as long as its header states.
     """
     try:
         raw = path.read_bytes()
@@ -277,7 +277,7 @@ def read_idx(path: Path) -> Array:
 
 
 def read_csv(path: Path) -> tuple[Array, Array]:
-    """``(images, labels)`` of a CSV: int32 or float32 of shape (rows, pixels) and int64 of shape (rows,).
+    """Read ``(images, labels)`` from a CSV: int32 or float32 of shape (rows, pixels) and int64 of shape (rows,).
 
     Raises:
         LabError: the file is missing, not made of numbers, ragged, or its labels or pixels are out of range.
@@ -306,7 +306,7 @@ def read_csv(path: Path) -> tuple[Array, Array]:
         ) from error
     except UserWarning:
         raise LabError(f"{path} holds no rows. Each row must be a label and the pixels of an image.") from None
-    except ValueError as error:  # what NumPy and the UTF-8 decoder raise; theirs names row and column
+    except ValueError as error:  # from NumPy or the UTF-8 decoder; the message names row and column
         what = str(error).partition("; use `usecols`")[0].rstrip(".")
         letter = re.search(r"could not convert string .* at row \d+, column 1\b", what)
         raise LabError(
@@ -336,7 +336,7 @@ def read_csv(path: Path) -> tuple[Array, Array]:
 def _with_held_out_test(name: str, origin: str, images: Array, labels: Array, pixel_max: int) -> Dataset:
     from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 
-    # random_state is no seed of a study: the unseen part must be the same for `train` and for `test`.
+    # random_state is fixed, because the unseen part must be the same for `train` and for `test`.
     parts = train_test_split(images, labels, test_size=TEST_SHARE, random_state=0)
     learn_images, test_images, learn_labels, test_labels = parts
     return Dataset(
@@ -414,7 +414,7 @@ def _open_text(path: Path) -> TextIO:
 
 
 def _numbers(path: Path, skip: int) -> Array:
-    """The numbers in a CSV after ``skip`` lines: int32 if all are whole, which is read six times as fast."""
+    """Read the numbers of a CSV after ``skip`` lines, as int32 if all are integers, which is six times as fast."""
     for dtype in (np.int32, np.float32):
         with _open_text(path) as file, warnings.catch_warnings():
             warnings.simplefilter("error")  # a UserWarning: no data; older NumPy cuts fractions with a warning

@@ -1,6 +1,6 @@
-"""Pictures: Okabe-Ito colours with a line style of their own each, so that no one needs the colour.
+"""Figures. Each line has an Okabe-Ito colour and a line style, so that it can be identified without colour.
 
-Figures are made without pyplot, so nothing global is touched.
+Figures are created without pyplot, so no global state changes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[Any]
 Stack: TypeAlias = "np.ma.MaskedArray[Any, Any]"
-"""Shape (repetitions, epochs); what was not finite is masked."""
+"""Shape (repetitions, epochs); values that are not finite are masked."""
 
 OKABE_ITO: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LONG, _DASH_DOT, _DOTS = (0, (6, 2)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1.6))
@@ -33,7 +33,7 @@ _LONG, _DASH_DOT, _DOTS = (0, (6, 2)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1.6))
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How one curve looks. Wide pale ones lie below, so that curves on top of one another are all seen."""
+    """Style of a curve. Wide pale curves are drawn below others, so that coinciding curves remain visible."""
 
     colour: str
     dashes: Any = "-"
@@ -58,7 +58,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One plot over the epochs; logarithmic, or from where the steep start is over."""
+    """One plot over the epochs, logarithmic or without the steep start."""
 
     key: str
     title: str
@@ -92,18 +92,18 @@ _START: Final = 0.2
 
 
 def style(name: str, index: int) -> Style:
-    """The style of a technique, or the ``index``-th of the palette."""
+    """Return the style of a technique, or the ``index``-th of the palette."""
     dashes = ("-", _LONG, _DASH_DOT, _DOTS)
     return STYLES.get(name) or Style(OKABE_ITO[index % len(OKABE_ITO)], dashes[index % len(dashes)])
 
 
 def write(path: Path, figure: Figure) -> None:
-    """Writes a PNG, whole or not at all."""
+    """Write a figure as PNG, atomically."""
     write_file(path, lambda file: figure.savefig(file, format="png"))
 
 
 def over_epochs(curves: Sequence[Curve], panels: Sequence[Panel], title: str, caption: str) -> Figure:
-    """Panels in two columns, with a legend below where there is more than one curve."""
+    """Draw panels in two columns, with a legend below if there is more than one curve."""
     fig = figure(11, 4.3 * ((len(panels) + 1) // 2), title, caption)
     axes = fig.subplots((len(panels) + 1) // 2, 2, sharex=True, squeeze=False).ravel()
     for axis, panel in zip(axes, panels, strict=False):
@@ -137,7 +137,7 @@ def over_epochs(curves: Sequence[Curve], panels: Sequence[Panel], title: str, ca
 
 
 def training_curves(history: "Sequence[Epoch]", best_epoch: int, title: str) -> Figure:
-    """The same panels for one training, with the epoch whose model was kept."""
+    """Draw the panels of one training and mark the epoch whose model was kept."""
     values = {panel.key: [[getattr(epoch, panel.key) for epoch in history]] for panel in LEARNING}
     caption = f"dotted line: epoch {best_epoch}, the lowest evaluation loss, whose model was kept"
     figure = over_epochs([Curve(title, Style(OKABE_ITO[0], width=2.2), values)], LEARNING, title, caption)
@@ -158,7 +158,7 @@ def _line(axis: Axes, stack: Stack, curve: Curve, band: bool) -> None:
 
 
 def _accuracy_limits(stacks: Sequence[Stack]) -> tuple[float, float]:
-    """Limits that leave out the steep start, which would hide everything after it."""
+    """Compute limits that exclude the steep start, which would compress the rest of the curves."""
     start = int(stacks[0].shape[1] * _START)
     low = min((float(s[:, start:].mean(0).min()) for s in stacks if s[:, start:].count()), default=0.0)
     high = max((float(s.max()) for s in stacks if s.count()), default=1.0)
@@ -167,7 +167,7 @@ def _accuracy_limits(stacks: Sequence[Stack]) -> tuple[float, float]:
 
 
 def figure(width: float, height: float, title: str, caption: str = "") -> Figure:
-    """An empty figure, without pyplot."""
+    """Create an empty figure without pyplot."""
     fig = Figure(figsize=(width, height), dpi=130, layout="constrained")
     FigureCanvasAgg(fig)
     fig.suptitle(title + (f"\n{caption}" if caption else ""), fontsize=13)
@@ -175,7 +175,7 @@ def figure(width: float, height: float, title: str, caption: str = "") -> Figure
 
 
 def label_axes(axis: Axes, title: str, x: str, y: str) -> None:
-    """Titles and a quiet grid."""
+    """Set title, labels and a light grid."""
     axis.set_title(title, fontsize=12)
     axis.set_xlabel(x, fontsize=11)
     axis.set_ylabel(y, fontsize=11)
@@ -184,7 +184,7 @@ def label_axes(axis: Axes, title: str, x: str, y: str) -> None:
 
 
 def _logarithmic(axis: Axes, which: str) -> None:
-    """A logarithmic axis with plain numbers, as many as there is room for."""
+    """Make an axis logarithmic, with plain numbers as tick labels."""
     axis.set(**{f"{which}scale": "log"})
     one: Any = axis.xaxis if which == "x" else axis.yaxis
     low, high = one.get_view_interval()
@@ -198,7 +198,7 @@ def _logarithmic(axis: Axes, which: str) -> None:
 
 
 def _line_styles(labels: Sequence[str]) -> dict[str, Style]:
-    """How each line looks: the Rprop rules the same in every picture where each is there once, the others in turn."""
+    """Choose a style for each line: fixed ones for the Rprop rules where each appears once, the others in turn."""
     firsts = [label.split(",")[0] for label in labels]
     own = {LABELS[name]: STYLES[name] for name in (*RPROPS, "torch.optim.Rprop")}
     own = {first: line_style for first, line_style in own.items() if firsts.count(first) == 1}
@@ -211,7 +211,7 @@ def _line_styles(labels: Sequence[str]) -> dict[str, Style]:
 
 
 def _skip_start(axis: Axes, tables: Sequence[Array]) -> None:
-    """Leaves out the steep first fifth of long curves, which would hide what comes after."""
+    """Exclude the steep first fifth of long curves from the limits, which would compress the rest."""
     tail = np.concatenate([table[:, table.shape[1] // 5 :].ravel() for table in tables])
     tail = tail[np.isfinite(tail)]
     if max(table.shape[1] for table in tables) > 10 and tail.size:
@@ -220,7 +220,7 @@ def _skip_start(axis: Axes, tables: Sequence[Array]) -> None:
 
 
 def padded(rows: Sequence[Sequence[float | None]]) -> Array:
-    """Rows of different lengths as an array, NaN where they have ended."""
+    """Combine rows of different lengths into an array, padded with NaN."""
     longest = max((len(row) for row in rows), default=0)
     table = np.full((len(rows), longest), np.nan)
     for target, row in zip(table, rows, strict=True):
@@ -233,7 +233,7 @@ MAX_POINTS: Final = 200
 
 
 def _thinned(stack: Array, width: int) -> tuple[Array, Array]:
-    """Places and rows of medians of ``width`` epochs."""
+    """Return positions and medians of groups of ``width`` epochs."""
     starts = np.arange(0, stack.shape[1], width)
     if width == 1:
         return starts + 1, stack
@@ -250,7 +250,7 @@ def curves(
     y: str = "",
     logarithmic: Sequence[str] = (),
 ) -> Figure:
-    """Panels of curves: ``panels[title][label]`` holds the repetitions; line their mean, band their range.
+    """Draw panels of curves from ``panels[title][label]``, a list of repetitions: line their mean, band their range.
 
     Of long ones medians of some neighbouring epochs are drawn, or the spikes of a few would fill the panel.
     """
@@ -314,7 +314,7 @@ def heat_maps(
     limits: tuple[float, float] | None = None,
     notes: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> Figure:
-    """Grids as coloured tables with their numbers; what diverged (None) is hatched and says so."""
+    """Draw grids as coloured tables with their numbers; diverged cells (None) are hatched and labelled."""
     across = min(len(maps), 3 if len(columns) < 6 and len(maps) != 4 else 2)
     down = -(-len(maps) // across)
     width = max(3.2, 0.85 * len(columns) + 1.2)
@@ -361,7 +361,7 @@ def _short(value: float, digits: int) -> str:
 
 
 def _ink(image: Any, value: float) -> str:
-    """Black or white, whichever is read better on the colour of ``value``."""
+    """Choose black or white, whichever is more legible on the colour of ``value``."""
     red, green, blue, _ = image.cmap(image.norm(value))
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
@@ -374,7 +374,7 @@ def bars(
     logarithmic: Sequence[str] = (),
     from_zero: Sequence[str] = (),
 ) -> Figure:
-    """Each repetition as a dot, their mean as a line (a bar where 0 means something).
+    """Draw each repetition as a dot and their mean as a line (a bar where 0 is meaningful).
 
     Where a few runs lie so far above the others that these would be one blot, the axis ends before them, and their
     values stand at its end.
@@ -426,7 +426,7 @@ def bars(
 def _skip_outliers(
     axis: Axes, rows: Sequence[tuple[int, Sequence[float | None]]], reported_values: Sequence[float]
 ) -> None:
-    """Ends an axis before values that lie far above the others, and says which they are."""
+    """End an axis before values far above the others, and list these at its end."""
     found = [(place, np.array([v for v in row if v is not None and np.isfinite(v)])) for place, row in rows]
     known = np.concatenate([values for _, values in found]) if found else np.empty(0)
     if known.size < 20:
@@ -450,7 +450,7 @@ MAX_NUMBERED: Final = 60
 
 
 def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
-    """Counts; coloured by their share of the row on a logarithmic scale, so that errors are seen."""
+    """Draw the counts of a confusion matrix, coloured by their share of the row on a logarithmic scale."""
     table = np.asarray(matrix, float)
     named = np.flatnonzero(table.sum(0) + table.sum(1))  # labels that are nowhere are left out
     table = table[np.ix_(named, named)]
@@ -481,7 +481,7 @@ def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
 
 
 def images(pictures: Sequence[tuple[Array, str, bool]], title: str, caption: str = "", columns: int = 8) -> Figure:
-    """Small images (rows, columns) with a line below each; those marked as wrong have a frame and bold text."""
+    """Draw small images (rows, columns) with a text below each; those marked as wrong have a frame and bold text."""
     rows = -(-len(pictures) // columns)
     below = 1 + max((text.count("\n") for _, text, _ in pictures), default=0)
     fig = figure(1.35 * columns, (1.25 + 0.2 * below) * rows + 0.7, title, caption)
@@ -505,7 +505,7 @@ def lines(
     dots: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     caption: str = "",
 ) -> Figure:
-    """Functions of x, and measured points."""
+    """Draw functions of x, and measured points."""
     fig = figure(7.6, 4.8, title, caption)
     axis = fig.subplots()
     styles = _line_styles(list(series))
@@ -520,7 +520,7 @@ def lines(
 
 
 def medians(panels: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], title: str, x: str, y: str) -> Figure:
-    """Medians over repetitions, both axes logarithmic; values below 0 mean that there is none."""
+    """Draw medians over repetitions on logarithmic axes; values below 0 are missing."""
     across = min(4, len(panels))
     down = -(-len(panels) // across)
     fig = figure(max(3.9 * across, 11), 3.5 * down + 0.9, title)

@@ -1,4 +1,4 @@
-"""The report's network, and its file: plain arrays, so that loading one never runs code."""
+"""The report's network, and its file of plain arrays, whose loading never executes code."""
 
 import json
 import zipfile
@@ -19,7 +19,7 @@ _SHAPES: Final = {"0.weight": 2, "0.bias": 1, "2.weight": 2, "2.bias": 1}
 
 
 def build(inputs: int, hidden: int, classes: int, seed: int) -> torch.nn.Sequential:
-    """inputs - hidden, ReLU - classes, first weights by ``seed``; torch's own generator stays as it was."""
+    """Build inputs - hidden, ReLU - classes with initial weights by ``seed``; torch's global generator is unchanged."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return torch.nn.Sequential(torch.nn.Linear(inputs, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, classes))
@@ -27,18 +27,18 @@ def build(inputs: int, hidden: int, classes: int, seed: int) -> torch.nn.Sequent
 
 @dataclass(frozen=True, slots=True)
 class SavedModel:
-    """What a model file holds.
+    """Contents of a model file.
 
     Attributes:
         weights: by torch's names, float32.
-        about: settings and record of the training, as JSON knows them.
+        about: settings and record of the training, as JSON values.
     """
 
     weights: dict[str, NDArray[Any]]
     about: dict[str, Any]
 
     def network(self) -> torch.nn.Sequential:
-        """The network with these weights."""
+        """Create the network with these weights."""
         hidden, inputs = self.weights["0.weight"].shape
         network = build(inputs, hidden, len(self.weights["2.bias"]), 0)
         network.load_state_dict({name: torch.from_numpy(array) for name, array in self.weights.items()})
@@ -46,12 +46,12 @@ class SavedModel:
 
 
 def save(path: Path, network: torch.nn.Module, about: dict[str, Any]) -> None:
-    """Writes ``network`` to ``path``, which holds a whole model, or what it held before, at every moment.
+    """Write ``network`` to ``path`` atomically: the file is always the complete old or the complete new model.
 
     Args:
         path: the file.
         network: of :func:`build`.
-        about: ``settings`` (a dict), ``epoch``, ``eval_loss``, ``eval_accuracy``, and what else JSON knows.
+        about: ``settings`` (a dict), ``epoch``, ``eval_loss``, ``eval_accuracy``, and any other JSON values.
     """
     arrays = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
     header = np.array(json.dumps({"format": FORMAT} | about))
@@ -59,14 +59,14 @@ def save(path: Path, network: torch.nn.Module, about: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> SavedModel:
-    """Reads a model file without unpickling anything.
+    """Read a model file without unpickling anything.
 
     Raises:
         LabError: the file is missing, truncated, damaged, or of another kind.
     """
     try:
         if not zipfile.is_zipfile(path):
-            path.open("rb").close()  # says so if it is missing
+            path.open("rb").close()  # raises if it is missing
             raise LabError(
                 f"{path} is not a model of rprop-lab, or it is cut short. Train again, or name "
                 "the model.npz that rprop-lab train wrote."
@@ -89,7 +89,7 @@ def load(path: Path) -> SavedModel:
         weights = {name: array for name, array in entries.items() if name != "header"}
     except OSError as error:
         raise LabError(f"{path} cannot be read: {error.strerror or error}. Look at the path.") from error
-    # A damaged zip or array can fail in many ways; each of them says the same to the reader.
+    # A damaged zip or array fails in many ways, which are reported as one.
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise LabError(f"{path} is damaged or no model of rprop-lab ({error}). Train again.") from error
     _check_weights(path, weights)

@@ -1,7 +1,7 @@
 """A feed-forward network in NumPy, written to be read.
 
 Layer l maps the outputs A of the layer before to ``f(A @ W + b)``: samples are rows. All weights and biases
-lie one after the other in one vector, ``theta``; W and b of a layer are views into it, and so are their
+are stored in one vector, ``theta``; W and b of a layer are views into it, and so are their
 gradients in the vector that :meth:`Network.loss_and_gradient` returns. An optimizer therefore steps over one
 array, and ``scipy.optimize`` can use the same function.
 
@@ -9,8 +9,8 @@ Backpropagation, with D = dE/dZ of a layer, Z = A @ W + b::
 
     dE/dW = A.T @ D        dE/db = sum of D over the samples        dE/dA = D @ W.T
 
-and dE/dZ of the layer below is dE/dA times f'. Every f' here can be told from the output f(Z) alone, so Z is
-never kept. At the output, cost and activation are taken together where that is what keeps them stable
+and dE/dZ of the layer below is dE/dA times f'. Every f' here is a function of the output f(Z), so Z is
+not stored. At the output, cost and activation are combined where stability requires it
 (softmax with cross-entropy, sigmoid with binary cross-entropy).
 """
 
@@ -37,7 +37,7 @@ Initial: TypeAlias = Sequence[Any]
 LEAK: Final = 0.01
 FORMAT: Final = "rprop_kernels.lab network 1"
 BLOCK: Final = 2000
-"""Samples that go through the network at once."""
+"""Maximum number of samples in one pass through the network."""
 
 
 # Activations -------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def _elu_back(d: Array, a: Array) -> None:
 
 def _sigmoid(z: Array) -> Array:
     np.negative(z, out=z)
-    with np.errstate(over="ignore"):  # 1 / (1 + infinity) is the 0 that is wanted
+    with np.errstate(over="ignore"):  # 1 / (1 + infinity) is 0, as required
         np.exp(z, out=z)
     z += 1
     return np.reciprocal(z, out=z)  # half the time of scipy.special.expit
@@ -296,16 +296,16 @@ class Network:
             bias[:] = _draw(initial_bias, rng, bias.shape)
 
     def predict(self, x: Array) -> Array:
-        """Outputs, shape (samples, outputs)."""
+        """Compute the outputs, shape (samples, outputs)."""
         outputs: Array = self.activations[-1].apply(self.logits(x))
         return outputs
 
     def logits(self, x: Array) -> Array:
-        """Z of the output layer, before its activation: shape (samples, outputs)."""
+        """Compute Z of the output layer, before its activation: shape (samples, outputs)."""
         return self._forward(x)[-1]
 
     def loss_and_gradient(self, x: Array, targets: Array) -> tuple[float, Array]:
-        """E with its penalties, and dE/dtheta in a vector that the next call overwrites."""
+        """Compute E with its penalties, and dE/dtheta in a vector that the next call overwrites."""
         if len(x) <= BLOCK:
             loss = self._backpropagate(x, targets)
         else:  # by parts whose outputs stay in the cache: half the time of the whole at once
@@ -328,7 +328,7 @@ class Network:
         return loss, self._gradient
 
     def _backpropagate(self, x: Array, targets: Array) -> float:
-        """Leaves dE/dtheta without penalties in ``_gradient`` and returns E."""
+        """Write dE/dtheta without penalties to ``_gradient`` and return E."""
         *outputs, z = self._forward(x)
         loss: float
         loss, d = self.cost.evaluate(z, targets, self.activations[-1])
@@ -352,12 +352,12 @@ class Network:
         return loss
 
     def loss(self, x: Array, targets: Array) -> float:
-        """E without penalties."""
+        """Compute E without penalties."""
         loss: float = self.cost.evaluate(self.logits(x), targets, self.activations[-1])[0]
         return loss
 
     def _forward(self, x: Array) -> list[Array]:
-        """The inputs, the outputs of the hidden layers, and Z of the output layer."""
+        """Compute the inputs, the outputs of the hidden layers, and Z of the output layer."""
         outputs = [x]
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             z = self._layer_inputs(outputs, layer) @ weight
@@ -366,11 +366,11 @@ class Network:
         return outputs
 
     def _layer_inputs(self, outputs: list[Array], layer: int) -> Array:
-        """What a layer takes in."""
+        """Return the inputs of a layer."""
         return np.concatenate(outputs[: layer + 1], 1) if self.shortcuts and layer else outputs[layer]
 
     def save(self, path: Path, about: dict[str, Any] | None = None) -> None:
-        """Writes an .npz of plain arrays, whole or not at all; ``about`` is anything JSON knows."""
+        """Write an .npz of plain arrays, atomically; ``about`` may be anything that JSON can represent."""
         header = {
             "format": FORMAT, "sizes": self.sizes, "hidden": [a.name for a in self.activations[:-1]],
             "output": self.activations[-1].name, "cost": self.cost.name, "shortcuts": self.shortcuts,
@@ -381,7 +381,7 @@ class Network:
 
     @classmethod
     def load(cls, path: Path) -> tuple["Network", dict[str, Any]]:
-        """``(network, about)`` of a file that `save` wrote; nothing is unpickled.
+        """Load ``(network, about)`` from a file that `save` wrote; nothing is unpickled.
 
         Raises:
             LabError: the file is missing, damaged or of another kind.
@@ -435,7 +435,7 @@ def _row(table: Any, name: str, what: str) -> Any:
 
 
 class Optimizer(Protocol):
-    """What `train` needs: changes theta in place, given the gradient and the loss there."""
+    """The interface that `train` requires: an update of theta in place from gradient and loss."""
 
     def step(self, grads: Array, loss: float, /) -> object: ...
 
@@ -452,7 +452,7 @@ class Descent:
         self.mean, self.square = np.zeros_like(theta), np.zeros_like(theta)
 
     def step(self, grads: Array, loss: float, /) -> None:
-        """One step; ``grads`` is overwritten, the loss is not looked at."""
+        """Do one step; ``grads`` is overwritten, the loss is ignored."""
         raise NotImplementedError
 
 
@@ -523,7 +523,7 @@ class TorchRprop:
         self._optimizer = torch.optim.Rprop([self._theta], lr)
 
     def step(self, grads: Array, loss: float, /) -> None:
-        """One step; the loss is not looked at."""
+        """Do one step; the loss is ignored."""
         self._theta.grad = self._as_tensor(grads)
         self._optimizer.step()
 
@@ -536,7 +536,7 @@ OPTIMIZERS: Final = MappingProxyType[str, Callable[..., Any]](
 
 
 def make_optimizer(name: str, theta: Array, lr: float, **options: Any) -> Any:
-    """An :class:`Optimizer` of ``theta``.
+    """Create an :class:`Optimizer` of ``theta``.
 
     Raises:
         ValueError: there is none of that name.
@@ -545,7 +545,7 @@ def make_optimizer(name: str, theta: Array, lr: float, **options: Any) -> Any:
 
 
 def batches(count: int, size: int | None, rng: np.random.Generator) -> Iterator[Any]:
-    """Indices of the samples of each batch, shuffled; a full batch is not copied and keeps its order."""
+    """Yield the sample indices of each batch, shuffled; a full batch is not copied and keeps its order."""
     if size is None or size >= count:
         yield slice(None)
         return
@@ -565,7 +565,7 @@ def train(
     seed: int = 0,
     before_epoch: Callable[[int], None] | None = None,
 ) -> Iterator[float]:
-    """Trains epoch by epoch; yields the mean training loss met on the way, and the caller may stop.
+    """Train epoch by epoch; yield the mean training loss during each epoch. The caller may stop.
 
     A loss that is no longer finite ends the training after it was yielded: it has diverged. Plain SGD with small
     batches runs in :mod:`sgd_numba` loops where they can and Numba is there: the same up to roundings, in a third of
@@ -605,7 +605,7 @@ def train(
 
 
 def warm_up(network: Network, optimizer: Optimizer, batch_size: int | None) -> None:
-    """Compiles what `train` will need, for those who look at the clock."""
+    """Compile the functions that `train` will use, so that timings exclude compilation."""
     x = np.zeros((SMALL + 1, 1), network.theta.dtype)
     if (epoch := _compiled_sgd(network, x, optimizer, batch_size)) is not None:
         small = Network((1, 1, 2), output="softmax", cost="cross_entropy", dtype=x.dtype)
@@ -613,7 +613,7 @@ def warm_up(network: Network, optimizer: Optimizer, batch_size: int | None) -> N
 
 
 def _compiled_sgd(network: Network, x: Array, optimizer: Optimizer, batch_size: int | None) -> Any:
-    """The function for an epoch of plain SGD that is faster than this module's, where there is one."""
+    """Return the compiled function for an epoch of plain SGD if it applies and is faster, else None."""
     supported = (
         type(optimizer) is SGD
         and batch_size is not None

@@ -1,4 +1,4 @@
-"""What the lab compares: every row of the package's table, and torch.optim.Rprop beside them."""
+"""Techniques that the lab compares: every row of the package's table, and torch.optim.Rprop."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     import torch
 
 PEER: Final = "torch.optim.Rprop"
-"""Name of the technique that all others are measured against."""
+"""Name of the reference technique."""
 DROP_IN: Final = "torch"
 """Name of the drop-in's row in the package's table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Technique:
-    """A way to train.
+    """A training method.
 
     Attributes:
         name: a key of ``VARIANTS``, or ``PEER``.
-        label: what tables and pictures call it.
-        needs_loss: whether its ``step`` is told the loss.
+        label: its name in tables and pictures.
+        needs_loss: whether its ``step`` takes the loss.
         aliases: further names a configuration may use, the report's among them.
         make: ``make(params, lr, etas, step_sizes)`` gives the optimizer.
     """
@@ -36,7 +36,7 @@ class Technique:
     make: Callable[..., Any]
 
     def step(self, optimizer: Any, loss: "torch.Tensor") -> None:
-        """One step of ``optimizer`` after the gradients of ``loss`` were computed."""
+        """Do one step of ``optimizer`` after the gradients of ``loss`` were computed."""
         if self.needs_loss:
             optimizer.step(loss=loss)
         else:
@@ -107,7 +107,7 @@ def _plain(name: str) -> str:
 
 
 def find(name: str) -> Technique:
-    """The technique of that name: the table's, a class's, a label or one of the report's, in any case.
+    """Find a technique by name, class name, label or alias, in any case.
 
     Raises:
         LabError: there is none; the message lists the names.

@@ -1,4 +1,4 @@
-"""Files that are either whole or as they were before, and the facts that stand in each of them."""
+"""Result files: atomic writing, tables, and the facts about versions and machine."""
 
 import csv
 import io
@@ -16,10 +16,10 @@ from .errors import LabError
 
 
 def check_writable(folder: Path, names: Sequence[str] = ()) -> None:
-    """Finds out whether files called ``names`` could be written into ``folder``, and leaves nothing behind.
+    """Check that files called ``names`` could be written into ``folder``; leave nothing behind.
 
     Raises:
-        LabError: saying what stands in the way.
+        LabError: they cannot; the message names the obstacle.
     """
     try:
         ancestor = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
@@ -52,17 +52,17 @@ def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
+    """Write a text file atomically."""
     write_file(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all; NaN and infinity, which JSON does not know, become null."""
+    """Write JSON atomically; NaN and infinity, which JSON does not have, become null."""
     write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
 
 
 def stored_results(path: Path) -> dict[str, Any] | None:
-    """Results that were written earlier; None where there are none that can be read."""
+    """Read results that were written earlier; None if there are none or they are damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -71,7 +71,7 @@ def stored_results(path: Path) -> dict[str, Any] | None:
 
 
 def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows with the same keys as CSV with a heading; None is an empty field."""
+    """Format rows that have the same keys as CSV with a heading; None is an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -80,13 +80,13 @@ def csv_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column to the left, the others to the right."""
+    """Format a Markdown table; the first column is left-aligned, the others right-aligned."""
     align = [":---", *["---:"] * (len(heading) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in (heading, align, *rows))
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for every file of results."""
+    """Collect versions and machine, for every file of results."""
     import torch
 
     from .. import show_config
@@ -102,7 +102,7 @@ def environment() -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """What Linux calls the processor; elsewhere what Python does."""
+    """Return the processor's name from Linux, elsewhere from Python."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Plain SGD on images, an epoch a call, compiled by Numba: what :mod:`network` computes, in fewer bytes and no zeros.
+"""Plain SGD on images, an epoch a call, compiled by Numba: an epoch of :mod:`network` with less memory traffic.
 
 With batches of some ten samples NumPy's products are bound by memory and by calls. Here a row of weights is read
 once a batch and changed in the same pass, four samples or four rows at a time, and what is multiplied by zero is
@@ -27,7 +27,7 @@ def _compile(function: _Function) -> _Function:
 
 @_compile
 def _forward(x: Any, weight: Any, bias: Any, z: Any) -> None:
-    """z = x @ weight + bias"""
+    """Compute z = x @ weight + bias."""
     samples, inputs = x.shape
     units = len(bias)
     for s in range(samples):
@@ -53,9 +53,9 @@ def _forward(x: Any, weight: Any, bias: Any, z: Any) -> None:
 
 @_compile
 def _step(x: Any, weight: Any, bias: Any, d: Any, delta_below: Any, lr: Any) -> None:
-    """weight -= lr * x.T @ d and bias -= lr * sum of d; before that below = d @ weight.T where ReLU lets it through.
+    """Compute delta_below = d @ weight.T where ReLU is active, then weight -= lr * x.T @ d and bias -= lr * sum of d.
 
-    ``below`` without rows is left out: there is no layer below.
+    An empty ``delta_below`` is skipped: there is no layer below.
     """
     samples, inputs = x.shape
     units = len(bias)
@@ -91,7 +91,7 @@ def _step(x: Any, weight: Any, bias: Any, d: Any, delta_below: Any, lr: Any) -> 
 
 @_compile
 def _cross_entropy(z: Any, labels: Any) -> float:
-    """Sum of the losses of softmax with cross-entropy; z becomes d(mean of the losses)/dz."""
+    """Sum the losses of softmax with cross-entropy; z becomes d(mean of the losses)/dz."""
     samples, units = z.shape
     loss = 0.0
     for s in range(samples):
@@ -164,7 +164,7 @@ def _epoch(theta: Any, sizes: Any, lr: Any, x: Any, labels: Any, order: Any, bat
 def sgd_epoch(
     theta: Array, sizes: tuple[int, ...], lr: float, x: Array, labels: Array, order: Array, batch: int
 ) -> float:
-    """One epoch of theta -= lr * gradient, for ReLU layers below softmax with cross-entropy.
+    """Do one epoch of theta -= lr * gradient, for ReLU layers below softmax with cross-entropy.
 
     Args:
         theta: INOUT, all weights and biases as :class:`network.Network` keeps them.

@@ -1,7 +1,7 @@
-"""From a drawing to an image such as the data has them: scaled into the box, and centred, as the data was made.
+"""Conversion of a drawing to the form of the data's images: scaled and centred as the data was prepared.
 
-A network knows digits only in the form of its data. Two forms are known here; both are scaled to a box of
-their own whatever the size and place of the drawing.
+A network recognises digits only in the form of its training data. Two forms are supported; both scale the drawing to
+a box of their own, whatever its size and place.
 
 MNIST (28x28, and any other size but 8x8): the longer side of the digit fills 20 of 28 pixels, its proportions stay,
 and whole pixels move its centre of mass to the middle [LeCun, Cortes, Burges, "The MNIST database"].
@@ -21,7 +21,7 @@ from scipy import ndimage  # type: ignore[import-untyped]
 
 Array: TypeAlias = NDArray[Any]
 Stroke: TypeAlias = Sequence[Sequence[float]]
-"""Points (x, y) of a pen that stays down; 0 .. 1 from left to right and from top to bottom."""
+"""Points (x, y) of one pen stroke; 0 .. 1 from left to right and from top to bottom."""
 
 RASTER: Final = 112
 """Pixels to the side of :func:`rasterise`; four to a pixel of MNIST."""
@@ -30,14 +30,13 @@ BOX: Final = 80.0
 PEN: Final = 11.0
 """Width of the pen there, which gives MNIST its mean ink; for 8x8 it does not matter."""
 MIN_SHARE: Final = 0.12
-"""A drawing smaller than this share of the canvas is not magnified further: a dot stays one."""
+"""Share of the canvas below which a drawing is not magnified further, so that a dot stays a dot."""
 
 
 def rasterise(strokes: Sequence[Stroke]) -> Array:
-    """Ink 0 .. 1 of shape (RASTER, RASTER); the drawing in its middle, as large as BOX, the pen as wide as PEN.
+    """Draw strokes as ink 0 .. 1 of shape (RASTER, RASTER), centred, BOX pixels large, with a pen PEN pixels wide.
 
-    The lines are scaled before the pen goes along them, so that a small drawing has no thicker strokes than a
-    large one. No strokes, no ink.
+    The lines are scaled before the pen is applied, so that small and large drawings have equally thick strokes.
     """
     lines = [np.asarray(stroke, dtype=float).reshape(-1, 2) for stroke in strokes if len(stroke)]
     if not lines:
@@ -57,7 +56,7 @@ def rasterise(strokes: Sequence[Stroke]) -> Array:
 
 
 def to_form(ink: Array, side: int, pixel_max: int) -> Array:
-    """A drawing in the form of the data, see above.
+    """Convert a drawing to the form of the data, see above.
 
     Args:
         ink: 0 (none) .. 1, two-dimensional, of any size.
@@ -111,7 +110,7 @@ def _mnist_form(ink: Array, side: int) -> Array:
 
 
 def _deslant(ink: Array) -> Array:
-    """Sheared along the rows so that the column of the ink's mass no longer depends on the row."""
+    """Shear along the rows so that the centre of a row's ink does not depend on the row."""
     rows, columns = np.nonzero(ink > 0.5)
     down, right = rows - rows.mean(), columns - columns.mean()
     slant = float(np.clip((down * right).sum() / max(float((down * down).sum()), 1.0), -1, 1))
@@ -124,7 +123,7 @@ def _deslant(ink: Array) -> Array:
 
 
 def _crop(ink: Array) -> Array:
-    """The smallest box that holds all ink."""
+    """Crop to the smallest box that contains all ink."""
     rows, columns = (np.flatnonzero((ink > 0.5).any(axis)) for axis in (1, 0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
@@ -134,10 +133,10 @@ def _min_side(ink: Array) -> float:
 
 
 def _resample(image: Array, side: int, scale: float, axis: int) -> Array:
-    """``image`` made ``scale`` times as long along an axis and laid into the middle of ``side`` pixels.
+    """Scale ``image`` by ``scale`` along an axis and centre it in ``side`` pixels.
 
-    Each of these holds what lies over it: differences of the running sum, between pixels too. (As a product of
-    matrices it would wait for BLAS's threads while a training keeps them busy.)
+    Each pixel is the integral of the image over it: differences of the interpolated cumulative sum. (A matrix product
+    would wait for BLAS threads that a training occupies.)
     """
     lines = np.moveaxis(image, axis, 0)
     count = len(lines)
@@ -152,6 +151,6 @@ def _resample(image: Array, side: int, scale: float, axis: int) -> Array:
 
 
 def _shift(image: Array, by: int, axis: int) -> Array:
-    """Moved by whole pixels; what comes in is empty, what goes out is lost."""
+    """Shift by whole pixels; pixels that enter are empty."""
     shifted: Array = ndimage.shift(image, [by if axis == k else 0 for k in (0, 1)], order=0)
     return shifted

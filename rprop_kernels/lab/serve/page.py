@@ -1,14 +1,13 @@
-"""The page of ``rprop-lab serve``: draw a digit, see what a network makes of it, race the techniques.
+"""The page of ``rprop-lab serve``: draw a digit, see its prediction, compare techniques in training.
 
-Built with NiceGUI: everything that the browser needs is inside the package, so that the page works offline; the
-server pushes what changes; each tab has Python objects of its own; ECharts and an element of our own (``pad.js``,
-the drawing area) fit in. Looked at besides: Streamlit (runs the script again for each change, which suits no live
-drawing), Gradio (asks other hosts for fonts and figures by default, and its sketch pad reports whole images), Dash
-(asks the server again and again for live curves, no drawing by keyboard) and Panel (Bokeh from other hosts by
-default).
+It uses NiceGUI: all browser files are inside the package, so that the page works offline; the server pushes changes;
+each tab has its own Python objects; ECharts and a custom element (``pad.js``, the drawing area) integrate. Alternatives
+considered: Streamlit (reruns the script on each change, unsuitable for live drawing), Gradio (loads fonts and figures
+from other hosts by default, and its sketch pad sends whole images), Dash (polls for live curves, no drawing by
+keyboard) and Panel (loads Bokeh from other hosts by default).
 
-The page is served on 127.0.0.1 only, and to requests that were meant for it: a page of another site that is open
-in the same browser cannot reach it.
+The page is served on 127.0.0.1 only, and only to requests with its own host and origin: a page of another site in the
+same browser cannot reach it.
 """
 
 import errno
@@ -37,21 +36,21 @@ from .sessions import CANDIDATES, Runner, Session, Settings, TrainingSet, advice
 
 HOST: Final = "127.0.0.1"
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3A9BD9", "#1B1B1B")
-"""Okabe and Ito's, the two light ones darkened to stand on white."""
+"""Okabe and Ito's colours, the two light ones darkened for a white background."""
 DRAWING_SECONDS: Final = 0.05
 RACE_SECONDS: Final = 0.3
-"""How often the page is brought up to date; trainings never wait for it."""
+"""Seconds between updates of the page; trainings do not wait for it."""
 SETTLED_SECONDS: Final = 0.7
-"""After the last change of a slider, a new training begins."""
+"""Delay of a new training after the last change of a slider."""
 MAX_POINTS: Final = 20_000
-"""Of one drawing; what comes after is not drawn."""
+"""Points of one drawing; later ones are ignored."""
 
 RATES: Final = (*(f"{digit * 10.0**power:g}" for power in range(-4, 0) for digit in (1, 2, 5)), "1")
 EPOCHS: Final = ("5", "10", "20", "50", "100", "200", "500", "1000", "2000", "5000")
 HIDDEN: Final = tuple(str(2**power) for power in range(2, 11))
 
 MIN_LOSS: Final = 1e-4
-"""Where the plot of the loss ends."""
+"""Lower end of the loss axis."""
 
 LINES: Final = "full line: evaluation images; broken line: training images"
 CSS: Final = """
@@ -119,18 +118,18 @@ input[type=range] { accent-color: var(--accent); width: 100%; height: 2rem; curs
 
 
 class Pad(ui.element, component="pad.js"):
-    """The drawing area; see there."""
+    """The drawing area, see ``pad.js``."""
 
 
 class Drawing:
-    """The strokes that a page has sent, whatever it sends."""
+    """The strokes that a page has sent; invalid messages are ignored."""
 
     def __init__(self) -> None:
         self.strokes: dict[int, list[tuple[float, float]]] = {}
         self._points = 0
 
     def add(self, message: Any) -> bool:
-        """Takes a message of ``pad.js`` in; False where it is none, or one too many."""
+        """Process a message of ``pad.js``; return False if it is invalid or exceeds the limit."""
         try:
             number, points = int(message["stroke"]), [(float(x), float(y)) for x, y in message["points"]]
         except (KeyError, TypeError, ValueError, OverflowError):
@@ -142,19 +141,19 @@ class Drawing:
         return True
 
     def clear(self) -> None:
-        """Takes all away."""
+        """Remove all strokes."""
         self.strokes.clear()
         self._points = 0
 
 
 class Setting:
-    """A slider over usual values, and a field for any: a change of one is seen in the other."""
+    """A slider over usual values and a field for any value, kept in step."""
 
     def __init__(self, name: str, choices: Sequence[str], value: str, changed: Callable[[], None]) -> None:
         self._choices, self._changed, self._applied = choices, changed, value
         with ui.element("div").classes("setting"):
             ui.label(name).props("aria-hidden=true")
-            # The browser's own: Quasar's has its name on another element than the focus.
+            # The browser's own slider: Quasar's puts the label on another element than the focus.
             self._slider = ui.element("input").props(f'type=range min=0 max={len(choices) - 1} aria-label="{name}"')
             self._slider.on("input", self._slider_moved, js_handler="event => emit(event.target.value)", throttle=0.05)
             self._field = ui.input(value=value).props(f'dense outlined aria-label="{name}, exact value"')
@@ -163,7 +162,7 @@ class Setting:
 
     @property
     def text(self) -> str:
-        """What stands in the field."""
+        """Content of the field."""
         return str(self._field.value)
 
     @text.setter
@@ -188,7 +187,7 @@ class Setting:
         self._slider.update()
 
     def _nearest(self, text: str) -> int | None:
-        """Index of the choice that is nearest by ratio; None for a text that is none and no number above 0."""
+        """Return the index of the choice that is nearest by ratio; None for a text that is not a positive number."""
         if text in self._choices:
             return self._choices.index(text)
         try:
@@ -200,7 +199,7 @@ class Setting:
 
 
 class DrawingCard:
-    """The half of the page on which one draws and reads the prediction."""
+    """The half of the page with the drawing area and the prediction."""
 
     def __init__(self, session: Session) -> None:
         self._session, self._drawing = session, Drawing()
@@ -238,14 +237,14 @@ class DrawingCard:
         self._pad.run_method("wipe")
 
     def choices(self) -> None:
-        """Offers the runs there are."""
+        """Offer the runs that can predict."""
         able = [runner for runner in self._session.runners if runner.weights is not None]
         options = {0: "the newest run"} | {runner.number: f"run {runner.number}, {_name(runner)}" for runner in able}
         if options != self._choice.options:
             self._choice.set_options(options, value=self._choice.value if self._choice.value in options else 0)
 
     def refresh(self) -> None:
-        """Predicts again, if there is more ink or the network has learned."""
+        """Predict again if the drawing or the network has changed."""
         training_set = self._session.training_set
         if self._drawn:
             self._drawn = False
@@ -303,7 +302,7 @@ class _Bars:
 
 
 class TrainingCard:
-    """The half of the page on which techniques race: settings, curves, table."""
+    """The half of the page for training: settings, curves, table."""
 
     def __init__(self, session: Session, changed: Callable[[], None]) -> None:
         self._session, self._models_changed = session, changed
@@ -357,7 +356,7 @@ class TrainingCard:
 
     def _technique_changed(self) -> None:
         usual = f"{CANDIDATES[self._technique.value].usual_rate:g}"
-        if self._rate.text == self._usual:  # a rate of one's own choice stays
+        if self._rate.text == self._usual:  # a rate chosen by the user stays
             self._rate.text = usual
         self._usual = usual
         self._schedule()
@@ -386,14 +385,14 @@ class TrainingCard:
         self._advice.set_text(next(filter(None, hints), ""))
 
     def train(self) -> None:
-        """Trains with what the fields say."""
+        """Train with the settings in the fields."""
         if (settings := self._read()) is not None:
             self._raced = []
             self._session.start(settings)
             self.refresh()
 
     def race(self) -> None:
-        """Trains Rprop, Adam and SGD at the same time."""
+        """Train Rprop, Adam and SGD at the same time."""
         if (settings := self._read()) is not None:
             racing = race_settings(settings)
             self._show_advice(*racing)
@@ -406,7 +405,7 @@ class TrainingCard:
         self.refresh()
 
     def refresh(self) -> None:
-        """Shows what has changed since the last time."""
+        """Show changes since the last call."""
         if time.monotonic() > self._due:
             self.train()
         runners, busy = self._session.runners, self._session.busy
@@ -418,7 +417,7 @@ class TrainingCard:
         racing = [runner for runner in runners if not runner.is_over]
         self._progress.set_value(min((runner.progress for runner in racing), default=0.0))
         self._state.set_text("; ".join(map(_progress_text, racing)))
-        if self._was_busy and not busy:  # said once, for those who listen rather than look
+        if self._was_busy and not busy:  # announced once, for screen readers
             self._announcement.set_text(
                 "; ".join(_result_text(runner) for runner in runners if runner.number in self._raced)
             )
@@ -463,7 +462,7 @@ def _colour(runner: Runner) -> str:
 
 def _table(runners: Sequence[Runner]) -> str:
     words = ("run", "technique")
-    # Results first: on a phone the rest is reached by scrolling.
+    # Results first: on a phone the other columns need scrolling.
     heading = (*words, "accuracy", "unseen", "seconds", "epochs", "learning rate", "batch", "hidden", "")
     cells = "".join(f'<th scope="col"{_text_class(name in (*words, ""))}>{name}</th>' for name in heading)
     rows = "".join(map(_row, reversed(runners))) or f'<tr><td class="words" colspan="{len(heading)}">none</td></tr>'
@@ -519,14 +518,14 @@ def _chart(what: str, scale: str) -> ui.echart:
 
 
 def _draw(chart: ui.echart, runners: Sequence[Runner], what: str) -> None:
-    """Two lines a run, of evaluation and, thin, of training, under one name in the legend."""
+    """Draw two lines a run, evaluation and (thin) training, under one name in the legend."""
     series: list[dict[str, Any]] = []
     visible: list[float] = []
     for runner in runners:
-        history = runner.history[:]  # grows meanwhile
+        history = runner.history[:]  # a copy: the list grows during training
         for part, width, dashes in (("eval", 2.4, "solid"), ("train", 1.2, "dashed")):
             values = [getattr(epoch, f"{part}_{what}") for epoch in history]
-            if what == "loss":  # a logarithm wants no 0, and what is below the axis runs along it
+            if what == "loss":  # the logarithm excludes 0; values below the axis are drawn along it
                 values = [max(value, MIN_LOSS) for value in values]
             start = 0 if what == "loss" else len(values) // 5
             visible += [value for value in values[start:] if math.isfinite(value)]
@@ -550,14 +549,14 @@ def _draw(chart: ui.echart, runners: Sequence[Runner], what: str) -> None:
 
 
 def _loss_axis(losses: Sequence[float]) -> dict[str, float]:
-    """Limits that hold the losses, unless they are those of a network that has learned by heart, or diverges."""
+    """Compute limits that contain the losses, except those of networks that overfit completely or diverge."""
     low, high = (math.log10(edge(losses, default=1.0)) for edge in (min, max))
     bottom = max(round(math.log10(MIN_LOSS)), min(-1, math.floor(low)))
     return {"min": 10.0**bottom, "max": 10.0 ** min(2, max(1 + bottom, math.ceil(high)))}
 
 
 def _accuracy_axis(accuracies: Sequence[float]) -> dict[str, float]:
-    """Limits and ticks; the steep start runs out at the bottom, or it would hide everything after it."""
+    """Compute limits and ticks; the steep start is cut off, because it would compress the rest."""
     twentieths = max(1, math.ceil((1 - min(accuracies, default=0.0)) * 20))
     tick = next((tick for most, tick in ((1, 1), (2, 2), (8, 5), (12, 10)) if twentieths <= most), 20)
     bottom = 100 - math.ceil(5 * twentieths / tick) * tick
@@ -565,7 +564,7 @@ def _accuracy_axis(accuracies: Sequence[float]) -> dict[str, float]:
 
 
 def _png(grey: Any, side: int = 1) -> str:
-    """A data URL of an image 0 .. 1, ink black on white; an empty one of None."""
+    """Encode an image 0 .. 1 as a data URL, ink black on white; None gives an empty image."""
     import base64
     import struct
     import zlib
@@ -584,10 +583,10 @@ def _png(grey: Any, side: int = 1) -> str:
 
 
 class SameOriginOnly:
-    """Refuses requests that were meant for another name, or come from another site's page.
+    """Middleware that rejects requests with another host or origin.
 
-    Without it any page that is open in the same browser could talk to this one, by a name that it lets resolve to
-    127.0.0.1 or by a WebSocket, which browsers do not restrict.
+    Without it any page in the same browser could reach this server, through a name that resolves to 127.0.0.1 (DNS
+    rebinding) or a WebSocket, which browsers do not restrict.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -607,19 +606,19 @@ class SameOriginOnly:
     def _is_own_address(headers: dict[bytes, bytes]) -> bool:
         host = headers.get(b"host", b"").decode("latin-1")
         origin = headers.get(b"origin", b"").decode("latin-1")
-        # The port is free: an SSH tunnel may have another at its other end.
+        # Any port: an SSH tunnel may use another at its other end.
         return urlsplit(f"//{host}").hostname in (HOST, "localhost") and origin in ("", f"http://{host}")
 
 
 def listen(port: int) -> socket.socket:
-    """A socket on this machine's own address; port 0: any that is free.
+    """Open a socket on this machine's own address; port 0 takes any that is free.
 
     Raises:
         LabError: the port is taken, or may not be used.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        if os.name == "posix":  # elsewhere it would let two servers share a port
+        if os.name == "posix":  # on Windows it would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
         listener.listen()
@@ -631,14 +630,14 @@ def listen(port: int) -> socket.socket:
 
 
 def serve(training_set: TrainingSet, listener: socket.socket) -> None:
-    """Serves the page of a data set until Ctrl-C, which ends it as a KeyboardInterrupt."""
+    """Serve the page of a data set until Ctrl-C, which raises KeyboardInterrupt."""
     sessions: WeakSet[Session] = WeakSet()
 
     @ui.page("/", title="rprop-lab")
     def page() -> None:
         session = Session(training_set)
         sessions.add(session)
-        ui.context.client.on_delete(lambda: session.stop())  # bare, it would be given the client
+        ui.context.client.on_delete(lambda: session.stop())  # a lambda, because on_delete passes the client
         ui.add_css(CSS)
         ui.colors(primary="#005a9c", negative="#a3000b")
         with ui.element("header").classes("lab"):
@@ -661,14 +660,14 @@ def serve(training_set: TrainingSet, listener: socket.socket) -> None:
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            for session in list(sessions):  # first: what trains would hold up the rest
+            for session in list(sessions):  # first, because a training would delay the shutdown
                 session.stop()
             super().handle_exit(sig, frame)
 
     server = Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1))
     try:
         with warnings.catch_warnings():
-            # NiceGUI asks every object in memory for its class, and one of torch's answers with a warning.
+            # NiceGUI reads the class of every object in memory, which makes one of torch's warn.
             warnings.filterwarnings("ignore", ".*torch.distributed.reduce_op", FutureWarning)
             server.run(sockets=[listener])
     finally:

@@ -1,8 +1,8 @@
-"""Trainings that race one another while somebody watches; no page in here.
+"""Trainings in the background of the page, independent of its user interface.
 
 A :class:`Session` belongs to one page. Its trainings run in a thread and write only to their own
-:class:`Runner`; whoever watches reads it when it likes, so that watching costs the training nothing. Runners that
-start together take turns epoch by epoch.
+:class:`Runner`, which the page polls, so that display does not slow the training. Runners that start together take
+turns epoch by epoch.
 """
 
 import itertools
@@ -30,9 +30,9 @@ MOMENTUM: Final = 0.9
 MAX_EPOCHS: Final = 5000
 MAX_HIDDEN: Final = 1024
 DIVERGED_LOSS: Final = 10 * math.log(CLASSES)
-"""A training loss that is this high at the end, ten times that of guessing, is told as divergence."""
+"""Final training loss above which a training counts as diverged: ten times that of uniform guessing."""
 MAX_RUNS: Final = 6
-"""Runs that a session remembers; the oldest goes first."""
+"""Number of runs in a session; the oldest is dropped first."""
 
 
 def _adam(params: Iterable[torch.Tensor], lr: float, *_: object) -> torch.optim.Optimizer:
@@ -45,7 +45,7 @@ def _sgd(params: Iterable[torch.Tensor], lr: float, *_: object) -> torch.optim.O
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A technique, the learning rate that it is usually given, and the largest that it can be given."""
+    """A technique with its usual and its largest learning rate."""
 
     technique: Technique
     usual_rate: float
@@ -60,14 +60,14 @@ CANDIDATES: Final = {
         Candidate(Technique("sgd", f"SGD, momentum {MOMENTUM}", False, (), _sgd), 0.1, 1e9),
     )
 }
-"""Who may race, by name."""
+"""Techniques on offer, by name."""
 RACE: Final = ("irprop+", "adam", "sgd")
-"""Who does, at the press of one button."""
+"""Techniques of the comparison that one button starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Of one training.
+    """Settings of one training.
 
     Attributes:
         technique: a key of ``ENTRANTS``.
@@ -85,19 +85,19 @@ class Settings:
 
     @property
     def label(self) -> str:
-        """The technique as people call it."""
+        """Name of the technique for display."""
         return CANDIDATES[self.technique].technique.label
 
 
 def read_settings(texts: Mapping[str, str], images: int) -> Settings:
-    """Settings from what stands in the fields of a page.
+    """Parse the settings in the fields of a page.
 
     Args:
         texts: technique, learning_rate, epochs, batch, hidden.
-        images: how many there are to train.
+        images: number of training images.
 
     Raises:
-        LabError: naming the field, what stands there and what may.
+        LabError: a field is invalid; the message names it, its content and the valid values.
     """
     if texts["technique"] not in CANDIDATES:
         raise LabError(f"There is no technique {texts['technique']!r}. There is: {', '.join(CANDIDATES)}.")
@@ -120,7 +120,7 @@ def read_settings(texts: Mapping[str, str], images: int) -> Settings:
 
 
 def advice(settings: Settings, images: int) -> str:
-    """What speaks against training so, in words; empty where nothing does."""
+    """Return a warning about unsuitable settings, empty if there is none."""
     batch = settings.batch
     if batch is None or 4 * batch > images or settings.technique not in {one.name for one in TECHNIQUES}:
         return ""
@@ -138,14 +138,14 @@ def _whole(name: str, text: str, limit: int, more: str = "") -> int:
 
 
 class TrainingSet:
-    """A data set, laid out once for all sessions.
+    """A data set, converted once for all sessions.
 
     Attributes:
         side, pixel_max: of an image.
-        images: how many are trained on.
+        images: number of training images.
 
     Raises:
-        LabError: its images are not square, so that nothing can be drawn in their form.
+        LabError: its images are not square, so that drawings cannot be converted to their form.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -160,10 +160,10 @@ class TrainingSet:
         learn, self.test = tensors(dataset)
         self.train, self.evaluation = hold_out(learn, self.config, self.config.seed)
         self.images = len(self.train[1])
-        self.run(Settings())  # imports the optimizers, for which nobody should wait on a page
+        self.run(Settings())  # imports the optimizers before the page is opened
 
     def run(self, settings: Settings) -> Run:
-        """A training that has not begun; equal settings start from equal weights."""
+        """Create a training that has not begun; equal settings start from equal weights."""
         config = Config(
             learning_rate=settings.learning_rate,
             epochs=settings.epochs,
@@ -176,16 +176,16 @@ class TrainingSet:
 
 @dataclass(slots=True)
 class Runner:
-    """One training, as it can be watched from outside its thread.
+    """One training as visible from outside its thread.
 
     Attributes:
         number: from 1, in its session.
         state: waiting, training, and at the end finished, stopped, diverged or failed.
-        history: an entry an epoch; only ever grows.
+        history: an entry an epoch; entries are only appended.
         progress: share of all epochs, 0 .. 1, batches of an unfinished one counted.
-        seconds: spent in its own training and evaluation.
+        seconds: time in its own training and evaluation.
         test_accuracy: on unseen images, of the model of lowest evaluation loss; at the end.
-        trouble: what went wrong, in words.
+        error_text: description of a failure.
         weights: of the network, a copy: the last while it trains, those of lowest evaluation loss at the end.
     """
 
@@ -201,16 +201,16 @@ class Runner:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether the training has ended."""
         return self.state not in ("waiting", "training")
 
     @property
     def accuracy(self) -> float:
-        """On the evaluation images, after the last epoch; NaN before the first."""
+        """Accuracy on the evaluation images after the last epoch; NaN before the first."""
         return self.history[-1].eval_accuracy if self.history else math.nan
 
     def probabilities(self, inputs: Array) -> Array | None:
-        """Of the ten digits, for an image as the network is given it; None while nothing was learned.
+        """Compute the probabilities of the classes for an input image; None before the first weights exist.
 
         Args:
             inputs: shape (pixels,), in [-1, 1].
@@ -229,7 +229,7 @@ class _Stopped(Exception):
 
 
 class _TrainingThread:
-    """Runners that take turns in one thread."""
+    """A thread in which runners take turns."""
 
     SNAPSHOT: Final = 0.3
     """Seconds between copies of the weights."""
@@ -239,13 +239,13 @@ class _TrainingThread:
     ) -> None:
         self.stop = threading.Event()
         self._training_set, self._runners, self._previous = training_set, runners, previous
-        # A daemon: what is left of a training must not keep a server from ending.
+        # A daemon: a training must not keep the server from exiting.
         self.thread = threading.Thread(target=self._main, name="rprop-lab race", daemon=True)
         self.thread.start()
 
     def _main(self) -> None:
         if self._previous is not None:
-            self._previous.thread.join()  # two at once would spoil the times of both
+            self._previous.thread.join()  # two at once would distort the times of both
             self._previous = None
         workers = [_Worker(self._training_set, runner, self.stop) for runner in self._runners]
         for worker in workers:
@@ -258,7 +258,7 @@ class _TrainingThread:
 
 
 class _Worker:
-    """What a thread holds of a runner."""
+    """The thread's part of a runner: its training and its stop event."""
 
     def __init__(self, training_set: TrainingSet, runner: Runner, stop: threading.Event) -> None:
         self.runner, self._training_set, self._stop = runner, training_set, stop
@@ -267,7 +267,7 @@ class _Worker:
         self._run: Run | None = None
 
     def run_guarded(self, act: Callable[[], None]) -> None:
-        """Does it; every end of the training is told to the watchers, none to the thread."""
+        """Call a function and record every end of the training in the runner; nothing is raised."""
         try:
             try:
                 if self._stop.is_set():
@@ -276,7 +276,7 @@ class _Worker:
             except _Stopped:
                 done = f"{len(self.runner.history)} of {self.runner.settings.epochs}"
                 self._end("stopped", f"stopped after {done} epochs")
-        except Exception as error:  # whatever torch raises, such as for want of memory
+        except Exception as error:  # anything that torch raises, such as out of memory
             self.runner.error_text = f"failed: {str(error) or type(error).__name__}"
             self.runner.state = "failed"
 
@@ -324,7 +324,7 @@ class _Worker:
                 best, self._training_set.test, run.config.criterion, len(self._training_set.test[1])
             )[1]
         runner.error_text = error_text
-        runner.state = state  # last: whoever sees it finds everything else
+        runner.state = state  # last, so that readers of the state find everything else complete
 
 
 def _weights(state: Mapping[str, torch.Tensor]) -> Weights:
@@ -336,27 +336,27 @@ class Session:
     """The runs of one page; sessions know nothing of one another.
 
     Attributes:
-        track: what all of them are trained on.
+        training_set: the data of all runs.
     """
 
     def __init__(self, training_set: TrainingSet) -> None:
         self.training_set = training_set
-        self._runners: tuple[Runner, ...] = ()  # replaced, never changed
+        self._runners: tuple[Runner, ...] = ()  # replaced, never mutated
         self._count = 0
         self._training: _TrainingThread | None = None
 
     @property
     def runners(self) -> tuple[Runner, ...]:
-        """The last ``KEPT``, oldest first, without those that were stopped before they had made one epoch."""
+        """The last ``MAX_RUNS``, oldest first, without those that were stopped before their first epoch ended."""
         return tuple(one for one in self._runners if one.history or one.state != "stopped")
 
     @property
     def busy(self) -> bool:
-        """Whether something trains, or waits to."""
+        """Whether a training is running or waiting."""
         return any(not runner.is_over for runner in self.runners)
 
     def start(self, *settings: Settings) -> None:
-        """Trains these, taking turns; what trains already is stopped."""
+        """Train these settings in turns, after stopping the current training."""
         self.stop()
         fresh = [Runner(self._count + index, one) for index, one in enumerate(settings, 1)]
         self._count += len(fresh)
@@ -364,18 +364,18 @@ class Session:
         self._training = _TrainingThread(self.training_set, fresh, self._training)
 
     def stop(self, wait: float = 0.0) -> None:
-        """Stops what trains before its next batch; ``wait`` up to so many seconds until it has."""
+        """Stop the current training before its next batch; ``wait`` at most so many seconds for its end."""
         if self._training is not None:
             self._training.stop.set()
             if wait:
                 self._training.thread.join(wait)
 
     def clear(self) -> None:
-        """Forgets all runs that are over."""
+        """Remove all runs that have ended."""
         self._runners = tuple(runner for runner in self.runners if not runner.is_over)
 
     def model(self, number: int | None = None) -> Runner | None:
-        """The run of that number if it has learned something, else the newest that has, else None."""
+        """Return the run of that number if it has weights, else the newest run that has, else None."""
         able = [runner for runner in self.runners if runner.weights is not None]
         chosen = [runner for runner in able if runner.number == number]
         found = chosen or able
@@ -383,12 +383,12 @@ class Session:
 
 
 def race_settings(like: Settings) -> tuple[Settings, ...]:
-    """Those of ``RACE``, each with its usual learning rate and everything else as given."""
+    """Return the settings of ``RACE``: each its usual learning rate, everything else as given."""
     return tuple(Settings(name, CANDIDATES[name].usual_rate, like.epochs, like.batch, like.hidden) for name in RACE)
 
 
 def curve(values: Sequence[float], limit: int = 200) -> list[list[float | None]]:
-    """``[epoch, value]`` for a plot: no more than about ``most``, the last among them; None is a gap."""
+    """Return ``[epoch, value]`` pairs for a plot, about ``limit`` at most and always the last; None is a gap."""
     count = len(values)
     stride = max(1, math.ceil(count / limit))
     epochs = sorted({1, *range(stride, count, stride), count}) if count else []

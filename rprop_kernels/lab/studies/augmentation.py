@@ -1,4 +1,4 @@
-"""Images made from images: zoom, rotation, blur, black squares (report C)."""
+"""Augmentation of images by zoom, rotation, blur and black squares (report C)."""
 
 from collections.abc import Callable
 from types import MappingProxyType
@@ -13,7 +13,7 @@ _Change: TypeAlias = Callable[[Array, np.random.Generator], Array]
 
 
 def zoom(image: Array, rng: np.random.Generator) -> Array:
-    """In or out by up to a fifth, about the middle; what comes in is background."""
+    """Zoom in or out by up to a fifth about the centre; new pixels are background."""
     factor = rng.uniform(0.8, 1.2)
     middle = (np.array(image.shape) - 1) / 2
     matrix = np.eye(2) / factor
@@ -21,13 +21,13 @@ def zoom(image: Array, rng: np.random.Generator) -> Array:
 
 
 def rotate(image: Array, rng: np.random.Generator) -> Array:
-    """To the left or right by up to 20 degrees."""
+    """Rotate to the left or right by up to 20 degrees."""
     angle = rng.uniform(5, 20) * rng.choice([-1, 1])
     return ndimage.rotate(image, angle, reshape=False, order=1)  # type: ignore[no-any-return]
 
 
 def blur(image: Array, rng: np.random.Generator) -> Array:
-    """A Gaussian of 1/40 to 1/28 of the width."""
+    """Blur with a Gaussian of 1/40 to 1/28 of the width."""
     width = image.shape[1] * rng.uniform(1 / 40, 1 / 28)
     return ndimage.gaussian_filter(image, width)  # type: ignore[no-any-return]
 
@@ -49,12 +49,12 @@ CHANGES: Final = MappingProxyType[str, _Change](
 
 
 def augmented(images: Array, labels: Array, seed: int) -> tuple[Array, Array]:
-    """The images, then each of them changed in each way of ``CHANGES``: five times as many.
+    """Return the images, followed by a copy for each of ``CHANGES``: five times as many.
 
     Args:
         images: shape (count, pixels), of square images, 0 is background.
         labels: shape (count,).
-        seed: of what is drawn.
+        seed: of the random changes.
     """
     side = round(images.shape[1] ** 0.5)
     if side * side != images.shape[1]:

@@ -35,7 +35,7 @@ def list_studies() -> None:
 
 
 def duration(minutes: float) -> str:
-    """Minutes for people."""
+    """Format a duration in minutes."""
     if minutes < 1:
         return f"{max(1, round(minutes * 60))} s"
     return f"{round(minutes)} min" if minutes < 90 else f"{minutes / 60:.0f} h"
@@ -103,7 +103,7 @@ def run_study(
 
 
 def _check_square(plan: list[Settings]) -> None:
-    """Images that are turned and zoomed must be square; found out before anything is trained."""
+    """Check before training that images that are to be rotated and zoomed are square."""
     from .fitting import image_set
 
     for settings in plan:
@@ -118,7 +118,7 @@ def _check_square(plan: list[Settings]) -> None:
 
 
 def _parse_only(only: list[str], chosen: Study) -> dict[str, list[str]]:
-    """``SETTING=VALUE`` ... as a table."""
+    """Parse ``SETTING=VALUE`` arguments into a table."""
     from .registry import STUDIES
 
     part: dict[str, list[str]] = {}
@@ -134,7 +134,7 @@ def _parse_only(only: list[str], chosen: Study) -> dict[str, list[str]]:
 
 
 def show_page(console: Console, page: Page) -> None:
-    """Tables and statements on the terminal."""
+    """Print tables and statements to the terminal."""
     wide = Console(width=max(console.width, 180))
     for table in page.tables:
         shown = RichTable(title=table.title, title_justify="left", padding=(0, 1, 0, 0), box=None)
@@ -148,7 +148,7 @@ def show_page(console: Console, page: Page) -> None:
 
 
 def folders(data_dir: Path | None) -> list[Path]:
-    """Where data may be: what was said, RPROP_LAB_DATA, ../shared/data."""
+    """List the folders that may hold data: the given one, RPROP_LAB_DATA, or ../shared/data."""
     if data_dir is not None:
         return [data_dir]
     usable = os.environ.get("RPROP_LAB_DATA")
@@ -156,7 +156,7 @@ def folders(data_dir: Path | None) -> list[Path]:
 
 
 def _images(data: str | None, data_dir: Path | None, quick: bool) -> Settings:
-    """Settings that name the image set, with a checksum, so that other images are other runs."""
+    """Return settings that identify the image set, with a checksum, so that other images give other runs."""
     import numpy as np
 
     from .fitting import image_set
@@ -213,7 +213,7 @@ def _problems(names: tuple[str, ...], data_dir: Path | None, quick: bool) -> tup
 def _data_arguments(
     images: Settings, files: tuple[Settings, ...], problems: tuple[str, ...], data_dir: Path | None
 ) -> tuple[str, ...]:
-    """Words that name the data; none where it is MNIST's or PROBEN1's own files, wherever they lie."""
+    """Return arguments that name the data; none if it is MNIST or PROBEN1's own files, wherever they are."""
     if images:
         if images["data"] == "mnist" and images["is_mnist"]:
             return ()

@@ -1,4 +1,4 @@
-"""One training of the NumPy network by its settings: what most runs of the studies are."""
+"""One training of the NumPy network by its settings, the work of most runs."""
 
 import math
 from functools import lru_cache
@@ -41,11 +41,11 @@ DEFAULTS: Final = MappingProxyType[str, Any](
     }
 )
 """Settings of :func:`fit`. ``batch`` None is the full batch; ``keep``: "confusion", "samples", "weights",
-"prediction"; ``validation``: share of the learning part; ``stop``: names of criteria, the training ends when all have
-said so; ``decay``: lr / (epoch * batches + 1)."""
+"prediction"; ``validation``: share of the learning part; ``stop``: names of criteria, the training ends when all are
+met; ``decay``: lr / (epoch * batches + 1)."""
 
 MEASURED: Final = 10_000
-"""Training samples that are looked at after every epoch, at most: the first. Of augmented ones they are unchanged."""
+"""Maximum number of training samples (the first) that are evaluated after every epoch; these are never augmented."""
 
 
 class Split(NamedTuple):
@@ -59,24 +59,24 @@ class Split(NamedTuple):
 
 @lru_cache(maxsize=1)
 def image_set(name: str, folder: str | None) -> Dataset:
-    """A data set, read once a process."""
+    """Load a data set once a process."""
     return datasets.load(name, None if folder is None else Path(folder))
 
 
 @lru_cache(maxsize=1)
 def _unit(name: str, folder: str | None) -> tuple[Array, Array]:
-    """Learning and test images in 0..1."""
+    """Return learning and test images in 0..1."""
     dataset = image_set(name, folder)
     top = np.float32(dataset.pixel_max)
     return dataset.learn_images.astype(np.float32) / top, dataset.test_images.astype(np.float32) / top
 
 
 def images(settings: Settings) -> Split:
-    """The image set, pixels in 0..1; ``validation`` is held out of the learning part by the seed."""
+    """Return the image set with pixels in 0..1; ``validation`` is held out of the learning part by the seed."""
     dataset = image_set(settings["data"], settings.get("data_dir"))
     learn, test = _unit(settings["data"], settings.get("data_dir"))
     labels, test_part = dataset.learn_labels, (test, dataset.test_labels)
-    if len(labels) > MEASURED and not dataset.is_mnist:  # the first SEEN are looked at: they may be of one class
+    if len(labels) > MEASURED and not dataset.is_mnist:  # only the first are evaluated, which may be of one class
         order = np.random.default_rng(0).permutation(len(labels))
         learn, labels = learn[order], labels[order]
     held_out = int(len(labels) * settings["validation"])
@@ -91,7 +91,7 @@ def images(settings: Settings) -> Split:
 
 
 def franke_function(x: Array, y: Array) -> Array:
-    """The Franke function on the unit square."""
+    """Evaluate the Franke function on the unit square."""
     parts = (
         0.75 * np.exp(-((9 * x - 2) ** 2) / 4 - (9 * y - 2) ** 2 / 4),
         0.75 * np.exp(-((9 * x + 1) ** 2) / 49 - (9 * y + 1) / 10),
@@ -103,7 +103,7 @@ def franke_function(x: Array, y: Array) -> Array:
 
 
 def franke(settings: Settings) -> Split:
-    """Report E: samples with noise 0.2 N(0, 1), a quarter for the test, centred by the training mean.
+    """Create report E's data: noise 0.2 N(0, 1), a quarter for the test, centred by the training mean.
 
     ``degree``: monomials x^i y^j up to it instead of x and y.
     """
@@ -123,7 +123,7 @@ def franke(settings: Settings) -> Split:
 
 
 def runge(settings: Settings) -> Split:
-    """Report D: 1/(1 + 25 x^2) on [-1, 1] with noise, x and y standardised, a fifth for the test."""
+    """Create report D's data: 1/(1 + 25 x^2) on [-1, 1] with noise, standardised, a fifth for the test."""
     rng = np.random.default_rng(settings["seed"])
     x = rng.permutation(np.linspace(-1, 1, settings["samples"]))[:, None]
     target = 1 / (1 + 25 * x**2) + settings["noise"] * rng.normal(size=x.shape)
@@ -136,12 +136,12 @@ def _regression(x: Array, y: Array, cut: int) -> Split:
 
 
 def split(settings: Settings) -> Split:
-    """The data of a run."""
+    """Return the data of a run."""
     return {"franke": franke, "runge": runge}.get(settings["data"], images)(DEFAULTS | settings)
 
 
 def score(outputs: Array, y: Array) -> float:
-    """Accuracy where y are labels, else R2."""
+    """Compute the accuracy if y are labels, else R2."""
     if y.ndim == 1:
         return float((outputs.argmax(1) == y).mean())
     if not np.isfinite(outputs).all():
@@ -151,18 +151,18 @@ def score(outputs: Array, y: Array) -> float:
 
 
 def measure(network: Network, x: Array, y: Array) -> tuple[float, float]:
-    """``(loss, score)``, NaN without samples."""
+    """Compute ``(loss, score)``, NaN without samples."""
     if not len(x):
         return math.nan, math.nan
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         z = network.logits(x)
-        found = score(z, y)  # of the outputs too: they are z itself, or softmax, which keeps the order
+        found = score(z, y)  # z scores like the outputs, which are z itself or its softmax
         loss: float = network.cost.evaluate(z, y, network.activations[-1])[0]
         return loss, found
 
 
 def build(settings: Settings, inputs: int, classes: int) -> Network:
-    """The network of a run: a classifier, or one linear output for 0 classes."""
+    """Build the network of a run: a classifier, or one linear output for 0 classes."""
     return Network(
         (inputs, *settings["hidden"], classes or 1),
         settings["activation"],
@@ -176,7 +176,7 @@ def build(settings: Settings, inputs: int, classes: int) -> Network:
 
 
 def fit(settings: Settings, path: Path) -> Result:
-    """Trains by ``DEFAULTS | settings``; files go to ``path`` with a suffix of their own.
+    """Train by ``DEFAULTS | settings``; files are written to ``path`` with other suffixes.
 
     Returns:
         ``history`` (lists by epoch: train_loss, train_score, valid_loss, ...), final figures, ``diverged_at``
@@ -275,7 +275,7 @@ def _optional_results(s: Settings, network: Network, data: Split, path: Path) ->
 
 
 def bootstrap(outputs: Array, y: Array, samples: int, seed: int) -> dict[str, float]:
-    """Mean and spread of MSE and R2 over bootstrap samples of the test part."""
+    """Compute mean and standard deviation of MSE and R2 over bootstrap samples of the test part."""
     rng = np.random.default_rng(seed)
     chosen = rng.integers(len(y), size=(samples, len(y)))
     squares = np.square(outputs - y)[chosen].mean(1)

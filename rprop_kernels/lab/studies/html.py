@@ -1,4 +1,4 @@
-"""All finished studies on one page: as HTML that needs nothing else, or as Markdown with pictures beside it."""
+"""One page of all finished studies: self-contained HTML, or Markdown with a folder of pictures."""
 
 import base64
 import json
@@ -68,7 +68,7 @@ otherwise.
 
 
 def write_report(folder: Path, path: Path) -> int:
-    """Writes the page of all results below ``folder`` to ``path``; gives how many studies it shows.
+    """Write the page of all results below ``folder`` to ``path``; return the number of studies.
 
     Raises:
         LabError: there are none, or the page cannot be written.
@@ -91,10 +91,10 @@ def write_report(folder: Path, path: Path) -> int:
 
 
 def write_markdown(folder: Path, path: Path) -> int:
-    """Writes a Markdown page of the studies below ``folder``, and what it shows into a folder of its name beside it.
+    """Write a Markdown page of the studies below ``folder``; its pictures and results go to a folder of the same name.
 
-    That folder then holds of each study ``results.json`` (without places on this machine) and small pictures;
-    given as ``folder``, the same page is written again from it.
+    For each study that folder contains ``results.json`` (without paths of this machine) and small pictures; given as
+    ``folder``, it produces the same page again.
 
     Raises:
         LabError: there are none, two folders have the same name, or the page cannot be written.
@@ -121,7 +121,7 @@ def write_markdown(folder: Path, path: Path) -> int:
 
 
 def markdown_page(studies: list[dict[str, Any]], picture_folder: str) -> str:
-    """The text of :func:`write_markdown`'s page; ``beside`` is the name of the folder with the pictures."""
+    """Return the text of :func:`write_markdown`'s page; ``picture_folder`` is the name of its folder of pictures."""
     from .registry import REPORTS, STUDIES
     from .runner import FINDING_PREFIX
 
@@ -157,7 +157,7 @@ def markdown_page(studies: list[dict[str, Any]], picture_folder: str) -> str:
 
 
 def _in_order(studies: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As the table of studies has them, comparisons first."""
+    """Sort by the order of the registry, comparisons first."""
     from .registry import STUDIES
 
     order = list(STUDIES)
@@ -165,7 +165,7 @@ def _in_order(studies: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
-    """What the pages need of all finished studies and comparisons below a folder.
+    """Load all finished studies and comparisons below a folder.
 
     Raises:
         LabError: there are none.
@@ -187,7 +187,7 @@ def collect(folder: Path) -> list[dict[str, Any]]:
 
 
 def unfinished(folder: Path) -> list[str]:
-    """Studies below a folder that have runs but no results yet, or damaged ones, in words."""
+    """Describe the studies below a folder that have runs but no results, or damaged results."""
     lines = []
     for runs in sorted(folder.rglob("runs")):
         count = len(list(runs.glob("*.json"))) if runs.is_dir() else 0
@@ -200,7 +200,7 @@ def unfinished(folder: Path) -> list[str]:
 
 
 def _load_study(file: Path) -> dict[str, Any] | None:
-    """What the pages need of a study or a comparison; None where the file is neither."""
+    """Load a study or a comparison; None if the file is neither."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         environment, settings = found["environment"], found["settings"]
@@ -239,7 +239,7 @@ def _load_study(file: Path) -> dict[str, Any] | None:
 
 
 def _command(name: str, options: dict[str, Any]) -> str:
-    """The command line that repeats it; where the data lies is the reader's."""
+    """Return the command line that repeats a study; the folder of the data is a placeholder."""
     words = ["rprop-lab", "study" if name[1:2] == "-" else name]
     words += [name] if name[1:2] == "-" else []
     words += ["--quick"] if options.get("quick") else []
@@ -257,7 +257,7 @@ def _command(name: str, options: dict[str, Any]) -> str:
 
 
 def _comparison(found: dict[str, Any]) -> tuple[str, str, str]:
-    """What a comparison is, how much of it was run, and the command line that repeats it."""
+    """Return a comparison's description, the extent of its runs, and the command line that repeats it."""
     from ..config import Config
 
     settings, seeds = found["settings"], len(found["seeds"])
@@ -280,7 +280,7 @@ def _comparison(found: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _without_paths(value: Any) -> Any:
-    """Results without the paths of the machine they were made on; other data than the report's stays named as given."""
+    """Remove the paths of this machine from results; the names of data other than the report's stay."""
     if isinstance(value, dict):
         allowed = {"data_dir"} if value.get("is_mnist") is False else set()
         path_keys = ("data_dir", "path", "where")
@@ -289,7 +289,7 @@ def _without_paths(value: Any) -> Any:
 
 
 def _compress(picture: Path, file: Any) -> None:
-    """A picture with few colours and pixels: a third of the bytes."""
+    """Reduce a picture's colours and pixels to a third of its bytes."""
     from PIL import Image
 
     with Image.open(picture) as image:

@@ -1,4 +1,4 @@
-"""What a study is: a row of a table, a plan of runs, the work of one run, and the page they make."""
+"""Studies: a row of the registry, the plan of its runs, the work of one run, and the page of results."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Settings: TypeAlias = dict[str, Any]
-"""All that decides what a run computes, as JSON knows it. ``data_dir`` alone says only where to look."""
+"""Everything that determines the result of a run, as JSON values; ``data_dir`` is only a location."""
 Result: TypeAlias = dict[str, Any]
 Runs: TypeAlias = Sequence[tuple[Settings, Result]]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user asked for.
+    """Options of the user.
 
     Attributes:
         quick: the reduced form: little data, few epochs and seeds.
-        seeds, epochs: how many at most; None is the study's own number.
+        seeds, epochs: maximum numbers; None is the study's own number.
         data: settings of the image set: ``data``, ``data_dir``, ``crc32``, ``is_mnist``, ``origin`` (its kind),
             ``where`` (it came from).
         problems: PROBEN1's: name, path and crc32 of each.
-        only: of every setting named, the values of the runs that are wanted.
+        only: the values of settings to which the runs are restricted.
         given: words of the command line that name the data, unless it is the report's.
     """
 
@@ -41,15 +41,15 @@ class Options:
     given: tuple[str, ...] = ()
 
     def count_epochs(self, full: int, quick: int = 3) -> int:
-        """Epochs of a run whose report has ``full``."""
+        """Return the epochs of a run for which the report has ``full``."""
         return min(quick if self.quick else full, self.epochs or full)
 
     def each_seed(self, full: int, quick: int = 2) -> range:
-        """Seeds of a study that has ``full``."""
+        """Return the seeds of a study that has ``full``."""
         return range(self.seeds or (quick if self.quick else full))
 
     def of(self, full: Sequence[Any], quick: Sequence[Any]) -> Sequence[Any]:
-        """One of two lists."""
+        """Choose between the full and the quick list."""
         return quick if self.quick else full
 
     @property
@@ -63,7 +63,7 @@ class Options:
         return any(map(is_reports, self.problems or (self.data,)))
 
     def notes(self, form: str) -> list[str]:
-        """How a run with these differs from the study as it stands; ``form`` is :func:`form`'s."""
+        """Describe how a run differs from the full study; ``form`` is the result of :func:`form`."""
         lines = []
         if self.quick:
             lines.append(
@@ -77,10 +77,10 @@ class Options:
         return lines
 
     def part(self, plan: list[Settings]) -> list[Settings]:
-        """The runs of a plan that are wanted.
+        """Select the runs of a plan that ``only`` asks for.
 
         Raises:
-            LabError: there are none, or there is no such setting; names what there is.
+            LabError: there are none, or no such setting; the message lists the valid ones.
         """
         for key, wanted in self.only.items():
             there = list(dict.fromkeys(value_text(s[key]) for s in plan if key in s))
@@ -96,7 +96,7 @@ class Options:
 
 
 def is_reports(settings: Settings) -> bool:
-    """Whether images are MNIST, or a problem (``problem`` or ``name``) is PROBEN1's own file, of no other content."""
+    """Check whether images are MNIST, or a problem is PROBEN1's own file with unchanged content."""
     if "crc32" not in settings:
         return True
     if "is_mnist" in settings:
@@ -106,12 +106,12 @@ def is_reports(settings: Settings) -> bool:
 
 
 def sizes(settings: Settings) -> str:
-    """The network of images in a word: 784-128-10."""
+    """Format the layer sizes of a network for images: 784-128-10."""
     return "-".join(map(str, (settings.get("pixels", 784), *settings["hidden"], settings.get("classes", 10))))
 
 
 def data_title(settings: Settings) -> str:
-    """MNIST, or what the images are called."""
+    """Return the title of the image set, MNIST if it is that."""
     return "MNIST" if is_reports(settings) else str(settings["data"]) if settings["data"] != "mnist" else "IDX files"
 
 
@@ -119,7 +119,7 @@ FULL: Final = "in full"
 
 
 def form(plan: list[Settings], full: list[Settings]) -> str:
-    """How much of the ``full`` plan a plan is, in words: ``"1 seed of 5, 10 epochs of 100"``, or ``FULL``."""
+    """Describe how much of the ``full`` plan a plan is: ``"1 seed of 5, 10 epochs of 100"``, or ``FULL``."""
     lines = []
     mine, whole = (len({s.get("seed") for s in part}) for part in (plan, full))
     if mine != whole:
@@ -138,7 +138,7 @@ def form(plan: list[Settings], full: list[Settings]) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A setting's value as --only has it: 100-100 for a list, all for a batch of None."""
+    """Format a setting's value as for --only: 100-100 for a list, all for a batch of None."""
     if isinstance(value, list):
         return "-".join(map(value_text, value))
     return "all" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
@@ -154,20 +154,20 @@ class Table:
 
 
 def without_report(table: Table) -> Table:
-    """A table of other data than the report's, beside which its figures say nothing."""
+    """Remove the report's columns from a table of other data, where they do not apply."""
     columns = [i for i, name in enumerate(table.heading) if not name.startswith("report") and "diff." not in name]
     return Table(table.title, [table.heading[i] for i in columns], [[row[i] for i in columns] for row in table.rows])
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a study found.
+    """The results of a study.
 
     Attributes:
-        tables: our figures beside the report's.
-        statements: sentences: what was done, where we differ and why.
+        tables: our figures and the report's.
+        statements: sentences on the method, the differences and their reasons.
         figures: by file name.
-        findings: sentences on the results in the documentation, which may not be true of others.
+        findings: sentences on the results in the documentation, which need not hold for others.
         findings_of: the form (:func:`form`) of those results.
     """
 
@@ -183,8 +183,8 @@ class Study:
     """A row of the table of studies.
 
     Attributes:
-        name: what the command line calls it; its first letter is that of the report.
-        line: what it is, in a line.
+        name: its name on the command line; the first letter is the report's.
+        line: one-line description.
         minutes: expected for the whole of it on the report's data, on one core.
         plan: the settings of every run.
         work: does one run; a training that diverges is a result. May write files that begin with its path.
@@ -206,7 +206,7 @@ class Study:
 
 
 def groups(runs: Runs, *keys: str) -> dict[tuple[Any, ...], list[tuple[Settings, Result]]]:
-    """Runs that agree in ``keys``, such as all seeds of one setting, in the order of the plan."""
+    """Group runs that agree in ``keys``, such as all seeds of one setting, in the order of the plan."""
     found: dict[tuple[Any, ...], list[tuple[Settings, Result]]] = {}
     for settings, result in runs:
         key = tuple(tuple(v) if isinstance(v := settings.get(k), list) else v for k in keys)
@@ -215,41 +215,41 @@ def groups(runs: Runs, *keys: str) -> dict[tuple[Any, ...], list[tuple[Settings,
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of those that are there."""
+    """Compute the mean of the values that are not missing."""
     known = [value for value in values if value is not None and value == value]
     return statistics.fmean(known) if known else None
 
 
 def at_epoch(results: Sequence[Result], key: str, epoch: int) -> float | None:
-    """Mean of a history after that epoch, of the trainings that came so far."""
+    """Compute the mean of a history at an epoch, over the trainings that reached it."""
     return mean(r["history"][key][epoch - 1] for r in results if len(r["history"][key]) >= epoch)
 
 
 def spread(values: Iterable[float | None]) -> float | None:
-    """Standard deviation of those that are there."""
+    """Compute the standard deviation of the values that are not missing."""
     known = [value for value in values if value is not None and value == value]
     return statistics.stdev(known) if len(known) > 1 else None
 
 
 def number(value: float | None, digits: int = 4, sign: str = "") -> str:
-    """A number, or a dash where there is none."""
+    """Format a number, or a dash if it is missing."""
     return "-" if value is None or value != value else f"{value:{sign}.{digits}f}"
 
 
 def with_spread(values: Iterable[float | None], digits: int = 4) -> str:
-    """Mean ± standard deviation."""
+    """Format mean ± standard deviation."""
     values = list(values)
     deviation = spread(values)
     return number(mean(values), digits) + ("" if deviation is None else f" ± {deviation:.{digits}f}")
 
 
 def minus(ours: float | None, reported: float | None, digits: int = 4) -> str:
-    """Ours minus the report's."""
+    """Format our figure minus the report's."""
     return "-" if ours is None or reported is None else number(ours - reported, digits, "+")
 
 
 def diverged(runs: Runs) -> str:
-    """``"2 of 5 diverged (epoch 3)"``, or nothing."""
+    """Describe how many runs diverged and when: ``"2 of 5 diverged at epoch 3"``, or nothing."""
     at = [result["diverged_at"] for _, result in runs if result.get("diverged_at")]
     if not at:
         return ""

@@ -1,4 +1,4 @@
-"""All studies, by name."""
+"""Registry of all studies, by name."""
 
 from types import MappingProxyType
 from typing import Final
@@ -19,4 +19,4 @@ REPORTS: Final = MappingProxyType(
         "f": "PROBEN1, beyond the reports",
     }
 )
-"""What the first letter of a study's name stands for."""
+"""Reports by the first letter of their studies' names."""

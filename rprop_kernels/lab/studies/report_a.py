@@ -1,4 +1,4 @@
-"""Study A, the report "Neuro Backpropagation Lab": all techniques, the same weights and data for each."""
+"""Report A, "Neuro Backpropagation Lab": all techniques, with the same weights and data for each."""
 
 import json
 import statistics
@@ -49,7 +49,7 @@ REPORT_SETTINGS: Final = Config(
 
 
 def deviations(config: Config, dataset: Dataset) -> list[str]:
-    """How data and settings differ from the report's; empty where its figures can be expected."""
+    """List how data and settings differ from the report's; empty if its figures are comparable."""
     ours, theirs = config.as_dict(), REPORT_SETTINGS.as_dict()
     for key in ("optimizer", "seed", "data", "data_dir"):
         del ours[key], theirs[key]
@@ -72,7 +72,7 @@ class BitComparison:
 
 
 def compare_bits(one: Run, other: Run) -> BitComparison:
-    """Parameters and every entry of the optimizers' state, by bytes: -0.0 is not 0.0, NaN may equal NaN."""
+    """Compare parameters and optimizer state by bytes: -0.0 is not 0.0, NaN may equal NaN."""
     differences = []
     parameters = states = 0
     for (name, a), (_, b) in zip(one.network.named_parameters(), other.network.named_parameters(), strict=True):
@@ -105,7 +105,7 @@ def run_seed(
     techniques: Sequence[Technique] = TECHNIQUES,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Trains every technique from the same weights on the same data; gives results as JSON knows them.
+    """Train every technique from the same weights on the same data; return results for JSON.
 
     The techniques take turns epoch by epoch, in rotating order, so that all of them are timed under the same
     conditions. ``progress`` is called after each of their epochs.
@@ -125,7 +125,7 @@ def run_seed(
     if DROP_IN in by_name and PEER in by_name:
         bits = compare_bits(by_name[DROP_IN], by_name[PEER])
         result["drop_in"] = asdict(bits) | {"torch_repeats_itself": None}
-        if bits.differences:  # the optimizer's fault, or gradients that no run repeats? Ask torch's own.
+        if bits.differences:  # a wrong optimizer, or gradients that are not reproducible? Repeat torch's own training.
             again = Run(by_name[PEER].technique, train, evaluation, config, seed)
             for _ in range(config.epochs):
                 again.epoch()
@@ -136,7 +136,7 @@ def run_seed(
 def _record(run: Run, test: Labelled) -> dict[str, Any]:
     test_loss, test_accuracy = run.test(test)
     best = run.best if run.best_epoch else Epoch(*[float("nan")] * 4)
-    warm = run.step_seconds[1:] or run.step_seconds  # the first step makes the state
+    warm = run.step_seconds[1:] or run.step_seconds  # the first step creates the state
     return {
         "history": {name: [getattr(epoch, name) for epoch in run.history] for name in Epoch.__slots__},
         "best_epoch": run.best_epoch,
@@ -154,15 +154,15 @@ def _record(run: Run, test: Labelled) -> dict[str, Any]:
 
 @dataclass
 class Comparison:
-    """Settings and results of the study; grows by a seed at a time.
+    """Settings and results of the comparison, extended seed by seed.
 
     Attributes:
-        settings: what must be equal for results to belong together.
-        deviations: what differs from the report's data and settings.
+        settings: settings in which combined results must agree.
+        deviations: differences from the report's data and settings.
         environment: versions and machine.
         techniques: labels by name, in the order of the table.
-        config: the file of settings that was given.
-        seeds: what :func:`run_seed` gave.
+        config: the given configuration file.
+        seeds: results of :func:`run_seed`.
     """
 
     settings: dict[str, Any]
@@ -174,7 +174,7 @@ class Comparison:
 
     @classmethod
     def of(cls, config: Config, dataset: Dataset, techniques: Sequence[Technique] = TECHNIQUES) -> "Comparison":
-        """An empty comparison for that configuration and data."""
+        """Create an empty comparison for a configuration and data."""
         settings = config.as_dict()
         del settings["optimizer"], settings["seed"]
         settings |= {"data_origin": dataset.origin, "is_mnist": dataset.is_mnist}
@@ -186,7 +186,7 @@ class Comparison:
         return cls(settings, deviations(config, dataset), environment(), names)
 
     def resume(self, path: Path) -> None:
-        """Takes over the seeds in a file of results.
+        """Load the finished seeds from a file of results.
 
         Raises:
             LabError: there is none, or its settings or versions are others.
@@ -195,7 +195,7 @@ class Comparison:
             earlier = json.loads(path.read_text(encoding="utf-8"))
             settings, versions = dict(earlier["settings"]), earlier["environment"]["versions"]
             self.seeds = sorted(earlier["seeds"], key=lambda result: int(result["seed"]))
-            self.summary()  # can they be worked with?
+            self.summary()  # raises if they are unusable
         except OSError as error:
             raise LabError(
                 f"There is nothing to resume: {path} cannot be read ({error.strerror or error}). Leave out --resume."
@@ -214,7 +214,7 @@ class Comparison:
             )
 
     def check_data(self, path: Path) -> None:
-        """Earlier results of the same data may be replaced, those of other data not.
+        """Refuse to replace results on other data.
 
         Raises:
             LabError: the file holds results on other data.
@@ -232,11 +232,11 @@ class Comparison:
 
     @property
     def done(self) -> set[int]:
-        """Seeds that need not be run again."""
+        """Seeds that are finished."""
         return {result["seed"] for result in self.seeds}
 
     def summary(self) -> list[dict[str, Any]]:
-        """A row a technique: mean and spread over seeds, time against torch's, and the report's figures."""
+        """Return a row a technique: mean and spread over seeds, time relative to torch's, and the report's figures."""
         rows = []
         for name, label in self.techniques.items():
             runs = [result["runs"][name] for result in self.seeds]
@@ -269,16 +269,16 @@ class Comparison:
 
     @property
     def data_name(self) -> str:
-        """For titles."""
+        """Name of the data for titles."""
         return "MNIST" if self.is_mnist else Path(self.settings["data"]).name
 
     @property
     def is_mnist(self) -> bool:
-        """Whether the report's figures can stand beside ours."""
+        """Whether the report's figures are comparable."""
         return bool(self.settings["is_mnist"])
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to a dict for JSON."""
         return {
             "study": "Neuro Backpropagation Lab",
             "settings": self.settings,
@@ -312,14 +312,14 @@ def _checksum(arrays: Iterable[Any]) -> str:
 
 RESULTS: Final = "results.json"
 FILES: Final = (RESULTS, "table.csv", "table.md", "curves.png", "summary.png")
-"""What a comparison writes into its folder."""
+"""Files that a comparison writes into its folder."""
 REPORT_TOLERANCE: Final = 0.01
 _BUSY_FACTOR: Final = 3
-"""A median this many times the fastest step says that other programs took the processor."""
+"""Ratio of the median to the fastest step above which the machine counts as busy."""
 
 
 def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Heading and rows; the report's columns only where its figures belong."""
+    """Return heading and rows; the report's columns only if its figures are comparable."""
     heading = ["technique", "eval", "test", "std"]
     heading += ["report", "diff."] if comparison.is_mnist else []
     heading += ["us/step", "/torch"]
@@ -339,7 +339,7 @@ def table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def statements(comparison: Comparison) -> list[str]:
-    """What the table means, in sentences."""
+    """Explain the table in sentences."""
     lines = [
         "eval, test: accuracy of the model of lowest evaluation loss on images held out and on unseen ones, "
         f"mean of {_seeds(len(comparison.seeds))}; std: of test; /torch: time of a step over torch's.",
@@ -368,12 +368,12 @@ def statements(comparison: Comparison) -> list[str]:
 
 
 def write_results(comparison: Comparison, folder: Path) -> None:
-    """The JSON file, from which a comparison can be resumed."""
+    """Write the JSON file from which a comparison can be resumed."""
     write_json(folder / RESULTS, comparison.as_dict() | {"statements": statements(comparison)})
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """All of ``FILES``."""
+    """Write all of ``FILES``."""
     write_results(comparison, folder)
     write_text(folder / "table.csv", csv_table(comparison.summary()))
     sentences = "".join(f"- {statement}\n" for statement in statements(comparison))
@@ -437,7 +437,7 @@ def _seeds(count: int) -> str:
 
 
 def comparison_curves(comparison: Comparison) -> Figure:
-    """Loss and accuracy of every technique, mean and range over the seeds."""
+    """Draw loss and accuracy of every technique, mean and range over the seeds."""
     curves = []
     for index, (name, label) in enumerate(_labels(comparison).items()):
         histories = [result["runs"][name]["history"] for result in comparison.seeds]
@@ -455,7 +455,7 @@ def comparison_curves(comparison: Comparison) -> Figure:
 
 
 def comparison_summary(comparison: Comparison) -> Figure:
-    """Test accuracy seed by seed (and the report's), and the time of a step as a ratio to torch's."""
+    """Draw test accuracy by seed (and the report's), and step times as a ratio to torch's."""
     rows, labels = comparison.summary(), _labels(comparison)
     figure = figures.figure(
         11, 1.9 + 0.55 * len(rows), f"Rprop techniques on {comparison.data_name}: accuracy and time", ""
@@ -493,7 +493,7 @@ def comparison_summary(comparison: Comparison) -> Figure:
 
 
 def _labels(comparison: Comparison) -> dict[str, str]:
-    """What torch calls Rprop is iRprop-; a picture stands alone, so it says so."""
+    """Label techniques for figures, which state that torch's Rprop is iRprop-."""
     same = (PEER, DROP_IN)
     return {name: f"{label} = iRprop-" if name in same else label for name, label in comparison.techniques.items()}
 

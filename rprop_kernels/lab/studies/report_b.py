@@ -152,7 +152,7 @@ def _page_optimizers(runs: Runs) -> Page:
 
 
 def _lowest(results: Sequence[Result]) -> list[str]:
-    """The lowest test loss of any epoch, the epoch, and the accuracy there."""
+    """Return the lowest test loss of any epoch, the epoch, and the accuracy there."""
     found = []
     for r in results:
         losses = [math.inf if loss is None or loss != loss else loss for loss in r["history"]["test_loss"]]
@@ -163,7 +163,7 @@ def _lowest(results: Sequence[Result]) -> list[str]:
 
 
 def sample_figures(runs: Runs, name: str) -> dict[str, Any]:
-    """Of the first run that did not diverge: its confusion matrix and, of that name, test images with their guesses.
+    """Draw the confusion matrix and predicted test images of the first run that did not diverge.
 
     The images are the first eight and the first eight mistakes; left out where nobody knows their rows and columns.
     """

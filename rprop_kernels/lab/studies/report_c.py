@@ -64,7 +64,7 @@ STABLE: Final = (
 
 
 def _rprops(options: Options, seed: int, epochs: int, **more: Any) -> list[Settings]:
-    """The Rprop family beside them: full batch, the same number of epochs."""
+    """Return settings of the Rprop rules for comparison: full batch, the same number of epochs."""
     return [
         options.data | BASE | {"optimizer": name, "batch": None, "epochs": epochs, "seed": seed} | more
         for name in RPROPS
@@ -102,7 +102,7 @@ def _table(
 
 
 def commonest_share(settings: Settings) -> float:
-    """Accuracy on the test images of always saying the commonest label."""
+    """Compute the test accuracy of always predicting the most frequent label."""
     import numpy as np
 
     from .fitting import image_set
@@ -372,7 +372,7 @@ def _page_stopping(runs: Runs) -> Page:
 
 
 def _replayed(criterion: str, result: Result) -> Result | None:
-    """Where a criterion that looks at the validation loss only would have stopped a training that went on."""
+    """Find where a criterion on the validation loss alone would have stopped a longer training."""
     from .stopping import CRITERIA
 
     if criterion != "patience":
@@ -385,7 +385,7 @@ def _replayed(criterion: str, result: Result) -> Result | None:
 
 
 def _never_stopped(result: Result) -> Result:
-    """What stands for a criterion that never stopped the training."""
+    """Create the record of a criterion that never stopped the training."""
     reason = "the others had ended the training" if result["stops"] else "ran to the end"
     return {"reason": reason, "epoch": result["epochs"], "test_score": result["test_score"]}
 

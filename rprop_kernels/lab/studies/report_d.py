@@ -272,7 +272,7 @@ def _plan_sklearn(options: Options) -> list[Settings]:
 
 
 def _work_sklearn(settings: Settings, path: Path) -> Result:
-    """The R2 that scikit-learn ends with by itself, and the seconds of training until it was first reached.
+    """Measure scikit-learn's final R2 and the training seconds until it is first reached.
 
     Both sides are asked for their R2 after every epoch, which is not in the time.
     """
@@ -324,7 +324,7 @@ def _work_sklearn(settings: Settings, path: Path) -> Result:
 def _until(
     steps: Iterator[object], scored: Callable[[], float], wanted: float, stop: bool = False
 ) -> tuple[float, float | None]:
-    """Seconds of the processor in all steps, and in those until ``scored()`` was first ``wanted``; None: never."""
+    """Return processor seconds in all steps, and in those until ``scored()`` first reached ``wanted`` (None: never)."""
     from time import process_time
 
     spent, first = 0.0, None
@@ -572,7 +572,7 @@ def _plan_activations(options: Options) -> list[Settings]:
 
 
 def _work_activations(settings: Settings, path: Path) -> Result:
-    """Functions and derivatives, and how far the derivatives are from torch's."""
+    """Compute functions and derivatives, and the derivatives' difference from torch's."""
     import numpy as np
     import torch
 

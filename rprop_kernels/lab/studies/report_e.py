@@ -51,7 +51,7 @@ def _boot(results: Sequence[Result], key: str = "mse") -> list[float | None]:
 
 
 def _work_linear(settings: Settings, path: Path) -> Result:
-    """SGD or Rprop on the linear model, or its exact solution by scikit-learn."""
+    """Fit the linear model with SGD or Rprop, or exactly with scikit-learn."""
     if settings.get("model") is None:
         return fitted(settings, path)
     from sklearn.linear_model import LinearRegression, Ridge  # type: ignore[import-untyped]
@@ -149,7 +149,7 @@ def _page_sgd(runs: Runs) -> Page:
 
 
 def _first_mse(item: tuple[Any, list[Result]]) -> float:
-    """What the best of a grid is chosen by: infinite where any of the runs diverged."""
+    """Return the key by which the best of a grid is chosen: infinite if any of the runs diverged."""
     value = mean(_boot(item[1]))
     return math.inf if value is None or _diverged_note(item[1]) else value
 

@@ -1,4 +1,4 @@
-"""F, PROBEN1: the RPROP table of the benchmark's report, and a comparison of rules on the same networks."""
+"""PROBEN1: the RPROP table of the benchmark's report, and a comparison of rules on the same networks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -51,7 +51,7 @@ def _problem(path: str) -> Problem:
 
 
 def _misclassified(network: Network, x: Array, y: Array) -> float:
-    """Percent of examples whose largest output is another class."""
+    """Compute the percentage of examples whose largest output is another class."""
     return float(100 * (network.predict(x).argmax(1) != y.argmax(1)).mean())
 
 
@@ -75,9 +75,9 @@ TABLE_FINDINGS: Final = MappingProxyType(
         "validation and test part.",
     }
 )
-"""What was found on the problems, of the results on file."""
+"""Findings on each problem, from the results on file."""
 SCATTERED: Final = ("card1", "diabetes1", "thyroid1")
-"""Where iRprop- has starts that end far from the others."""
+"""Problems on which iRprop- has starts that end far from the others."""
 
 
 def _plan_table(options: Options) -> list[Settings]:
@@ -97,7 +97,7 @@ def _plan_table(options: Options) -> list[Settings]:
 
 
 def _work_table(settings: Settings, path: Path) -> Result:
-    """PROBEN1's own training: shortcuts, x / (1 + |x|), first steps of 0.05..0.2, GL5."""
+    """Train as PROBEN1 does: shortcuts, x / (1 + |x|), first steps of 0.05..0.2, GL5."""
     from ...kernels.state import encode
 
     problem, seed = _problem(settings["path"]), settings["seed"]
@@ -204,7 +204,7 @@ def _page_table(runs: Runs) -> Page:
 
 
 def _ranges(runs: Runs) -> list[str]:
-    """Problems whose outputs PROBEN1 would have scaled."""
+    """List problems whose outputs PROBEN1 would have scaled."""
     statements = []
     for problem, path in groups(runs, "problem", "path"):
         low, high = _problem(path).outputs
@@ -217,7 +217,7 @@ def _ranges(runs: Runs) -> list[str]:
 
 
 def _own_networks(runs: Runs) -> list[str]:
-    """That the networks of some problems are not the report's."""
+    """List problems whose networks are not the report's."""
     statements = []
     for (problem,), members in groups(runs, "problem").items():
         units = "+".join(map(str, pivot(problem).hidden))
@@ -234,7 +234,7 @@ def _own_networks(runs: Runs) -> list[str]:
 
 
 def _findings(problems: Sequence[str]) -> list[str]:
-    """What was found on these problems."""
+    """Return the findings on these problems."""
     statements = [TABLE_FINDINGS[problem] for problem in problems if problem in TABLE_FINDINGS]
     if far := [problem for problem in problems if problem in SCATTERED]:
         statements.append(
@@ -258,7 +258,7 @@ COMPARISON_FINDINGS: Final = (
     "torch.optim.Rprop has iRprop-'s errors and evaluations, being the same rule, and takes 1.1 to 2.6 times as long "
     "on these small networks: that is the cost of its step.",
 )
-"""What was found on the seven problems, of the results on file."""
+"""Findings on the seven problems, from the results on file."""
 
 
 def _plan_compare(options: Options) -> list[Settings]:
@@ -278,7 +278,7 @@ def _plan_compare(options: Options) -> list[Settings]:
 
 
 def _work_compare(settings: Settings, path: Path) -> Result:
-    """The training error after every evaluation of the gradient over all examples, and the time of all."""
+    """Record the training error after every full gradient evaluation, and the total time."""
     problem, seed, count = _problem(settings["path"]), settings["seed"], settings["evaluations"]
     row = pivot(problem.name)
     inputs, outputs = problem.sizes
@@ -300,7 +300,7 @@ def _work_compare(settings: Settings, path: Path) -> Result:
 
 @cache
 def _warm_up(train: Callable[..., list[float]], method: str, path: str) -> None:
-    """What a method imports, and does only at its first step, should not be in its seconds."""
+    """Exclude a method's imports and first-step work from its seconds."""
     problem = _problem(path)
     inputs, outputs = problem.sizes
     train(Network((inputs, 2, outputs), "tanh", dtype=np.float64), problem, method, 3, 0)
@@ -341,7 +341,7 @@ def _by_lbfgs(network: Network, problem: Problem, method: str, count: int, seed:
 
 
 def _by_mlp(network: Network, problem: Problem, method: str, count: int, seed: int) -> list[float]:
-    """scikit-learn's MLPRegressor, Adam on the full batch, from the same weights."""
+    """Train scikit-learn's MLPRegressor, Adam on the full batch, from the same weights."""
     from sklearn.neural_network import MLPRegressor  # type: ignore[import-untyped]
 
     x, y = problem.train
@@ -355,7 +355,7 @@ def _by_mlp(network: Network, problem: Problem, method: str, count: int, seed: i
         shuffle=False,
         random_state=seed,
     )
-    model.partial_fit(x, y)  # makes the arrays
+    model.partial_fit(x, y)  # creates the arrays
     for mine, theirs in ((network.weights, model.coefs_), (network.biases, model.intercepts_)):
         for source, target in zip(mine, theirs, strict=True):
             target[:] = source
@@ -370,7 +370,7 @@ def _by_mlp(network: Network, problem: Problem, method: str, count: int, seed: i
 
 
 def time_to_target(result: Result, target: float) -> tuple[int, float] | None:
-    """Evaluations and seconds until the error was at most ``target``, or None."""
+    """Return evaluations and seconds until the error was at most ``target``, or None."""
     best = np.array(result["best"])
     below = np.flatnonzero((best >= 0) & (best <= target))
     if not below.size:
@@ -380,7 +380,7 @@ def time_to_target(result: Result, target: float) -> tuple[int, float] | None:
 
 
 def _target(problem: str, members: Runs) -> float:
-    """The error to reach: half the methods' median of final errors, and a little more."""
+    """Compute the target error: slightly above the median over methods of their median final errors."""
     finals = [
         np.median([r["best"][-1] for s, r in members if s["method"] == m and r["best"][-1] >= 0] or [np.inf])
         for m in METHODS
@@ -389,7 +389,7 @@ def _target(problem: str, members: Runs) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction for several tests, in the same order."""
+    """Apply Holm's correction for multiple tests, in the same order."""
     order = np.argsort(p_values)
     corrected = np.empty(len(p_values))
     corrected[order] = np.maximum.accumulate(np.minimum(1, np.array(p_values)[order] * np.arange(len(order), 0, -1)))
@@ -397,7 +397,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare_ranks(table: Array) -> tuple[Array, float, list[bool]]:
-    """Ranks of methods over starts, and who is as good as the best.
+    """Rank methods over starts, and find those that are not significantly worse than the best.
 
     Args:
         table: shape (starts, methods); low is good, infinity where it was not reached.

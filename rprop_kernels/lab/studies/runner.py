@@ -1,4 +1,4 @@
-"""Runs a study: what is not done yet, in parallel processes, each result a file; then its page."""
+"""Execution of a study: missing runs in parallel processes, one result file each, then the page."""
 
 import hashlib
 import json
@@ -45,30 +45,30 @@ from .progress import ProgressReader, clear
 
 RESULTS: Final = "results.json"
 FINDING_PREFIX: Final = "Of the results in the documentation: "
-"""How a finding begins."""
+"""Prefix of findings."""
 _NOT_IDENTITY: Final = ("data_dir", "path", "where", "pixels", "classes")
 
 
 def identity(study: Study, settings: Settings) -> str:
-    """A run's name: a hash of all that decides its result, the package's version among it."""
+    """Return a run's name: a hash of everything that determines its result, including the package's version."""
     decisive = {key: value for key, value in settings.items() if key not in _NOT_IDENTITY}
     text = json.dumps([study.name, __version__, decisive], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def run_file(study: Study, settings: Settings, folder: Path) -> Path:
-    """Where the result of a run is kept."""
+    """Return the path of a run's result."""
     return folder / "runs" / f"{identity(study, settings)}.json"
 
 
 def stored(path: Path) -> Result | None:
-    """The result of a run, or None where there is none that is whole."""
+    """Load the result of a run, or None if it is missing or incomplete."""
     record = _record(path)
     return None if record is None else record["result"]
 
 
 def _record(path: Path) -> dict[str, Any] | None:
-    """All that is kept of a run, or None."""
+    """Load the record of a run, or None."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         whole = isinstance(record["result"], dict)
@@ -78,13 +78,13 @@ def _record(path: Path) -> dict[str, Any] | None:
 
 
 def do_run(study: Study, settings: Settings, folder: Path) -> float:
-    """Does one run and keeps its result, whole or not at all; gives its seconds."""
+    """Do one run and write its result atomically; return its seconds."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     path = run_file(study, settings, folder)
     start = time.perf_counter()
     try:
-        with threadpool_limits(1):  # the same bits however many processes there are
+        with threadpool_limits(1):  # the same bits for any number of processes
             result = study.work(settings, path)
         seconds = time.perf_counter() - start
         write_json(path, {"settings": settings, "seconds": seconds, "made with": provenance(), "result": result})
@@ -95,7 +95,7 @@ def do_run(study: Study, settings: Settings, folder: Path) -> float:
 
 @cache
 def provenance() -> str:
-    """Versions and processor that a run's result and seconds depend on, in words."""
+    """Describe the versions and the processor on which a run's result and seconds depend."""
     versions = []
     for name in ("numpy", "scipy", "scikit-learn", "numba", "torch"):
         with suppress(PackageNotFoundError):
@@ -104,7 +104,7 @@ def provenance() -> str:
 
 
 def _by_name(name: str, settings: Settings, folder: Path) -> float:
-    """For other processes: a study is found by its name, so that nothing but settings is sent."""
+    """Do a run in another process: the study is found by its name, so that only settings are sent."""
     from .registry import STUDIES
 
     _end_with_parent(os.getppid())
@@ -113,7 +113,7 @@ def _by_name(name: str, settings: Settings, folder: Path) -> float:
 
 @cache
 def _end_with_parent(parent: int) -> None:
-    """A study that is killed leaves no processes behind: each looks every second whether it is an orphan."""
+    """Exit when the parent process ends, so that a killed study leaves no processes behind."""
 
     def watch_parent() -> None:
         while os.getppid() == parent:
@@ -126,7 +126,7 @@ def _end_with_parent(parent: int) -> None:
 def execute(
     study: Study, plan: list[Settings], folder: Path, jobs: int, progress: Callable[[float, int], None]
 ) -> None:
-    """Does every run of the plan that has no result yet; ``progress(done, total)`` after each, and meanwhile.
+    """Do every run of the plan that has no result; call ``progress(done, total)`` after each and in between.
 
     Raises:
         Interrupted: by Ctrl-C; every finished run is kept.
@@ -137,7 +137,7 @@ def execute(
     remaining = [(settings, path) for settings, path in files if stored(path) is None]
     todo, paths = [settings for settings, _ in remaining], [path for _, path in remaining]
     for path in paths:
-        clear(path)  # of a run that was killed
+        clear(path)  # left by a killed run
     workers = 1 if study.alone else min(jobs, len(todo))
     try:
         with ProgressReader(paths, len(plan) - len(todo), len(plan), progress) as reader:
@@ -158,7 +158,7 @@ def execute(
 
 
 def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -> Page:
-    """Makes the page from the finished runs and writes it."""
+    """Create and write the page of the finished runs."""
     runs: list[tuple[Settings, Result]] = []
     makers: dict[str, int] = {}
     for settings in plan:
@@ -189,7 +189,7 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
 
 
 def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, folder: Path) -> None:
-    """Tables (CSV, Markdown), pictures, and results.json with settings, machine and versions."""
+    """Write tables (CSV, Markdown), pictures, and results.json with settings, machine and versions."""
     from .. import figures
 
     line = study.line
@@ -233,12 +233,12 @@ def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, fo
 
 
 def slug(title: str) -> str:
-    """A title, fit for a file name."""
+    """Convert a title to a file name."""
     return re.sub(r"[^\w.+-]+", "-", title.lower()).strip("-")[:60]
 
 
 def _common(runs: Runs) -> dict[str, Any]:
-    """Settings that all runs share, and the values of those that differ."""
+    """Return the settings that all runs share, and the list of values of the others."""
     keys = dict.fromkeys(key for settings, _ in runs for key in settings)
     found: dict[str, Any] = {}
     for key in keys:
@@ -248,16 +248,16 @@ def _common(runs: Runs) -> dict[str, Any]:
 
 
 def check_folder(folder: Path) -> None:
-    """Whether results can be written there, before anything is trained."""
+    """Check before training that results can be written to the folder."""
     check_writable(folder, (RESULTS, "table.md"))
     check_writable(folder / "runs")
 
 
 def check_data(study: Study, options: Options, folder: Path) -> None:
-    """Whether earlier results there are of the same study and data, or of some of these problems.
+    """Check that existing results are of the same study and data, or of some of these problems.
 
     Raises:
-        LabError: they are of others, and would be lost.
+        LabError: they are of others and would be overwritten.
     """
     earlier = stored_results(folder / RESULTS)
     known = earlier.get("options") if earlier else None

@@ -1,4 +1,4 @@
-"""When to stop: the criteria of the reports and of PROBEN1. Each is told one epoch after the other."""
+"""Stopping criteria of the reports and of PROBEN1; each is called once an epoch."""
 
 import math
 from collections import deque
@@ -9,10 +9,10 @@ import numpy as np
 
 
 class Criterion(Protocol):
-    """A rule that is told the losses of every epoch."""
+    """A stopping criterion, called with the losses of every epoch."""
 
     def stop(self, train_loss: float, valid_loss: float) -> str:
-        """The reason to stop, empty to go on."""
+        """Return the reason to stop, empty to continue."""
         ...
 
 
@@ -100,4 +100,4 @@ CRITERIA: Final = MappingProxyType(
         "progress": TrainingProgress,
     }
 )
-"""By name."""
+"""Stopping criteria by name."""
