@@ -8,7 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from ..hyperparameters import check, check_lr
+import numpy as np
+
+from ..numpy import IRpropMinus
 from . import optimizers
 from .datasets import Dataset
 from .errors import LabError
@@ -120,10 +122,15 @@ def from_mapping(values: Mapping[str, Any], **overrides: Any) -> Config:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise LabError(f"There is no key {key!r}.{hint} The keys are: {', '.join(known)}.")
     merged = dict(values) | {key: value for key, value in overrides.items() if value is not None}
-    config = Config(**{key: _CHECKS[key](key, value) for key, value in merged.items()})
+    config = Config(**{key: _PARSERS[key](key, value) for key, value in merged.items()})
     try:
-        hyper = check(config.etas, config.step_sizes)
-        check_lr(config.learning_rate, (hyper.step_min, hyper.step_max))
+        IRpropMinus(
+            np.zeros(1),
+            lr=config.learning_rate,
+            etas=config.etas,
+            step_sizes=config.step_sizes,
+            backend="numpy",
+        )
     except ValueError as error:
         raise LabError(f"{error}. (lr is the key learning_rate.)") from error
     return config
@@ -173,7 +180,7 @@ def _optimizer(key: str, value: Any) -> str:
     return optimizers.find(_text(key, value)).name
 
 
-_CHECKS: Final = MappingProxyType[str, Callable[[str, Any], Any]](
+_PARSERS: Final = MappingProxyType[str, Callable[[str, Any], Any]](
     {
         "criterion": _criterion,
         "optimizer": _optimizer,

@@ -1,4 +1,4 @@
-"""The lab's data: good files are read as they are, each kind of broken one is refused by name."""
+"""Data sets: valid files are read exactly; every kind of damaged file raises an error that names it."""
 
 import gzip
 import os
@@ -35,7 +35,7 @@ def write_mnist(folder: Path, pack: Any = gzip.compress, end: str = ".gz", dot: 
         (folder / f"{part}-labels{dot}idx1-ubyte{end}").write_bytes(pack(idx(labels)))
 
 
-def test_digits_are_embedded_and_always_split_alike() -> None:
+def test_digits_are_embedded_and_the_split_is_fixed() -> None:
     one, other = datasets.load("digits"), datasets.load("digits")
     assert one.pixels == 64 and not one.is_mnist
     assert len(one.learn_labels) + len(one.test_labels) == 1797
@@ -47,7 +47,7 @@ def test_digits_are_embedded_and_always_split_alike() -> None:
 @pytest.mark.parametrize("end", ["", ".gz"])
 @pytest.mark.parametrize("dot", ["-", "."])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_idx_plain_or_gzip_whatever_the_name_says(tmp_path: Path, pack: Any, end: str, dot: str) -> None:
+def test_idx_plain_or_gzip_is_detected_from_content(tmp_path: Path, pack: Any, end: str, dot: str) -> None:
     write_mnist(tmp_path, pack, end, dot)
     dataset = datasets.load("mnist", tmp_path)
     images, labels = images_and_labels(60)
@@ -56,7 +56,7 @@ def test_idx_plain_or_gzip_whatever_the_name_says(tmp_path: Path, pack: Any, end
     assert len(dataset.test_labels) == 20 and not dataset.is_mnist
 
 
-def test_scaling_is_the_reports() -> None:
+def test_scaling_matches_the_report() -> None:
     dataset = datasets.Dataset("x", "x", *[np.array([[0, 255]], np.uint8), np.array([0])] * 2, pixel_max=255)
     np.testing.assert_array_equal(dataset.scaled(dataset.learn_images), np.array([[-1, 1]], np.float32))
 
@@ -88,7 +88,7 @@ def good(file: str) -> bytes:
         ("t10k-images-idx3-ubyte.gz", idx(images_and_labels(20, side=6)[0]), "do not belong together"),
     ],
 )
-def test_broken_idx_is_named(tmp_path: Path, file: str, content: bytes | None, says: str) -> None:
+def test_error_names_the_damaged_idx_file(tmp_path: Path, file: str, content: bytes | None, says: str) -> None:
     write_mnist(tmp_path)
     (tmp_path / file).unlink()
     if content is not None:
@@ -177,7 +177,7 @@ def test_csv_folder_with_its_own_test_file(tmp_path: Path) -> None:
         (b"PK\x03\x04\x00\x00,1\n", "some fields are numbers"),
     ],
 )
-def test_broken_csv_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:
+def test_error_names_the_damaged_csv_file(tmp_path: Path, content: bytes | None, says: str) -> None:
     path = tmp_path / "broken.csv"
     if content is not None:
         path.write_bytes(content)
@@ -186,7 +186,7 @@ def test_broken_csv_is_named(tmp_path: Path, content: bytes | None, says: str) -
     assert "broken.csv" in str(caught.value)
 
 
-def test_openml_is_asked_only_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_openml_downloads_only_on_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[dict[str, Any]] = []
 
     class Bunch:
@@ -213,7 +213,7 @@ def test_openml_is_asked_only_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path:
 @pytest.mark.skipif(
     not (DATA / "mnist").is_dir(), reason=f"no MNIST in {DATA / 'mnist'}; set RPROP_LAB_DATA to its parent"
 )
-def test_real_mnist_is_known_as_such() -> None:
+def test_real_mnist_is_recognised() -> None:
     dataset = datasets.load("mnist", DATA / "mnist")
     assert dataset.learn_images.shape == (60_000, 784) and dataset.test_images.shape == (10_000, 784)
     assert dataset.is_mnist
@@ -239,14 +239,14 @@ def test_other_sets_of_any_size_and_number_of_classes(tmp_path: Path, side: int,
         datasets.load("mnist", tmp_path)
 
 
-def test_one_label_is_nothing_to_learn(tmp_path: Path) -> None:
+def test_a_single_label_is_rejected(tmp_path: Path) -> None:
     np.savetxt(tmp_path / "last.csv", np.column_stack([np.zeros((30, 5)), np.arange(30) % 10 + 2]), "%d", delimiter=",")
     with pytest.raises(LabError, match="every label to learn is 0"):
         datasets.load(str(tmp_path / "last.csv"))
 
 
 @pytest.mark.parametrize("name", ["label", "Class", '"target"'])
-def test_a_heading_that_has_the_label_elsewhere(tmp_path: Path, name: str) -> None:
+def test_a_heading_with_the_label_in_another_column_is_rejected(tmp_path: Path, name: str) -> None:
     path = tmp_path / "last.csv"
     path.write_text(f"a,b,{name}\n" + "3,200,1\n" * 30)
     with pytest.raises(LabError, match=r"in column 3, but the label must be the first column\. Move it there"):

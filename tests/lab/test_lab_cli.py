@@ -96,7 +96,7 @@ def test_results_of_other_data_are_not_lost() -> None:
     assert lab("compare", "--data", "a.csv", *arguments, "--resume").exit_code == 0
 
 
-def test_compare_goes_on_where_it_was() -> None:
+def test_compare_resumes() -> None:
     assert lab("compare", "--epochs", 2, "--seeds", 1, "--out", "here").exit_code == 0
     first = json.loads(Path("here/results.json").read_text())["seeds"][0]
     more = lab("compare", "--epochs", 2, "--seeds", 2, "--out", "here", "--resume")
@@ -122,7 +122,7 @@ def test_compare_goes_on_where_it_was() -> None:
         (["test", "nowhere.npz"], "nowhere.npz cannot be read: No such file"),
     ],
 )
-def test_bad_input_is_one_paragraph_and_nothing_half_done(arguments: list[str], says: str) -> None:
+def test_bad_input_gives_one_message_and_no_files(arguments: list[str], says: str) -> None:
     configuration()
     result = lab(*arguments)
     assert result.exit_code == 2
@@ -161,7 +161,7 @@ def test_an_unwritable_folder_is_found_before_training(monkeypatch: pytest.Monke
     assert lab("compare", "--out", "file/below").exit_code == 2
 
 
-def test_a_model_is_neither_tested_on_images_of_another_size_nor_replaced_by_theirs(tmp_path: Path) -> None:
+def test_a_model_of_other_images_is_neither_tested_nor_replaced(tmp_path: Path) -> None:
     assert lab("train", configuration(epochs=1), "--out", "here").exit_code == 0
     rows = "\n".join(f"{row % 10},3,200,7" for row in range(30))
     Path("other.csv").write_text(rows)
@@ -253,7 +253,7 @@ def test_help_needs_no_torch() -> None:
 @pytest.mark.skipif(
     not (DATA / "mnist").is_dir(), reason=f"no MNIST in {DATA / 'mnist'}; set RPROP_LAB_DATA to its parent"
 )
-def test_mnist_gives_the_reports_accuracies() -> None:
+def test_mnist_reproduces_the_reported_accuracies() -> None:
     result = lab("compare", "--data", "mnist", "--data-dir", DATA / "mnist", "--seeds", 1, "--out", "here")
     assert result.exit_code == 0, result.output
     assert "within 0.01 of the report's Table 3.1: all." in plain(result.output)

@@ -1,4 +1,4 @@
-"""Configurations: the report's keys as they are; anything else is refused, saying what is allowed."""
+"""Configurations: the report's keys are accepted unchanged; errors for anything else list the valid values."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def dataset(images: int) -> Dataset:
     return Dataset("x", "x", *[np.zeros((images, 4)), np.zeros(images, np.int64)] * 2, pixel_max=16)
 
 
-def test_the_reports_configuration_is_accepted_as_it_is(tmp_path: Path) -> None:
+def test_the_reports_configuration_is_accepted_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text(json.dumps(REPORT))
     read = config.read(path)
@@ -38,7 +38,7 @@ def test_the_reports_configuration_is_accepted_as_it_is(tmp_path: Path) -> None:
     assert read.for_data(dataset(60_000)) == read
 
 
-def test_overrides_go_before_the_file(tmp_path: Path) -> None:
+def test_overrides_take_precedence_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text(json.dumps(REPORT))
     assert config.read(path, epochs=3, seed=None).epochs == 3
@@ -98,7 +98,7 @@ def test_no_two_techniques_share_a_name() -> None:
         ({"seed": -1}, "seed must be"),
     ],
 )
-def test_unknown_keys_and_values_are_refused(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+def test_unknown_keys_and_values_are_rejected(change: dict[str, Any], says: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(REPORT | change))
     with pytest.raises(LabError, match=says) as caught:
@@ -118,7 +118,7 @@ def test_unknown_keys_and_values_are_refused(change: dict[str, Any], says: str, 
         (b"\xff\xff", "not a JSON object"),
     ],
 )
-def test_files_that_are_no_configuration(text: str | bytes | None, says: str, tmp_path: Path) -> None:
+def test_files_that_are_not_a_configuration(text: str | bytes | None, says: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     if text is not None:
         path.write_bytes(text.encode() if isinstance(text, str) else text)

@@ -1,4 +1,4 @@
-"""Model files: whole or not there, and never run as code."""
+"""Model files: written atomically, loaded without executing code."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class Bomb:
         return Path.touch, (self.mark,)
 
 
-def test_a_model_comes_back_with_the_same_bits(saved: Path) -> None:
+def test_a_model_is_restored_bit_for_bit(saved: Path) -> None:
     loaded = models.load(saved)
     assert loaded.about == ABOUT
     original = models.build(6, 5, 10, seed=3).state_dict()
@@ -52,14 +52,14 @@ def test_weights_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.7, 0.99])
-def test_a_truncated_file_is_refused(saved: Path, share: float) -> None:
+def test_a_truncated_file_is_rejected(saved: Path, share: float) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(LabError, match=r"model.npz is not a model"):
         models.load(saved)
 
 
-def test_damage_anywhere_is_found_or_harmless(saved: Path) -> None:
+def test_damage_at_any_byte_is_detected_or_harmless(saved: Path) -> None:
     """Either the checksum or the checks speak up, or the damage was in bytes that mean nothing."""
     whole, expected = saved.read_bytes(), models.load(saved)
     for place in range(0, len(whole), 7):
@@ -73,7 +73,7 @@ def test_damage_anywhere_is_found_or_harmless(saved: Path) -> None:
             np.testing.assert_array_equal(loaded.weights[name], array)
 
 
-def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
+def test_files_of_another_kind_are_rejected(tmp_path: Path) -> None:
     path, mark = tmp_path / "x", tmp_path / "exploded"
     bomb = np.array([Bomb(mark)], dtype=object)
     header = json.dumps({"format": models.FORMAT} | ABOUT)
@@ -113,7 +113,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
         {"4.bias": np.zeros(5, np.float32)},
     ],
 )
-def test_weights_that_make_no_network_are_refused(saved: Path, change: dict[str, Any]) -> None:
+def test_inconsistent_weights_are_rejected(saved: Path, change: dict[str, Any]) -> None:
     weights = models.load(saved).weights | change
     with saved.open("wb") as file:
         np.savez(file, header=np.array(json.dumps({"format": models.FORMAT} | ABOUT)), **weights)

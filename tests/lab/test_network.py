@@ -143,7 +143,7 @@ def test_initialisation() -> None:
     assert not np.array_equal(Network((4, 3), seed=3).theta, Network((4, 3), seed=4).theta)
 
 
-def test_what_cannot_be_built_says_why() -> None:
+def test_invalid_networks_raise_an_error_with_the_reason() -> None:
     for wrong, words in (
         (lambda: Network((5,)), "sizes"),
         (lambda: Network((5, 0, 2)), "sizes"),
@@ -172,7 +172,7 @@ def test_every_optimizer_learns(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in networks.METHODS])
-def test_descents_are_torchs(name: str) -> None:
+def test_gradient_descent_matches_torch(name: str) -> None:
     optim = torch.optim
     make = {
         "sgd": lambda p: optim.SGD(p, 0.03),
@@ -213,7 +213,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     assert np.array_equal(final(0), final(0)) and not np.array_equal(final(0), final(1))
 
 
-def test_divergence_ends_the_training_and_is_no_crash() -> None:
+def test_divergence_ends_the_training_without_an_exception() -> None:
     network = build((5, 30, 30, 3), "relu")
     targets = RNG.normal(size=(17, 3))
     sgd = make_optimizer("sgd", network.theta, 1e6)
@@ -230,7 +230,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert np.array_equal(again.predict(X), network.predict(X))
 
 
-def test_files_that_are_no_network(tmp_path: Path) -> None:
+def test_files_that_are_not_a_network(tmp_path: Path) -> None:
     path = tmp_path / "weights.npz"
     network = Network((5, 3))
     network.save(path)
@@ -302,7 +302,7 @@ def test_at_least_as_fast_as_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("shortcuts", [False, True])
-def test_gradient_of_many_samples_is_taken_in_parts(shortcuts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradient_of_many_samples_is_computed_in_blocks(shortcuts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "BLOCK", 5)  # 17 samples are 5 + 5 + 5 + 2
     network = build((5, 6, 4, 3), "tanh", "softmax", "cross_entropy", shortcuts=shortcuts, l1=0.1, l2=0.2)
     check_gradient(network, RNG.integers(3, size=17))
@@ -310,7 +310,7 @@ def test_gradient_of_many_samples_is_taken_in_parts(shortcuts: bool, monkeypatch
 
 
 @pytest.mark.parametrize("hidden", [(), (8,), (9, 7, 6)])
-def test_compiled_sgd_is_what_numpy_computes(hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_sgd_matches_numpy(hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     x, labels = np.maximum(RNG.normal(size=(59, 13)), 0), RNG.integers(5, size=59)
 
@@ -342,7 +342,7 @@ def test_compiled_sgd_steps_along_torch_gradient() -> None:
     np.testing.assert_allclose((before - network.theta) / 1e-3, gradient, rtol=1e-8, atol=1e-10)
 
 
-def test_compiled_sgd_is_left_where_it_does_not_fit() -> None:
+def test_compiled_sgd_is_not_used_where_unsupported() -> None:
     x = np.zeros((50, 5))
     for sizes, arguments, options, name, batch in (
         ((5, 4, 3), ("tanh", "softmax", "cross_entropy"), {}, "sgd", 8),

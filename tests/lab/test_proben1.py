@@ -1,4 +1,4 @@
-"""PROBEN1: the reader, the error measure, GL5, the rank test; on the real files where they are."""
+"""PROBEN1: the reader, the error measure, GL5, the rank test; on the real files where available."""
 
 import math
 import os
@@ -73,7 +73,7 @@ def test_small_file(tmp_path: Path) -> None:
     assert not problem.classification
 
 
-def test_header_in_any_order_and_odd_blanks(tmp_path: Path) -> None:
+def test_header_in_any_order_and_unusual_spacing(tmp_path: Path) -> None:
     path = tmp_path / "small1.dt"
     path.write_text(SMALL)
     expected = proben1.read(path)
@@ -191,7 +191,7 @@ def test_ranks() -> None:
     assert report_f.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
 
 
-def test_hits() -> None:
+def test_time_to_target() -> None:
     result = {"best": [5.0, -1.0, 2.0, 1.0], "seconds": 8.0}
     assert report_f.time_to_target(result, 2.0) == (3, 6.0)
     assert report_f.time_to_target(result, 0.5) is None

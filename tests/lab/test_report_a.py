@@ -1,4 +1,4 @@
-"""Training and comparing: what is said of the techniques is measured, and could come out otherwise."""
+"""Report A: statements on the techniques follow from measurements, shown with manipulated optimizers."""
 
 import json
 import math
@@ -84,7 +84,7 @@ class Noisy(torch.optim.Rprop):
         super().step(closure)
 
 
-def says(small: Any, *techniques: Technique) -> tuple[dict[str, Any], str]:
+def compare_two(small: Any, *techniques: Technique) -> tuple[dict[str, Any], str]:
     result = run(small, *techniques)
     comparison = report_a.Comparison(
         {"is_mnist": False, "data": "x", "data_origin": "x", "train_batch_size": 1, "train_set_size": 1},
@@ -93,9 +93,9 @@ def says(small: Any, *techniques: Technique) -> tuple[dict[str, Any], str]:
     return result["drop_in"], " ".join(report_a.statements(comparison))
 
 
-def test_the_same_bits_are_called_the_same(small: Any) -> None:
-    verdict, text = says(small, make(Honest), find(PEER))
-    assert verdict["differences"] == [] and (verdict["parameters"], verdict["states"]) == (4, 12)
+def test_equal_bits_are_reported_as_equal(small: Any) -> None:
+    bits, text = compare_two(small, make(Honest), find(PEER))
+    assert bits["differences"] == [] and (bits["parameters"], bits["states"]) == (4, 12)
     assert "are the same bits as torch.optim.Rprop's" in text
 
 
@@ -107,20 +107,20 @@ def test_the_same_bits_are_called_the_same(small: Any) -> None:
         (Forgetful, "state 'prev' of 0.weight"),
     ],
 )
-def test_one_wrong_bit_is_found(small: Any, doctored: Any, where: str) -> None:
-    verdict, text = says(small, make(doctored), find(PEER))
-    assert where in verdict["differences"] and verdict["torch_repeats_itself"] is True
+def test_one_wrong_bit_is_detected(small: Any, doctored: Any, where: str) -> None:
+    bits, text = compare_two(small, make(doctored), find(PEER))
+    assert where in bits["differences"] and bits["torch_repeats_itself"] is True
     assert "NOT the same bits" in text and where in text and "That is a bug" in text
     assert "are the same bits as" not in text
 
 
-def test_gradients_that_no_run_repeats_are_told_from_a_wrong_optimizer(small: Any) -> None:
-    verdict, text = says(small, make(Honest), make(Noisy, PEER))
-    assert verdict["torch_repeats_itself"] is False
+def test_irreproducible_gradients_are_distinguished_from_a_wrong_optimizer(small: Any) -> None:
+    bits, text = compare_two(small, make(Honest), make(Noisy, PEER))
+    assert bits["torch_repeats_itself"] is False
     assert "NOT the same bits" in text and "says nothing about the optimizers" in text
 
 
-def test_all_techniques_start_alike_and_see_the_same(small: Any) -> None:
+def test_all_techniques_share_initial_weights_and_data(small: Any) -> None:
     """So that the first epoch, before any step, has the same loss; and iRprop- is torch's rule."""
     result = run(small, *TECHNIQUES)
     histories = {name: record["history"] for name, record in result["runs"].items()}
@@ -134,7 +134,7 @@ def test_all_techniques_start_alike_and_see_the_same(small: Any) -> None:
         assert record["eval_accuracy"] == record["history"]["eval_accuracy"][best]
 
 
-def test_mini_batches_come_in_the_same_order_for_all(small: Any) -> None:
+def test_mini_batches_have_the_same_order_for_all_techniques(small: Any) -> None:
     settings, learn, test = small
     settings = replace(settings, train_batch_size=60, eval_batch_size=20)
     result = report_a.run_seed(0, learn, test, settings, [make(Honest), find(PEER)])
@@ -158,7 +158,7 @@ def test_evaluation_in_batches_is_the_mean_over_all_images(small: Any) -> None:
     assert training.evaluate(network, test, "cross_entropy", 7) == pytest.approx(whole)
 
 
-def test_the_test_figures_are_of_the_model_of_lowest_evaluation_loss(small: Any) -> None:
+def test_test_figures_belong_to_the_model_of_lowest_evaluation_loss(small: Any) -> None:
     settings, learn, test = small
     train, held_out = training.hold_out(learn, settings, 0)
 
@@ -192,7 +192,7 @@ def comparison(digits: datasets.Dataset, small: Any) -> Iterator[report_a.Compar
     yield result
 
 
-def test_results_are_whole_and_resumable(
+def test_results_are_complete_and_resumable(
     comparison: report_a.Comparison, digits: datasets.Dataset, small: Any, tmp_path: Path
 ) -> None:
     report_a.write(comparison, tmp_path)
@@ -219,12 +219,12 @@ def test_results_are_whole_and_resumable(
             report_a.Comparison.of(small[0], digits).resume(tmp_path / "results.json")
 
 
-def test_the_reports_figures_stand_beside_mnist(comparison: report_a.Comparison) -> None:
+def test_reported_figures_are_shown_for_mnist(comparison: report_a.Comparison) -> None:
     comparison.settings["is_mnist"] = True
     heading, rows = report_a.table(comparison)
     assert heading[4:6] == ["report", "diff."]
     assert {row[0]: row[4] for row in rows}["Rprop+"] == "0.9478"
-    assert "all but Rprop-, Rprop+" not in " ".join(report_a.statements(comparison))  # other settings: no verdict
+    assert "all but Rprop-, Rprop+" not in " ".join(report_a.statements(comparison))  # other settings: not compared
     comparison.deviations.clear()
     assert "Table 3.1: all but Rprop-, Rprop+" in " ".join(report_a.statements(comparison))
     for seed in comparison.seeds:
@@ -233,7 +233,7 @@ def test_the_reports_figures_stand_beside_mnist(comparison: report_a.Comparison)
     assert "Table 3.1: all." in " ".join(report_a.statements(comparison))
 
 
-def test_times_of_a_busy_machine_are_called_that(comparison: report_a.Comparison) -> None:
+def test_times_on_a_busy_machine_are_flagged(comparison: report_a.Comparison) -> None:
     for seed in comparison.seeds:
         seed["runs"][PEER] |= {"step_seconds": 2e-3, "fastest_step_seconds": 1e-3}
     assert "NOT to be trusted" not in " ".join(report_a.statements(comparison))
@@ -244,7 +244,7 @@ def test_times_of_a_busy_machine_are_called_that(comparison: report_a.Comparison
     assert rows["torch.optim.Rprop"][-2:] == ["4000", "1.000"]
 
 
-def test_a_training_that_diverges_is_said_and_not_fatal(small: Any, digits: datasets.Dataset, tmp_path: Path) -> None:
+def test_a_diverging_training_is_reported_and_not_fatal(small: Any, digits: datasets.Dataset, tmp_path: Path) -> None:
     techniques = [make(Diverging, "rprop-"), find(PEER)]
     comparison = report_a.Comparison.of(small[0], digits, techniques)
     comparison.seeds.append(report_a.run_seed(0, small[1], small[2], small[0], techniques))
@@ -253,14 +253,14 @@ def test_a_training_that_diverges_is_said_and_not_fatal(small: Any, digits: data
     assert json.loads((tmp_path / "results.json").read_text())["seeds"][0]["runs"]["rprop-"]["best_epoch"] == 0
 
 
-def test_pictures_differ_in_more_than_colour() -> None:
+def test_curves_differ_in_more_than_colour() -> None:
     styles = [(str(style.dashes), style.width) for style in figures.STYLES.values()]
     assert len(set(styles)) == len(styles)
     assert len({style.colour for style in figures.STYLES.values()}) == len(styles)
     assert set(figures.STYLES) == {technique.name for technique in TECHNIQUES}
 
 
-def test_plotting_leaves_matplotlib_as_it_was(comparison: report_a.Comparison) -> None:
+def test_plotting_does_not_change_global_matplotlib_state(comparison: report_a.Comparison) -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)

@@ -1,4 +1,4 @@
-"""The page of ``rprop-lab serve``, in a browser too, where there is one.
+"""The page of ``rprop-lab serve``, also in a browser where one is installed.
 
 ``RPROP_LAB_SCREENSHOTS=docs/images pytest tests/lab/test_serve.py -k pictures`` renews the pictures of the README;
 ``RPROP_LAB_CHROMIUM`` names a Chromium that is not on the path.
@@ -58,7 +58,7 @@ def lab(*arguments: object) -> Any:
         {"stroke": 0, "points": [[0.5, 0.5]] * (serve_page.MAX_POINTS + 1)},
     ],
 )  # fmt: skip
-def test_a_message_that_is_no_ink_is_left_out(message: Any) -> None:
+def test_invalid_drawing_messages_are_ignored(message: Any) -> None:
     ink = serve_page.Drawing()
     assert not ink.add(message) and ink.strokes == {}
     assert ink.add({"stroke": 0, "points": [[0, 1], [0.5, 0.5]]}) and ink.add({"stroke": 0, "points": [[0.25, 1]]})
@@ -146,7 +146,7 @@ def answer(address: str, **headers: str) -> int:
             return error.code
 
 
-def test_only_for_this_machines_own_browser(served: Served) -> None:
+def test_only_local_requests_are_accepted(served: Served) -> None:
     poll = f"{served.address}/_nicegui_ws/socket.io/?EIO=4&transport=polling"
     assert answer(served.address) == answer(served.address, Host="localhost:1") == 200
     assert answer(poll, Origin=served.address) == 200
@@ -330,10 +330,10 @@ def test_sliders_retrain(tabs: Callable[..., Tab]) -> None:
     tab.finds(r"4\s+SGD, momentum 0.9.*\s1000\s.*diverged at epoch \d", within=".runs")
 
 
-def test_what_makes_no_sense_is_told(tabs: Callable[..., Tab]) -> None:
+def test_invalid_settings_are_reported(tabs: Callable[..., Tab]) -> None:
     tab = tabs()
     tab.by_hand()
-    tab.fill("Learning rate", "fast")  # told at once, not only when one wants to train
+    tab.fill("Learning rate", "fast")  # reported at once, before a training is started
     tab.finds("Learning rate is 'fast': give a number above 0 and up to 50", within=".trouble")
     tab.button("Train").click()
     assert tab.finds("1", within=".runs").count("iRprop+") == 1
@@ -475,7 +475,7 @@ def test_pictures_for_the_readme(tabs: Callable[..., Tab], tmp_path: Path, name:
     assert 10_000 < path.stat().st_size < 300_000
 
 
-def test_a_training_left_alone(tabs: Callable[..., Tab]) -> None:
+def test_a_training_continues_unattended(tabs: Callable[..., Tab]) -> None:
     """It is still at work when Ctrl-C ends the server, after this last test."""
     tab = tabs()
     tab.by_hand()

@@ -1,4 +1,4 @@
-"""Races and drawings, the half of ``rprop-lab serve`` that knows no page."""
+"""Sessions and drawings, the part of ``rprop-lab serve`` without a user interface."""
 
 import math
 import os
@@ -145,7 +145,7 @@ SEVEN = [[(0.3, 0.2), (0.7, 0.2), (0.45, 0.85)], [(0.4, 0.5), (0.6, 0.5)]]
 
 
 @pytest.mark.parametrize(("side", "top"), [(28, 255), (8, 16), (20, 255)])
-def test_place_and_size_of_a_drawing_do_not_matter(side: int, top: int) -> None:
+def test_position_and_size_of_a_drawing_do_not_matter(side: int, top: int) -> None:
     image = drawing.to_form(drawing.rasterise(SEVEN), side, top)
     assert image.shape == (side * side,) and image.min() == 0 and 0.9 * top < image.max() <= top
     np.testing.assert_array_equal(image, np.round(image))
@@ -175,7 +175,7 @@ def test_the_form_of_the_digits() -> None:
     assert centres.std() < 0.2  # upright
 
 
-def test_nothing_and_a_dot() -> None:
+def test_empty_drawing_and_dot() -> None:
     for side in (8, 28):
         assert not drawing.to_form(drawing.rasterise([]), side, 16).any()
         assert not drawing.to_form(drawing.rasterise([[]]), side, 16).any()
@@ -203,14 +203,14 @@ def test_nothing_and_a_dot() -> None:
         ("hidden", "0", "Hidden units is '0': give a whole number from 1 to 1024"),
     ],
 )
-def test_a_field_that_makes_no_sense_is_named(training_set: TrainingSet, field: str, text: str, words: str) -> None:
+def test_error_names_the_invalid_field(training_set: TrainingSet, field: str, text: str, words: str) -> None:
     fields = {"technique": "irprop+", "learning_rate": "0.01", "epochs": "50", "batch": "all", "hidden": "128"}
     assert sessions.read_settings(fields, training_set.images) == Settings()
     with pytest.raises(LabError, match=re.escape(words)):
         sessions.read_settings(fields | {field: text}, training_set.images)
 
 
-def test_spaces_and_large_rates_where_they_make_sense(training_set: TrainingSet) -> None:
+def test_spaces_and_valid_large_rates_are_accepted(training_set: TrainingSet) -> None:
     fields = {"technique": "sgd", "learning_rate": " 51 ", "epochs": " 5", "batch": "All ", "hidden": "1024 "}
     assert sessions.read_settings(fields, training_set.images) == Settings("sgd", 51.0, 5, None, 1024)
 
@@ -223,7 +223,7 @@ def test_every_technique_learns(training_set: TrainingSet, name: str) -> None:
     assert runner.accuracy > 0.5 and runner.test_accuracy > 0.5 and runner.seconds > 0
 
 
-def test_a_run_is_the_labs_own_training(training_set: TrainingSet) -> None:
+def test_a_run_matches_the_command_line_training(training_set: TrainingSet) -> None:
     settings = Settings("adam", 0.01, 5, 100, 16)
     (runner,) = raced(Session(training_set), settings)
     run = training_set.run(settings)
@@ -282,7 +282,7 @@ def test_stop_within_an_epoch(training_set: TrainingSet, monkeypatch: pytest.Mon
     assert len(steps) < training_set.images and session.runners == ()  # not one epoch: nothing to show
 
 
-def test_what_a_stopped_run_has_learned_stays(training_set: TrainingSet) -> None:
+def test_a_stopped_run_keeps_its_weights(training_set: TrainingSet) -> None:
     session = Session(training_set)
     session.start(Settings(epochs=5000, hidden=8))
     until(lambda: len(session.runners[0].history) > 20)
@@ -293,7 +293,7 @@ def test_what_a_stopped_run_has_learned_stays(training_set: TrainingSet) -> None
     assert 20 < done < 5000 and runner.test_accuracy > 0.5 and runner.weights is not None
 
 
-def test_a_new_run_stops_the_one_before_it(training_set: TrainingSet) -> None:
+def test_a_new_run_stops_the_previous_one(training_set: TrainingSet) -> None:
     session = Session(training_set)
     session.start(Settings(epochs=5000, hidden=8))
     until(lambda: session.runners[0].history)
@@ -303,7 +303,9 @@ def test_a_new_run_stops_the_one_before_it(training_set: TrainingSet) -> None:
     assert session.model(1) is session.runners[0] and session.model(77) is second
 
 
-def test_a_new_run_has_the_machine_to_itself(training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_run_waits_for_the_previous_one_to_end(
+    training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps: list[str] = []
     for name in "ab":
         enter(monkeypatch, name, lambda params, *_, name=name: Slow(params, steps, name, 0.02))
@@ -315,7 +317,7 @@ def test_a_new_run_has_the_machine_to_itself(training_set: TrainingSet, monkeypa
 
 
 @pytest.mark.parametrize("rate", [1e9, 1e3])
-def test_divergence_is_told(training_set: TrainingSet, rate: float) -> None:
+def test_divergence_is_recorded(training_set: TrainingSet, rate: float) -> None:
     """Weights that overflow, and weights that are only lost."""
     (runner,) = raced(Session(training_set), Settings("sgd", rate, 6, None, 32))
     assert runner.state == "diverged" and re.match(r"diverged at epoch [1-6]: the loss ", runner.error_text)
@@ -323,13 +325,13 @@ def test_divergence_is_told(training_set: TrainingSet, rate: float) -> None:
     assert ("no longer finite" in runner.error_text) == (rate == 1e9)
 
 
-def test_a_high_loss_on_the_way_is_no_divergence(training_set: TrainingSet) -> None:
+def test_a_temporarily_high_loss_is_not_divergence(training_set: TrainingSet) -> None:
     (runner,) = raced(Session(training_set), Settings("irprop+", 50.0, 30, None, 1024))
     assert max(epoch.train_loss for epoch in runner.history) > sessions.DIVERGED_LOSS
     assert runner.state == "finished"
 
 
-def test_a_failure_ends_one_run_and_not_the_others(training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_ends_only_its_own_run(training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
             raise MemoryError("no room for the step")
@@ -367,7 +369,7 @@ def test_the_last_runs_are_kept(training_set: TrainingSet) -> None:
     assert session.runners == () and session.model() is None
 
 
-def test_a_race_gives_each_its_usual_rate() -> None:
+def test_a_race_uses_the_usual_learning_rates() -> None:
     given = sessions.race_settings(Settings("rprop-", 3.0, 7, 32, 9))
     assert [one.technique for one in given] == ["irprop+", "adam", "sgd"]
     assert [one.learning_rate for one in given] == [0.01, 0.01, 0.1]
@@ -387,7 +389,7 @@ def test_curves_are_thinned_with_their_end() -> None:
     assert long[0] == [1, 1.0] and long[-1] == [4999, 4999.0] and len(long) <= 202
 
 
-def test_an_epoch_can_be_left(training_set: TrainingSet) -> None:
+def test_an_epoch_can_be_aborted(training_set: TrainingSet) -> None:
     run = training_set.run(Settings(batch=100))
     calls: list[int] = []
 

@@ -218,7 +218,7 @@ def test_report() -> None:
     assert "http" not in page.replace("https://", "http://").split("<nav")[0]  # works offline
 
 
-def test_report_names_what_was_run_and_what_is_not_finished() -> None:
+def test_report_states_the_extent_of_runs_and_unfinished_studies() -> None:
     rows = np.column_stack([np.arange(60) % 3, np.random.default_rng(0).integers(0, 256, (60, 25))])
     Path("sub").mkdir()
     np.savetxt("sub/three.csv", rows, "%d", delimiter=",")
@@ -258,7 +258,7 @@ test_examples=2
 )
 
 
-def test_problems_that_are_not_the_reports() -> None:
+def test_problems_other_than_the_reports() -> None:
     Path("dt").mkdir()
     for name in ("odd1", "cancer1", "even1"):
         Path(f"dt/{name}.dt").write_text(SMALL.replace("0.9", "0.7") if name == "even1" else SMALL)
@@ -332,7 +332,7 @@ def test_augmentation() -> None:
         augmentation.augmented(np.zeros((2, 10)), np.zeros(2), 0)
 
 
-def test_form_says_how_much_of_a_study_was_run() -> None:
+def test_form_describes_the_extent_of_a_study() -> None:
     full = [{"seed": seed, "epochs": epochs, "lr": lr} for seed in range(5) for epochs in (100, 200) for lr in (1, 2)]
     assert plan.form(full, full) == plan.FULL
     one = [s for s in full if s["seed"] == 0]
@@ -448,7 +448,7 @@ def test_markdown_page() -> None:
     assert Path("site/page.md").read_text(encoding="utf-8") == page
 
 
-def test_the_page_of_the_site_is_of_the_results_on_file() -> None:
+def test_the_page_of_studies_is_generated_from_the_stored_results() -> None:
     docs = Path(__file__).parents[2] / "docs"
     if not docs.is_dir():
         pytest.skip("no documentation here")
@@ -463,7 +463,7 @@ def test_the_page_of_the_site_is_of_the_results_on_file() -> None:
     assert sum(path.stat().st_size for path in (docs / "studies").rglob("*.png")) < 3e6
 
 
-def test_runs_far_from_the_others_do_not_squash_them() -> None:
+def test_outliers_do_not_compress_the_axis() -> None:
     near = [10 + 0.01 * k for k in range(30)]
     rows = {"one": [*near, 57.0, 300.0], "other": [*near, None]}
     axis = figures.bars({"E": rows}, "", reported={"E": {"one": 10.5}}).axes[0]
@@ -473,7 +473,7 @@ def test_runs_far_from_the_others_do_not_squash_them() -> None:
     assert wide.get_xlim()[1] > 11 and not wide.texts
 
 
-def test_how_far_runs_in_progress_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_unfinished_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rprop_kernels.lab.studies.progress.SECONDS", 0.0)
     folder = Path("here")
     study = STUDIES["c-batch"]
@@ -512,7 +512,7 @@ def test_few_images(name: str) -> None:
     assert "60,000" not in plain(done.output)
 
 
-def test_more_than_ten_classes_and_what_counts_as_learned() -> None:
+def test_more_than_ten_classes_and_the_baseline_accuracy() -> None:
     settings = {"data": csv(520, 26, "letters.csv"), "data_dir": None}
     assert 1 / 26 < report_c.commonest_share(settings) < 0.11
     arguments = ("--data", "letters.csv", "--epochs", 40, "--seeds", 1, "--jobs", 1, "--out", "here")
@@ -525,7 +525,7 @@ def test_more_than_ten_classes_and_what_counts_as_learned() -> None:
 @pytest.mark.parametrize(
     "name", ["b-optimizers", "b-architectures", "c-batch", "c-stopping", "d-mnist", "e-sgd", "e-grid", "e-mnist"]
 )
-def test_pages_of_what_diverged(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_of_diverged_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every single run, at its first epoch."""
     work = fitting.fit
 
@@ -552,7 +552,7 @@ def test_seeds_of_every_study() -> None:
         assert study.name == "d-activations" or {s["seed"] for s in runs} == {0, 1, 2}, study.name
 
 
-def test_runs_of_other_versions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_different_versions_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "provenance", lambda: "numpy 1")
     arguments = ("e-grid", "--epochs", 2, "--seeds", 1)
     assert "same versions" not in plain(quick(*arguments).output)
@@ -564,14 +564,14 @@ def test_runs_of_other_versions_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
-def test_two_folders_of_one_name_in_the_report() -> None:
+def test_two_folders_with_the_same_name_are_rejected() -> None:
     for place in "ab":
         assert quick("d-activations", "--out", f"{place}/study-d-activations").exit_code == 0
     failed = lab("report", ".", "--markdown", "page.md")
     assert failed.exit_code == 2 and "have the same name" in plain(failed.output) and not Path("page.md").exists()
 
 
-def test_findings_are_seen_only_in_the_form_they_were_written_for() -> None:
+def test_findings_are_shown_only_for_the_matching_form() -> None:
     assert quick("d-activations").exit_code == 0
     file = Path("runs/study-d-activations-quick/results.json")
     found = json.loads(file.read_text())
@@ -594,7 +594,7 @@ def test_long_curves_are_drawn_by_medians() -> None:
     assert len(axis.lines[0].get_xdata()) == 200 and axis.get_xlabel() == "epoch"
 
 
-def test_images_that_are_no_squares(tmp_path: Path) -> None:
+def test_images_that_are_not_square(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for part, count in (("train", 60), ("t10k", 20)):
         labels = np.arange(count) % 10
@@ -623,14 +623,14 @@ def test_a_confusion_matrix_of_many_classes() -> None:
     assert sorted(text.get_text() for text in axis.texts) == ["1", "5"]
 
 
-def test_damaged_results_are_told_in_the_report() -> None:
+def test_damaged_results_are_listed_in_the_report() -> None:
     assert quick("d-activations").exit_code == 0
     Path("runs/other").mkdir()
     Path("runs/other/results.json").write_text("{")
     assert "other: results.json is damaged" in plain(lab("report", "runs").output)
 
 
-def test_a_problem_of_ones_own_named_like_one_of_the_reports() -> None:
+def test_a_custom_problem_with_the_name_of_a_reported_one() -> None:
     if not (DATA / "proben1").is_dir():
         pytest.skip(f"no PROBEN1 files in {DATA}")
     text = next((DATA / "proben1").rglob("glass1.dt")).read_text()
