@@ -1,9 +1,6 @@
-"""The command line ``rprop-lab``. Heavy libraries are imported by the commands, so that --help is quick."""
+"""The command line ``rprop-lab``. Heavy libraries are imported inside the commands, so that --help is fast."""
 
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,23 +8,11 @@ try:
     import typer
 except ModuleNotFoundError as missing:
     raise SystemExit(f"rprop-lab: {missing.name} is not installed: pip install 'rprop_kernels[lab]'") from None
-from rich import box
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
-from . import config as configurations
-from . import data as datasets
-from .config import Config
-from .errors import Interrupted, LabError
-from .studies import command as studies
+from . import commands
+from . import config as config_module
+from .console import report_errors
+from .errors import LabError
 
 app = typer.Typer(
     help="The Neuro Backpropagation Lab: train, test and compare Rprop techniques on digits or MNIST.",
@@ -51,11 +36,10 @@ FolderOption = Annotated[
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the results (default: one in runs/).")]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Overrides the configuration's.")]
-MODEL = "model.npz"
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line (entry point of the console script)."""
     app()
 
 
@@ -68,12 +52,12 @@ def train(
     epochs: EpochsOption = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Overrides the configuration's.")] = None,
 ) -> None:
-    """Train one technique; keeps the model of the lowest evaluation loss."""
-    with _errors_for_people():
-        settings = configurations.read(config, data=data, data_dir=_text(data_dir), epochs=epochs, seed=seed)
+    """Train one technique; keep the model of the lowest evaluation loss."""
+    with report_errors():
+        settings = config_module.read(config, data=data, data_dir=_text(data_dir), epochs=epochs, seed=seed)
         if settings.optimizer is None:
             raise LabError(f'{config} must have the key \'optimizer\', such as {{"optimizer": "iRprop+"}}.')
-        _train(settings, out or Path("runs") / f"train-{_data_name(settings)}-{settings.optimizer}")
+        commands.train(settings, out or Path("runs") / f"train-{commands.data_name(settings)}-{settings.optimizer}")
 
 
 @app.command()
@@ -83,8 +67,8 @@ def test(
     data_dir: FolderOption = None,
 ) -> None:
     """Load a model and measure loss and accuracy on unseen data (by default the test part of its own)."""
-    with _errors_for_people():
-        _test(model, data, _text(data_dir))
+    with report_errors():
+        commands.test(model, data, _text(data_dir))
 
 
 @app.command()
@@ -99,14 +83,14 @@ def compare(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many; they are 0, 1, ...")] = 5,
     resume: Annotated[bool, typer.Option("--resume", help="Take over the seeds that --out already holds.")] = False,
 ) -> None:
-    """Compare all techniques over several seeds, the same first weights and data for each."""
-    with _errors_for_people():
+    """Compare all techniques over several seeds, from the same initial weights and data for each."""
+    with report_errors():
         overrides = {"data": data, "data_dir": _text(data_dir), "epochs": epochs}
         settings = (
-            configurations.from_mapping({}, **overrides) if config is None else configurations.read(config, **overrides)
+            config_module.from_mapping({}, **overrides) if config is None else config_module.read(config, **overrides)
         )
-        folder = out or Path("runs") / f"compare-{_data_name(settings)}"
-        _compare(settings, seeds, folder, resume, _text(config))
+        folder = out or Path("runs") / f"compare-{commands.data_name(settings)}"
+        commands.compare(settings, seeds, folder, resume, _text(config))
 
 
 @app.command()
@@ -116,265 +100,79 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8137,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """A page to draw digits and to race Rprop, Adam and SGD, for this machine's own browser; Ctrl-C ends it."""
-    with _errors_for_people():
-        _serve(data, data_dir, port, show)
+    """Serve a page to draw digits and to race Rprop, Adam and SGD, for a browser on this machine; Ctrl-C ends it."""
+    with report_errors():
+        commands.serve(data, data_dir, port, show)
 
 
-studies.register(app)
+@app.command()
+def study(
+    name: Annotated[str | None, typer.Argument(help="A study's name, see --list.")] = None,
+    show: Annotated[bool, typer.Option("--list", help="List all studies and how long they take.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Reduced form: digits, few epochs and seeds.")] = False,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="digits, mnist, csv, openml or a .csv file.  [default: mnist where found]"),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Folder with MNIST's files or PROBEN1's.  [default: $RPROP_LAB_DATA]"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder.  [default: runs/study-NAME]")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="How many, instead of the study's.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes.")] = os.cpu_count() or 1,
+    problem: Annotated[
+        list[str] | None,
+        typer.Option("--problem", help="PROBEN1 problem or .dt file; may be given several times."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="SETTING=VALUE, such as hidden=100-100: those runs only; may be repeated."),
+    ] = None,
+) -> None:
+    """Repeat an experiment of the other reports; finished runs are kept, and the same command continues."""
+    with report_errors():
+        from .studies import commands as study_commands
 
-
-def _train(config: Config, folder: Path) -> None:
-    from .output import check_writable, environment, write_json
-
-    console = Console()
-    path = folder / MODEL
-    check_writable(folder, (MODEL, "history.json", "curves.png"))
-    dataset = datasets.load(config.data, _path(config.data_dir))
-    config = config.for_data(dataset)
-    assert config.optimizer is not None
-    with console.status("loading torch"):
-        from . import plots
-        from .model import load, save
-        from .techniques import find
-        from .training import Epoch, Run, hold_out, tensors
-
-        _check_model(path, dataset.origin)
-        training, evaluation = hold_out(tensors(dataset)[0], config, config.seed)
-        run = Run(find(config.optimizer), training, evaluation, config, config.seed)
-    console.print(
-        f"{run.technique.label} on {dataset.origin}: {config.train_set_size} images to train, "
-        f"{config.eval_set_size} to evaluate",
-        highlight=False,
-    )
-    settings = config.as_dict() | {"data_origin": dataset.origin}
-    saving = interrupted = False
-    try:
-        with _progress(console) as bar:
-            task = bar.add_task("training", total=config.epochs)
-            for epoch in range(1, config.epochs + 1):
-                improved = run.epoch()
-                now = run.history[-1]
-                if improved:
-                    saving = True
-                    save(
-                        path,
-                        run.network,
-                        {
-                            "settings": settings,
-                            "epoch": epoch,
-                            "eval_loss": now.eval_loss,
-                            "eval_accuracy": now.eval_accuracy,
-                        },
-                    )
-                bar.update(
-                    task,
-                    advance=1,
-                    description=f"loss {now.train_loss:.4f}, evaluation {now.eval_loss:.4f}, "
-                    f"accuracy {now.eval_accuracy:.4f}",
-                )
-    except KeyboardInterrupt:
-        interrupted = True
-    if interrupted and not (saving and path.exists()):
-        raise Interrupted(
-            f"before a model was written; {path} is as it was" if path.exists() else "before a model was written"
-        )
-    if not saving:
-        raise LabError(
-            "The evaluation loss was never finite, so no model was kept. Look at learning_rate and step_sizes."
-        )
-    best = load(path).about  # of the file, which alone knows what an interruption left
-    kept = (
-        f"{path} holds the model of epoch {best['epoch']}, evaluation loss {best['eval_loss']:.4f}, "
-        f"accuracy {best['eval_accuracy']:.4f}"
-    )
-    write_json(
-        folder / "history.json",
-        {
-            "settings": settings,
-            "environment": environment(),
-            "interrupted": interrupted,
-            "kept": {key: best[key] for key in ("epoch", "eval_loss", "eval_accuracy")},
-            "history": {name: [getattr(epoch, name) for epoch in run.history] for name in Epoch.__slots__},
-            "step_seconds": run.step_seconds,
-        },
-    )
-    figure = plots.training_curves(run.history, best["epoch"], f"{run.technique.label} on {config.data}")
-    plots.write(folder / "curves.png", figure)
-    if interrupted:
-        raise Interrupted(f"after {len(run.history)} of {config.epochs} epochs; {kept}")
-    console.print(
-        f"{kept}\ncurves: {folder / 'curves.png'}; settings and history: {folder / 'history.json'}\n"
-        f"next: rprop-lab test {path}",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _check_model(path: Path, origin: str) -> None:
-    """A model of the same data may be replaced, one of other data not.
-
-    Raises:
-        LabError: the file holds a model of other data.
-    """
-    from .model import load
-
-    try:
-        earlier = load(path).about["settings"].get("data_origin", origin)
-    except LabError:  # there is none, or none that could be used
-        return
-    if earlier != origin:
-        raise LabError(
-            f"{path} holds a model of other data ({earlier}), which would be lost. Choose another folder with --out."
+        if show or name is None:
+            study_commands.list_studies()
+            return
+        chosen = study_commands.find_study(name)
+        folder = out or Path("runs") / f"study-{chosen.name}{'-quick' if quick else ''}"
+        study_commands.run_study(
+            chosen, quick, data, data_dir, folder, seeds, epochs, jobs, tuple(problem or ()), only or []
         )
 
 
-def _test(path: Path, data: str | None, data_dir: str | None) -> None:
-    from .model import load
-    from .training import evaluate, tensors
+@app.command()
+def classify(
+    weights: Annotated[Path, typer.Argument(help="A weights.npz that a study wrote.")],
+    data: Annotated[str, typer.Option("--data", help="A .csv file (label, pixels), mnist, digits, csv.")],
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Folder of the data.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for confusion.png.")] = None,
+) -> None:
+    """Test the saved weights of a study on images, such as MNIST in CSV form: every row of a .csv file."""
+    with report_errors():
+        from .studies import commands as study_commands
 
-    model = load(path)
-    try:
-        trained = configurations.from_mapping(
-            {key: value for key, value in model.about["settings"].items() if key != "data_origin" and value is not None}
-        )
-    except (KeyError, TypeError, AttributeError, LabError) as error:
-        raise LabError(f"{path} has settings that this version does not know ({error}). Train again.") from error
-    if data in (None, trained.data):
-        data, data_dir = trained.data, data_dir or trained.data_dir
-    dataset = datasets.load(data, _path(data_dir))
-    network = model.network()
-    inputs = model.weights["0.weight"].shape[1]
-    if dataset.pixels != inputs:
-        raise LabError(
-            f"{path} was trained on images of {inputs} pixels, but {dataset.origin} has {dataset.pixels}. "
-            "Give the data it was trained on with --data and --data-dir."
-        )
-    images = len(dataset.test_labels)
-    loss, accuracy = evaluate(network, tensors(dataset)[1], trained.criterion, trained.eval_batch_size or images)
-    console = Console()
-    console.print(f"{path}: {trained.optimizer}, epoch {model.about['epoch']}", highlight=False, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("data", "loss", "accuracy"):
-        table.add_column(heading, justify="left" if heading == "data" else "right")
-    table.add_row("evaluation, at training", f"{model.about['eval_loss']:.4f}", f"{model.about['eval_accuracy']:.4f}")
-    table.add_row(f"test, {images} unseen images", f"{loss:.4f}", f"{accuracy:.4f}")
-    console.print(table)
+        study_commands.classify(weights, data, data_dir, out)
 
 
-def _compare(config: Config, seeds: int, folder: Path, resume: bool, file: str | None) -> None:
-    from .output import check_writable
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder whose sub-folders hold results.")] = Path("runs"),
+    out: Annotated[Path | None, typer.Option("--out", help="The file.  [default: FOLDER/report.html]")] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", help="Write this .md file instead, and its pictures into a folder next to it."),
+    ] = None,
+) -> None:
+    """Write all finished studies as one HTML page, or as a Markdown page."""
+    with report_errors():
+        from .studies import commands as study_commands
 
-    console = Console()
-    with console.status("loading torch and the data"):
-        from . import findings
-        from .compare import Comparison, run_seed
-        from .techniques import TECHNIQUES
-        from .training import tensors
-
-        check_writable(folder, findings.FILES)
-        dataset = datasets.load(config.data, _path(config.data_dir))
-        config = config.for_data(dataset)
-        comparison = Comparison.of(config, dataset)
-        comparison.config = file
-        if resume:
-            comparison.resume(folder / findings.RESULTS)
-        else:
-            comparison.check_data(folder / findings.RESULTS)
-        learn, unseen = tensors(dataset)
-    left = [seed for seed in range(seeds) if seed not in comparison.done]
-    console.print(
-        f"{len(TECHNIQUES)} techniques x {len(left)} seeds x {config.epochs} epochs on {dataset.origin}: "
-        f"{config.train_set_size} images to train, {config.eval_set_size} to evaluate, "
-        f"{len(dataset.test_labels)} unseen",
-        highlight=False,
-    )
-    interrupted = False
-    try:
-        with _progress(console) as bar:
-            task = bar.add_task("", total=len(left) * len(TECHNIQUES) * config.epochs)
-            for seed in left:
-                bar.update(task, description=f"seed {seed}")
-                comparison.seeds.append(run_seed(seed, learn, unseen, config, progress=lambda: bar.advance(task)))
-                findings.write_results(comparison, folder)
-    except KeyboardInterrupt:
-        interrupted = True
-    if not comparison.seeds:
-        raise Interrupted("before the first seed was finished; nothing was written")
-    findings.write(comparison, folder)
-    heading, rows = findings.table(comparison)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))  # 80 columns must do
-    for column in heading:
-        table.add_column(column, justify="left" if column == heading[0] else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for statement in findings.statements(comparison):
-        console.print(f"- {statement}", highlight=False)
-    console.print(f"written to {folder}: {', '.join(findings.FILES)}", highlight=False, soft_wrap=True)
-    if interrupted:
-        raise Interrupted(
-            f"{len(comparison.seeds)} finished seeds are kept in {folder}; the same command with --resume "
-            "goes on from there"
-        )
-
-
-def _serve(data: str | None, data_dir: Path | None, port: int, show: bool) -> None:
-    console = Console()
-    with console.status("loading torch and the page"):
-        try:
-            from . import serve as page
-        except ModuleNotFoundError as missing:
-            raise LabError(f"{missing.name} is not installed: pip install 'rprop_kernels[serve]'") from missing
-        from .race import Track
-
-    with page.listen(port) as listener:
-        with console.status("loading the data"):
-            track = Track(datasets.load(data or "digits", data_dir))
-        address = f"http://{page.HOST}:{listener.getsockname()[1]}"
-        console.print(f"{track.dataset.origin}: {address}  (Ctrl-C ends it)", highlight=False, soft_wrap=True)
-        if show:
-            import webbrowser
-
-            webbrowser.open(address)
-        with suppress(KeyboardInterrupt):  # the way to end it, not an interruption of something
-            page.serve(track, listener)
-    console.print("ended")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
-
-
-@contextmanager
-def _errors_for_people() -> Iterator[None]:
-    """Bad input ends with one paragraph and status 2, Ctrl-C with what was kept and status 130."""
-    console = Console(stderr=True)
-    try:
-        yield
-    except LabError as error:
-        console.print(f"rprop-lab: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
-    except (Interrupted, KeyboardInterrupt) as error:
-        what = str(error) or "every file written so far is whole"
-        console.print(f"rprop-lab: interrupted: {what}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(130) from None
-
-
-def _data_name(config: Config) -> str:
-    """The data's name, fit for a folder."""
-    return re.sub(r"[^\w.-]+", "-", os.path.basename(config.data))
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
+        study_commands.write_report(folder, out, markdown)
 
 
 def _text(path: Path | None) -> str | None:

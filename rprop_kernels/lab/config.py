@@ -1,4 +1,4 @@
-"""Configurations: the report's JSON keys, and a few more of ours."""
+"""Configurations: the JSON keys of the report and some additional ones."""
 
 import difflib
 import json
@@ -8,9 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from ..hyperparameters import check, check_lr
-from . import techniques
-from .data import Dataset
+import numpy as np
+
+from ..numpy import IRpropMinus
+from . import optimizers
+from .datasets import Dataset
 from .errors import LabError
 
 CRITERIA: Final = ("cross_entropy",)
@@ -30,7 +32,7 @@ class Config:
         train_batch_size, eval_batch_size: None: the whole set in one batch.
         hidden_units: of the one hidden layer.
         seed: of the holdout, the order of the images and the first weights.
-        data, data_dir: which data (see :mod:`.data`).
+        data, data_dir: the data set (see :mod:`.datasets`).
     """
 
     criterion: str = "cross_entropy"
@@ -49,7 +51,7 @@ class Config:
     data_dir: str | None = None
 
     def for_data(self, dataset: Dataset) -> "Config":
-        """The same with every size a number.
+        """Return a copy in which every size is a number.
 
         Raises:
             LabError: the sizes do not fit the data or one another.
@@ -83,19 +85,19 @@ class Config:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to a dict for JSON."""
         return asdict(self)
 
 
 def read(path: Path, **overrides: Any) -> Config:
-    """The configuration in a JSON file.
+    """Read a configuration from a JSON file.
 
     Args:
         path: the file, an object with the keys of :class:`Config`.
-        overrides: settings that go before those of the file; None says nothing.
+        overrides: settings that take precedence over those of the file; None is ignored.
 
     Raises:
-        LabError: the file cannot be read, or a key or value is not one of ours.
+        LabError: the file cannot be read, or a key or value is unknown.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
@@ -112,7 +114,7 @@ def read(path: Path, **overrides: Any) -> Config:
 
 
 def from_mapping(values: Mapping[str, Any], **overrides: Any) -> Config:
-    """A checked configuration; see :func:`read`."""
+    """Create a validated configuration; see :func:`read`."""
     known = [field.name for field in fields(Config)]
     for key in values:
         if key not in known:
@@ -120,10 +122,15 @@ def from_mapping(values: Mapping[str, Any], **overrides: Any) -> Config:
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise LabError(f"There is no key {key!r}.{hint} The keys are: {', '.join(known)}.")
     merged = dict(values) | {key: value for key, value in overrides.items() if value is not None}
-    config = Config(**{key: _CHECKS[key](key, value) for key, value in merged.items()})
+    config = Config(**{key: _PARSERS[key](key, value) for key, value in merged.items()})
     try:
-        hyper = check(config.etas, config.step_sizes)
-        check_lr(config.learning_rate, (hyper.step_min, hyper.step_max))
+        IRpropMinus(
+            np.zeros(1),
+            lr=config.learning_rate,
+            etas=config.etas,
+            step_sizes=config.step_sizes,
+            backend="numpy",
+        )
     except ValueError as error:
         raise LabError(f"{error}. (lr is the key learning_rate.)") from error
     return config
@@ -170,10 +177,10 @@ def _criterion(key: str, value: Any) -> str:
 
 
 def _optimizer(key: str, value: Any) -> str:
-    return techniques.find(_text(key, value)).name
+    return optimizers.find(_text(key, value)).name
 
 
-_CHECKS: Final = MappingProxyType[str, Callable[[str, Any], Any]](
+_PARSERS: Final = MappingProxyType[str, Callable[[str, Any], Any]](
     {
         "criterion": _criterion,
         "optimizer": _optimizer,

@@ -1,9 +1,9 @@
-"""The one error that people are meant to read."""
+"""Errors that the command line reports without a traceback."""
 
 
 class LabError(Exception):
-    """Bad input or an unusable file; the text names it and the remedy. The command line exits with 2."""
+    """Bad input or an unusable file; the message names it and the remedy. The command line exits with status 2."""
 
 
 class Interrupted(Exception):
-    """Ctrl-C. The text says what was kept; the command line exits with 130."""
+    """Interruption by Ctrl-C; the message names the files that were kept. The command line exits with status 130."""

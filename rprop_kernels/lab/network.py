@@ -1,7 +1,7 @@
 """A feed-forward network in NumPy, written to be read.
 
 Layer l maps the outputs A of the layer before to ``f(A @ W + b)``: samples are rows. All weights and biases
-lie one after the other in one vector, ``theta``; W and b of a layer are views into it, and so are their
+are stored in one vector, ``theta``; W and b of a layer are views into it, and so are their
 gradients in the vector that :meth:`Network.loss_and_gradient` returns. An optimizer therefore steps over one
 array, and ``scipy.optimize`` can use the same function.
 
@@ -9,8 +9,8 @@ Backpropagation, with D = dE/dZ of a layer, Z = A @ W + b::
 
     dE/dW = A.T @ D        dE/db = sum of D over the samples        dE/dA = D @ W.T
 
-and dE/dZ of the layer below is dE/dA times f'. Every f' here can be told from the output f(Z) alone, so Z is
-never kept. At the output, cost and activation are taken together where that is what keeps them stable
+and dE/dZ of the layer below is dE/dA times f'. Every f' here is a function of the output f(Z), so Z is
+not stored. At the output, cost and activation are combined where stability requires it
 (softmax with cross-entropy, sigmoid with binary cross-entropy).
 """
 
@@ -25,10 +25,10 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import npz
+from ..files import read_npz
 from ..numpy import METHODS
 from .errors import LabError
-from .output import write_atomic
+from .results import write_file
 
 Array: TypeAlias = NDArray[Any]
 Initial: TypeAlias = Sequence[Any]
@@ -37,7 +37,7 @@ Initial: TypeAlias = Sequence[Any]
 LEAK: Final = 0.01
 FORMAT: Final = "rprop_kernels.lab network 1"
 BLOCK: Final = 2000
-"""Samples that go through the network at once."""
+"""Maximum number of samples in one pass through the network."""
 
 
 # Activations -------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def _elu_back(d: Array, a: Array) -> None:
 
 def _sigmoid(z: Array) -> Array:
     np.negative(z, out=z)
-    with np.errstate(over="ignore"):  # 1 / (1 + infinity) is the 0 that is wanted
+    with np.errstate(over="ignore"):  # 1 / (1 + infinity) is 0, as required
         np.exp(z, out=z)
     z += 1
     return np.reciprocal(z, out=z)  # half the time of scipy.special.expit
@@ -283,8 +283,8 @@ class Network:
         if self.cost.output not in (None, output):
             raise ValueError(f"{cost} goes with the output {self.cost.output!r}, not {output!r}")
         self.l1, self.l2 = l1, l2
-        seen = [sum(sizes[: k + 1]) if shortcuts else sizes[k] for k in range(layers)]
-        shapes = list(zip(seen, sizes[1:], strict=True))
+        fan_in = [sum(sizes[: k + 1]) if shortcuts else sizes[k] for k in range(layers)]
+        shapes = list(zip(fan_in, sizes[1:], strict=True))
         self.theta = np.zeros(sum(inputs * units + units for inputs, units in shapes), dtype)
         self.weights, self.biases = _views(self.theta, shapes)
         self._gradient, self._total = np.zeros_like(self.theta), np.zeros_like(self.theta)
@@ -296,16 +296,16 @@ class Network:
             bias[:] = _draw(initial_bias, rng, bias.shape)
 
     def predict(self, x: Array) -> Array:
-        """Outputs, shape (samples, outputs)."""
+        """Compute the outputs, shape (samples, outputs)."""
         outputs: Array = self.activations[-1].apply(self.logits(x))
         return outputs
 
     def logits(self, x: Array) -> Array:
-        """Z of the output layer, before its activation: shape (samples, outputs)."""
+        """Compute Z of the output layer, before its activation: shape (samples, outputs)."""
         return self._forward(x)[-1]
 
     def loss_and_gradient(self, x: Array, targets: Array) -> tuple[float, Array]:
-        """E with its penalties, and dE/dtheta in a vector that the next call overwrites."""
+        """Compute E with its penalties, and dE/dtheta in a vector that the next call overwrites."""
         if len(x) <= BLOCK:
             loss = self._backpropagate(x, targets)
         else:  # by parts whose outputs stay in the cache: half the time of the whole at once
@@ -328,13 +328,13 @@ class Network:
         return loss, self._gradient
 
     def _backpropagate(self, x: Array, targets: Array) -> float:
-        """Leaves dE/dtheta without penalties in ``_gradient`` and returns E."""
+        """Write dE/dtheta without penalties to ``_gradient`` and return E."""
         *outputs, z = self._forward(x)
         loss: float
         loss, d = self.cost.evaluate(z, targets, self.activations[-1])
         into: list[Any] = [0.0] * len(outputs)  # dE/d(outputs of a layer), collected where shortcuts end
         for layer in reversed(range(len(self.weights))):
-            np.matmul(self._seen(outputs, layer).T, d, out=self._weight_gradients[layer])
+            np.matmul(self._layer_inputs(outputs, layer).T, d, out=self._weight_gradients[layer])
             np.sum(d, 0, out=self._bias_gradients[layer])
             if layer == 0:
                 break
@@ -352,42 +352,42 @@ class Network:
         return loss
 
     def loss(self, x: Array, targets: Array) -> float:
-        """E without penalties."""
+        """Compute E without penalties."""
         loss: float = self.cost.evaluate(self.logits(x), targets, self.activations[-1])[0]
         return loss
 
     def _forward(self, x: Array) -> list[Array]:
-        """The inputs, the outputs of the hidden layers, and Z of the output layer."""
+        """Compute the inputs, the outputs of the hidden layers, and Z of the output layer."""
         outputs = [x]
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            z = self._seen(outputs, layer) @ weight
+            z = self._layer_inputs(outputs, layer) @ weight
             z += bias
             outputs.append(z if layer == len(self.weights) - 1 else self.activations[layer].apply(z))
         return outputs
 
-    def _seen(self, outputs: list[Array], layer: int) -> Array:
-        """What a layer takes in."""
+    def _layer_inputs(self, outputs: list[Array], layer: int) -> Array:
+        """Return the inputs of a layer."""
         return np.concatenate(outputs[: layer + 1], 1) if self.shortcuts and layer else outputs[layer]
 
     def save(self, path: Path, about: dict[str, Any] | None = None) -> None:
-        """Writes an .npz of plain arrays, whole or not at all; ``about`` is anything JSON knows."""
+        """Write an .npz of plain arrays, atomically; ``about`` may be anything that JSON can represent."""
         header = {
             "format": FORMAT, "sizes": self.sizes, "hidden": [a.name for a in self.activations[:-1]],
             "output": self.activations[-1].name, "cost": self.cost.name, "shortcuts": self.shortcuts,
             "l1": self.l1, "l2": self.l2, "about": about or {},
         }  # fmt: skip
         header_text = np.array(json.dumps(header))
-        write_atomic(path, lambda file: np.savez(file, header=header_text, theta=self.theta))
+        write_file(path, lambda file: np.savez(file, header=header_text, theta=self.theta))
 
     @classmethod
     def load(cls, path: Path) -> tuple["Network", dict[str, Any]]:
-        """``(network, about)`` of a file that `save` wrote; nothing is unpickled.
+        """Load ``(network, about)`` from a file that `save` wrote; nothing is unpickled.
 
         Raises:
             LabError: the file is missing, damaged or of another kind.
         """
         try:
-            entries = npz.read(path)
+            entries = read_npz(path)
             header = json.loads(str(entries["header"]))
             if header.pop("format") != FORMAT:
                 raise ValueError("another format; what rprop-lab train wrote is for rprop-lab test")
@@ -435,7 +435,7 @@ def _row(table: Any, name: str, what: str) -> Any:
 
 
 class Optimizer(Protocol):
-    """What `train` needs: changes theta in place, given the gradient and the loss there."""
+    """The interface that `train` requires: an update of theta in place from gradient and loss."""
 
     def step(self, grads: Array, loss: float, /) -> object: ...
 
@@ -452,7 +452,7 @@ class Descent:
         self.mean, self.square = np.zeros_like(theta), np.zeros_like(theta)
 
     def step(self, grads: Array, loss: float, /) -> None:
-        """One step; ``grads`` is overwritten, the loss is not looked at."""
+        """Do one step; ``grads`` is overwritten, the loss is ignored."""
         raise NotImplementedError
 
 
@@ -523,7 +523,7 @@ class TorchRprop:
         self._optimizer = torch.optim.Rprop([self._theta], lr)
 
     def step(self, grads: Array, loss: float, /) -> None:
-        """One step; the loss is not looked at."""
+        """Do one step; the loss is ignored."""
         self._theta.grad = self._as_tensor(grads)
         self._optimizer.step()
 
@@ -536,7 +536,7 @@ OPTIMIZERS: Final = MappingProxyType[str, Callable[..., Any]](
 
 
 def make_optimizer(name: str, theta: Array, lr: float, **options: Any) -> Any:
-    """An :class:`Optimizer` of ``theta``.
+    """Create an :class:`Optimizer` of ``theta``.
 
     Raises:
         ValueError: there is none of that name.
@@ -545,7 +545,7 @@ def make_optimizer(name: str, theta: Array, lr: float, **options: Any) -> Any:
 
 
 def batches(count: int, size: int | None, rng: np.random.Generator) -> Iterator[Any]:
-    """Indices of the samples of each batch, shuffled; a full batch is not copied and keeps its order."""
+    """Yield the sample indices of each batch, shuffled; a full batch is not copied and keeps its order."""
     if size is None or size >= count:
         yield slice(None)
         return
@@ -565,10 +565,10 @@ def train(
     seed: int = 0,
     before_epoch: Callable[[int], None] | None = None,
 ) -> Iterator[float]:
-    """Trains epoch by epoch; yields the mean training loss met on the way, and the caller may stop.
+    """Train epoch by epoch; yield the mean training loss during each epoch. The caller may stop.
 
     A loss that is no longer finite ends the training after it was yielded: it has diverged. Plain SGD with small
-    batches runs in :mod:`compiled` loops where they can and Numba is there: the same up to roundings, in a third of
+    batches runs in :mod:`sgd_numba` loops where they can and Numba is there: the same up to roundings, in a third of
     the time.
 
     Args:
@@ -593,8 +593,8 @@ def train(
             continue
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for batch in batches(len(x), batch_size, rng):
-                part, wanted = x[batch], targets[batch]
-                loss, gradient = network.loss_and_gradient(part, wanted)
+                part, batch_targets = x[batch], targets[batch]
+                loss, gradient = network.loss_and_gradient(part, batch_targets)
                 total += loss * len(part)
                 if not math.isfinite(loss):
                     break
@@ -605,7 +605,7 @@ def train(
 
 
 def warm_up(network: Network, optimizer: Optimizer, batch_size: int | None) -> None:
-    """Compiles what `train` will need, for those who look at the clock."""
+    """Compile the functions that `train` will use, so that timings exclude compilation."""
     x = np.zeros((SMALL + 1, 1), network.theta.dtype)
     if (epoch := _compiled_sgd(network, x, optimizer, batch_size)) is not None:
         small = Network((1, 1, 2), output="softmax", cost="cross_entropy", dtype=x.dtype)
@@ -613,8 +613,8 @@ def warm_up(network: Network, optimizer: Optimizer, batch_size: int | None) -> N
 
 
 def _compiled_sgd(network: Network, x: Array, optimizer: Optimizer, batch_size: int | None) -> Any:
-    """The function for an epoch of plain SGD that is faster than this module's, where there is one."""
-    fits = (
+    """Return the compiled function for an epoch of plain SGD if it applies and is faster, else None."""
+    supported = (
         type(optimizer) is SGD
         and batch_size is not None
         and batch_size <= min(SMALL, len(x) - 1)
@@ -623,10 +623,10 @@ def _compiled_sgd(network: Network, x: Array, optimizer: Optimizer, batch_size: 
         and not (network.shortcuts or network.l1 or network.l2)
         and x.dtype == network.theta.dtype
     )
-    if not fits:
+    if not supported:
         return None
     try:
-        from .compiled import sgd_epoch
+        from .sgd_numba import sgd_epoch
     except ImportError:
         return None
     return sgd_epoch

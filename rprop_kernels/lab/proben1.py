@@ -1,4 +1,4 @@
-"""PROBEN1: its .dt files, its error measure, and what its report measured with RPROP.
+"""PROBEN1: its .dt files, its error measure, and its report's results for RPROP.
 
 L. Prechelt, "PROBEN1: a set of neural network benchmark problems and benchmarking rules", Technical Report
 21/94, Universität Karlsruhe, 1994.
@@ -61,12 +61,12 @@ class Problem:
 
 
 def read(path: Path) -> Problem:
-    """A .dt file: seven lines ``name=number`` in any order, then an example a line, inputs first.
+    """Read a .dt file: seven lines ``name=number`` in any order, then one example a line, inputs first.
 
-    Empty lines, blanks around words and numbers and the line ends of any system are read over.
+    Empty lines, spaces around words and numbers, and the line ends of any system are accepted.
 
     Raises:
-        LabError: the file is missing or is not what its header says; names the line.
+        LabError: the file is missing or contradicts its header; the message names the line.
     """
     try:
         raw = path.read_bytes()
@@ -133,14 +133,14 @@ def read(path: Path) -> Problem:
 
 
 def find(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
-    """The files of problems, below ``folder``.
+    """Find the files of problems below ``folder``.
 
     Args:
         folder: searched with its sub-folders.
         names: such as ``glass1``, or paths of .dt files.
 
     Raises:
-        LabError: one is missing (lists what there is), or two have the same name.
+        LabError: one is missing (the message lists the files found), or two have the same name.
     """
     there = {path.stem: path for path in sorted(folder.rglob("*.dt"))} if folder.is_dir() else {}
     found: dict[str, Path] = {}
@@ -163,7 +163,7 @@ def find(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
 
 
 def squared_error_percentage(mean_square: float, span: float) -> float:
-    """PROBEN1's E = 100 (omax - omin) / (N P) * sum of (o - t)^2, from the mean of the squares.
+    """Compute PROBEN1's E = 100 (omax - omin) / (N P) * sum of (o - t)^2 from the mean of the squares.
 
     Args:
         mean_square: over all examples and outputs.
@@ -200,12 +200,14 @@ REPORT: Final = MappingProxyType(
         "thyroid1": Reported((16, 8), "linear", 0.60, 1.04, 1.31, 2.32, "06d1e9f4"),
     }
 )
+PROBLEMS: Final = tuple(REPORT)
+"""Names of the problems in the report's table."""
 PIVOT: Final = Reported((16, 8), "linear", float("nan"), float("nan"), float("nan"), None)
 """The network for problems that are not in the table."""
 
 
 def pivot(name: str) -> Reported:
-    """The row of a problem; files 2 and 3 of a problem use the network of file 1, without its figures."""
+    """Return the row of a problem; files 2 and 3 of a problem use the network of file 1, without its figures."""
     if name in REPORT:
         return REPORT[name]
     row = REPORT.get(f"{name.rstrip('0123456789')}1", PIVOT)

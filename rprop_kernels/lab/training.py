@@ -9,9 +9,9 @@ from typing import TypeAlias
 import torch
 
 from .config import Config
-from .data import CLASSES, Dataset
-from .model import build
-from .techniques import Technique
+from .datasets import CLASSES, Dataset
+from .models import build
+from .optimizers import Technique
 
 Labelled: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 """Images, float32 of shape (count, pixels) in [-1, 1], and labels, int64 of shape (count,)."""
@@ -28,14 +28,14 @@ class Epoch:
 
 
 def tensors(dataset: Dataset) -> tuple[Labelled, Labelled]:
-    """``(learn, test)`` of a data set; converted once, for all seeds."""
+    """Convert a data set to ``(learn, test)`` tensors, once for all seeds."""
     learn = torch.from_numpy(dataset.scaled(dataset.learn_images)), torch.from_numpy(dataset.learn_labels)
     test = torch.from_numpy(dataset.scaled(dataset.test_images)), torch.from_numpy(dataset.test_labels)
     return learn, test
 
 
 def hold_out(learn: Labelled, config: Config, seed: int) -> tuple[Labelled, Labelled]:
-    """``(train, eval)``: disjoint parts of ``learn`` of the configured sizes, shuffled by ``seed``."""
+    """Split ``learn`` into disjoint ``(train, eval)`` parts of the configured sizes, shuffled by ``seed``."""
     assert config.train_set_size is not None and config.eval_set_size is not None, "Config.for_data comes first"
     images, labels = learn
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
@@ -45,7 +45,7 @@ def hold_out(learn: Labelled, config: Config, seed: int) -> tuple[Labelled, Labe
 
 
 def batches(data: Labelled, size: int, shuffle: torch.Generator | None = None) -> Iterator[Labelled]:
-    """``data`` in batches of ``size``; a single batch is not copied, so it keeps its order."""
+    """Yield ``data`` in batches of ``size``; a single batch is not copied and keeps its order."""
     images, labels = data
     if size >= len(labels):
         yield data
@@ -57,14 +57,14 @@ def batches(data: Labelled, size: int, shuffle: torch.Generator | None = None) -
 
 
 def criterion(name: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The loss function of that name; the mean over a batch."""
+    """Return the loss function of that name; the mean over a batch."""
     function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = getattr(torch.nn.functional, name)
     return function
 
 
 @torch.no_grad()
 def evaluate(network: torch.nn.Module, data: Labelled, criterion_name: str, batch_size: int) -> tuple[float, float]:
-    """``(loss, accuracy)`` of a network, means over all of ``data``."""
+    """Compute ``(loss, accuracy)`` of a network, means over all of ``data``."""
     measure = criterion(criterion_name)
     loss = correct = 0.0
     for images, labels in batches(data, batch_size):
@@ -90,8 +90,8 @@ class Run:
         self.technique, self.config, self.seed = technique, config, seed
         self._train, self._eval = train, evaluation
         self._batch, self._eval_batch = config.train_batch_size, config.eval_batch_size
-        seen = int(max(train[1].max(), evaluation[1].max()))
-        self.classes = max(CLASSES, 1 + seen)
+        max_label = int(max(train[1].max(), evaluation[1].max()))
+        self.classes = max(CLASSES, 1 + max_label)
         self.network = build(train[0].shape[1], config.hidden_units, self.classes, seed)
         self.optimizer = technique.make(self.network.parameters(), config.learning_rate, config.etas, config.step_sizes)
         self.history: list[Epoch] = []
@@ -104,7 +104,7 @@ class Run:
         self._criterion = criterion(config.criterion)
 
     def epoch(self, before_batch: Callable[[], None] | None = None) -> bool:
-        """Trains for one epoch and evaluates; True where the evaluation loss is the lowest so far.
+        """Train for one epoch and evaluate; return True if the evaluation loss is the lowest so far.
 
         ``before_batch`` is called before each batch; what it raises ends the epoch, which is then not recorded.
         """
@@ -138,13 +138,13 @@ class Run:
         return self.history[self.best_epoch - 1]
 
     def test(self, data: Labelled) -> tuple[float, float]:
-        """``(loss, accuracy)`` of the model of lowest evaluation loss on unseen data; NaN without one."""
+        """Compute ``(loss, accuracy)`` of the model of lowest evaluation loss on unseen data; NaN without one."""
         if not self.best_epoch:
             return math.nan, math.nan
-        return evaluate(self.kept(), data, self.config.criterion, self._eval_batch)
+        return evaluate(self.best_network(), data, self.config.criterion, self._eval_batch)
 
-    def kept(self) -> torch.nn.Sequential:
-        """A network with the weights of lowest evaluation loss; there must be a ``best_epoch``."""
+    def best_network(self) -> torch.nn.Sequential:
+        """Create a network with the weights of lowest evaluation loss; requires a ``best_epoch``."""
         network = build(self._train[0].shape[1], self.config.hidden_units, self.classes, self.seed)
         network.load_state_dict(self._best)
         return network

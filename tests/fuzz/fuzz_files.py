@@ -285,14 +285,14 @@ class LabFiles(Folder):
         return None
 
     def model(self, rng: random.Random) -> None:
-        from rprop_kernels.lab import model
+        from rprop_kernels.lab import models
 
         about = {"settings": {}, "epoch": 1, "eval_loss": 0.5, "eval_accuracy": 0.9}
-        model.save(self.path, model.build(6, 5, 10, seed=3), about)
-        whole, expected = self.path.read_bytes(), model.load(self.path)
+        models.save(self.path, models.build(6, 5, 10, seed=3), about)
+        whole, expected = self.path.read_bytes(), models.load(self.path)
         again = rng.random() < 0.5
         self.put((repacked if again else damaged)(whole, rng), "a model")
-        loaded = self.read(model.load)
+        loaded = self.read(models.load)
         if (
             loaded is not None
             and not again
@@ -312,7 +312,7 @@ class LabFiles(Folder):
         self.read(Network.load)
 
     def idx(self, rng: random.Random) -> None:
-        from rprop_kernels.lab.data import read_idx
+        from rprop_kernels.lab.datasets import read_idx
 
         whole = b"\0\0\x08\x03" + struct.pack(">3I", 3, 4, 5) + rng.randbytes(60)
         if rng.random() < 0.5:
@@ -321,7 +321,7 @@ class LabFiles(Folder):
         self.read(read_idx)
 
     def table(self, rng: random.Random) -> None:
-        from rprop_kernels.lab.data import read_csv
+        from rprop_kernels.lab.datasets import read_csv
 
         rows = "\n".join(",".join(str(rng.randrange(10)) for _ in range(5)) for _ in range(4)).encode()
         self.put(damaged(b"label,a,b,c,d\n" + rows, rng), "a CSV")

@@ -1,1 +1,1 @@
-"""The experiments of the other reports, one module a report; ``table.STUDIES`` lists them."""
+"""The experiments of the other reports, one module a report; ``registry.STUDIES`` lists them."""

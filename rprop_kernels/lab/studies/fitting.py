@@ -1,4 +1,4 @@
-"""One training of the NumPy network by its settings: what most runs of the studies are."""
+"""One training of the NumPy network by its settings, the work of most runs."""
 
 import math
 from functools import lru_cache
@@ -9,13 +9,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from .. import data as datasets
-from ..augment import augmented
-from ..data import Dataset
+from .. import datasets
+from ..datasets import Dataset
 from ..network import Array, Network, make_optimizer, train, warm_up
-from ..stopping import CRITERIA
-from .base import Result, Settings
-from .progress import Teller
+from .augmentation import augmented
+from .plan import Result, Settings
+from .progress import ProgressWriter
+from .stopping import CRITERIA
 
 DEFAULTS: Final = MappingProxyType[str, Any](
     {
@@ -41,11 +41,11 @@ DEFAULTS: Final = MappingProxyType[str, Any](
     }
 )
 """Settings of :func:`fit`. ``batch`` None is the full batch; ``keep``: "confusion", "samples", "weights",
-"prediction"; ``validation``: share of the learning part; ``stop``: names of criteria, the training ends when all have
-said so; ``decay``: lr / (epoch * batches + 1)."""
+"prediction"; ``validation``: share of the learning part; ``stop``: names of criteria, the training ends when all are
+met; ``decay``: lr / (epoch * batches + 1)."""
 
-SEEN: Final = 10_000
-"""Training samples that are looked at after every epoch, at most: the first. Of augmented ones they are unchanged."""
+MEASURED: Final = 10_000
+"""Maximum number of training samples (the first) that are evaluated after every epoch; these are never augmented."""
 
 
 class Split(NamedTuple):
@@ -59,39 +59,39 @@ class Split(NamedTuple):
 
 @lru_cache(maxsize=1)
 def image_set(name: str, folder: str | None) -> Dataset:
-    """A data set, read once a process."""
+    """Load a data set once a process."""
     return datasets.load(name, None if folder is None else Path(folder))
 
 
 @lru_cache(maxsize=1)
 def _unit(name: str, folder: str | None) -> tuple[Array, Array]:
-    """Learning and test images in 0..1."""
+    """Return learning and test images in 0..1."""
     dataset = image_set(name, folder)
     top = np.float32(dataset.pixel_max)
     return dataset.learn_images.astype(np.float32) / top, dataset.test_images.astype(np.float32) / top
 
 
 def images(settings: Settings) -> Split:
-    """The image set, pixels in 0..1; ``validation`` is held out of the learning part by the seed."""
+    """Return the image set with pixels in 0..1; ``validation`` is held out of the learning part by the seed."""
     dataset = image_set(settings["data"], settings.get("data_dir"))
     learn, test = _unit(settings["data"], settings.get("data_dir"))
     labels, test_part = dataset.learn_labels, (test, dataset.test_labels)
-    if len(labels) > SEEN and not dataset.is_mnist:  # the first SEEN are looked at: they may be of one class
+    if len(labels) > MEASURED and not dataset.is_mnist:  # only the first are evaluated, which may be of one class
         order = np.random.default_rng(0).permutation(len(labels))
         learn, labels = learn[order], labels[order]
-    held = int(len(labels) * settings["validation"])
+    held_out = int(len(labels) * settings["validation"])
     valid = learn[:0], labels[:0]
-    if held:
+    if held_out:
         order = np.random.default_rng(settings["seed"]).permutation(len(labels))
-        valid = learn[order[:held]], labels[order[:held]]
-        learn, labels = learn[order[held:]], labels[order[held:]]
+        valid = learn[order[:held_out]], labels[order[:held_out]]
+        learn, labels = learn[order[held_out:]], labels[order[held_out:]]
     if settings["augment"]:
         learn, labels = augmented(learn, labels, settings["seed"])
     return Split(learn, labels, valid, test_part)
 
 
 def franke_function(x: Array, y: Array) -> Array:
-    """The Franke function on the unit square."""
+    """Evaluate the Franke function on the unit square."""
     parts = (
         0.75 * np.exp(-((9 * x - 2) ** 2) / 4 - (9 * y - 2) ** 2 / 4),
         0.75 * np.exp(-((9 * x + 1) ** 2) / 49 - (9 * y + 1) / 10),
@@ -103,7 +103,7 @@ def franke_function(x: Array, y: Array) -> Array:
 
 
 def franke(settings: Settings) -> Split:
-    """Report E: samples with noise 0.2 N(0, 1), a quarter for the test, centred by the training mean.
+    """Create report E's data: noise 0.2 N(0, 1), a quarter for the test, centred by the training mean.
 
     ``degree``: monomials x^i y^j up to it instead of x and y.
     """
@@ -123,7 +123,7 @@ def franke(settings: Settings) -> Split:
 
 
 def runge(settings: Settings) -> Split:
-    """Report D: 1/(1 + 25 x^2) on [-1, 1] with noise, x and y standardised, a fifth for the test."""
+    """Create report D's data: 1/(1 + 25 x^2) on [-1, 1] with noise, standardised, a fifth for the test."""
     rng = np.random.default_rng(settings["seed"])
     x = rng.permutation(np.linspace(-1, 1, settings["samples"]))[:, None]
     target = 1 / (1 + 25 * x**2) + settings["noise"] * rng.normal(size=x.shape)
@@ -136,12 +136,12 @@ def _regression(x: Array, y: Array, cut: int) -> Split:
 
 
 def split(settings: Settings) -> Split:
-    """The data of a run."""
+    """Return the data of a run."""
     return {"franke": franke, "runge": runge}.get(settings["data"], images)(DEFAULTS | settings)
 
 
 def score(outputs: Array, y: Array) -> float:
-    """Accuracy where y are labels, else R2."""
+    """Compute the accuracy if y are labels, else R2."""
     if y.ndim == 1:
         return float((outputs.argmax(1) == y).mean())
     if not np.isfinite(outputs).all():
@@ -151,18 +151,18 @@ def score(outputs: Array, y: Array) -> float:
 
 
 def measure(network: Network, x: Array, y: Array) -> tuple[float, float]:
-    """``(loss, score)``, NaN without samples."""
+    """Compute ``(loss, score)``, NaN without samples."""
     if not len(x):
         return math.nan, math.nan
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         z = network.logits(x)
-        found = score(z, y)  # of the outputs too: they are z itself, or softmax, which keeps the order
+        found = score(z, y)  # z scores like the outputs, which are z itself or its softmax
         loss: float = network.cost.evaluate(z, y, network.activations[-1])[0]
         return loss, found
 
 
 def build(settings: Settings, inputs: int, classes: int) -> Network:
-    """The network of a run: a classifier, or one linear output for 0 classes."""
+    """Build the network of a run: a classifier, or one linear output for 0 classes."""
     return Network(
         (inputs, *settings["hidden"], classes or 1),
         settings["activation"],
@@ -176,7 +176,7 @@ def build(settings: Settings, inputs: int, classes: int) -> Network:
 
 
 def fit(settings: Settings, path: Path) -> Result:
-    """Trains by ``DEFAULTS | settings``; files go to ``path`` with a suffix of their own.
+    """Train by ``DEFAULTS | settings``; files are written to ``path`` with other suffixes.
 
     Returns:
         ``history`` (lists by epoch: train_loss, train_score, valid_loss, ...), final figures, ``diverged_at``
@@ -198,7 +198,7 @@ def fit(settings: Settings, path: Path) -> Result:
     history: dict[str, list[float]] = {
         f"{part}_{what}": [] for part in ("train", "valid", "test") for what in ("loss", "score")
     }
-    diverged_at, seconds, teller = None, 0.0, Teller(path)
+    diverged_at, seconds, progress = None, 0.0, ProgressWriter(path)
     warm_up(network, optimizer, s["batch"])
     start = process_time()
     for epoch, loss in enumerate(
@@ -215,7 +215,7 @@ def fit(settings: Settings, path: Path) -> Result:
         1,
     ):
         seconds += process_time() - start
-        parts = {"train": (data.x[:SEEN], data.y[:SEEN]), "valid": data.valid, "test": data.test}
+        parts = {"train": (data.x[:MEASURED], data.y[:MEASURED]), "valid": data.valid, "test": data.test}
         now = {name: measure(network, *part) for name, part in parts.items()}
         for name, (part_loss, part_score) in now.items():
             history[f"{name}_loss"].append(part_loss)
@@ -229,7 +229,7 @@ def fit(settings: Settings, path: Path) -> Result:
                 del criteria[name]
         if stops and not criteria:
             break
-        teller.tell(epoch / s["epochs"])
+        progress.write(epoch / s["epochs"])
         start = process_time()
     result: Result = {
         "history": history,
@@ -241,13 +241,13 @@ def fit(settings: Settings, path: Path) -> Result:
     for name, values in history.items():
         result[name] = math.nan if diverged_at else values[-1]
     if not diverged_at:
-        result |= _kept(s, network, data, path)
+        result |= _optional_results(s, network, data, path)
     return result
 
 
-def _kept(s: Settings, network: Network, data: Split, path: Path) -> Result:
+def _optional_results(s: Settings, network: Network, data: Split, path: Path) -> Result:
     x, y = data.test
-    kept: Result = {}
+    extra: Result = {}
     if {"confusion", "samples"} & set(s["keep"]):
         outputs = network.predict(x)
         guess = outputs.argmax(1)
@@ -255,12 +255,12 @@ def _kept(s: Settings, network: Network, data: Split, path: Path) -> Result:
         matrix = np.zeros((classes, classes), int)
         np.add.at(matrix, (y, guess), 1)
         wrong = np.flatnonzero(guess != y)
-        shown = [*range(min(8, len(guess))), *wrong[wrong >= 8][:8].tolist()]
-        kept["confusion"] = matrix.tolist()
-        kept["samples"] = [[int(i), int(guess[i]), float(outputs[i].max())] for i in shown]
+        indices = [*range(min(8, len(guess))), *wrong[wrong >= 8][:8].tolist()]
+        extra["confusion"] = matrix.tolist()
+        extra["samples"] = [[int(i), int(guess[i]), float(outputs[i].max())] for i in indices]
     if "prediction" in s["keep"]:
         order = np.argsort(data.test[0][:, 0])
-        kept["prediction"] = [
+        extra["prediction"] = [
             x[order, 0].tolist(),
             y[order, 0].tolist(),
             network.predict(x)[order, 0].tolist(),
@@ -268,14 +268,14 @@ def _kept(s: Settings, network: Network, data: Split, path: Path) -> Result:
     if "weights" in s["keep"]:
         about = {"settings": s, "test_accuracy": score(network.predict(x), y)}
         network.save(path.with_suffix(".npz"), about)
-        kept["weights"] = path.with_suffix(".npz").name
+        extra["weights"] = path.with_suffix(".npz").name
     if s["bootstrap"]:
-        kept["bootstrap"] = bootstrap(network.predict(x)[:, 0], y[:, 0], s["bootstrap"], s["seed"])
-    return kept
+        extra["bootstrap"] = bootstrap(network.predict(x)[:, 0], y[:, 0], s["bootstrap"], s["seed"])
+    return extra
 
 
 def bootstrap(outputs: Array, y: Array, samples: int, seed: int) -> dict[str, float]:
-    """Mean and spread of MSE and R2 over bootstrap samples of the test part."""
+    """Compute mean and standard deviation of MSE and R2 over bootstrap samples of the test part."""
     rng = np.random.default_rng(seed)
     chosen = rng.integers(len(y), size=(samples, len(y)))
     squares = np.square(outputs - y)[chosen].mean(1)
@@ -286,3 +286,8 @@ def bootstrap(outputs: Array, y: Array, samples: int, seed: int) -> dict[str, fl
         "r2": float(r2.mean()),
         "r2_std": float(r2.std()),
     }
+
+
+def fitted(settings: Settings, path: Path) -> Result:
+    """Do the work of most studies: one training, see :func:`fit`."""
+    return fit(settings, path)

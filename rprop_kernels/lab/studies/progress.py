@@ -1,6 +1,6 @@
-"""How far the runs in progress are, so that the time left of a long study is known before its first run ends.
+"""Progress of the runs of a study, so that the remaining time is known before the first run ends.
 
-A run tells it in a small file beside its result, about once a second, because it may run in another process.
+A run may be in another process, so it writes its progress to a small file next to its result, about once a second.
 """
 
 import threading
@@ -12,55 +12,55 @@ from types import TracebackType
 from typing import Final
 
 SECONDS: Final = 1.0
-"""Between two words of a run, and between two looks at them."""
+"""Seconds between two writes and between two reads of the progress."""
 
 
 def _file(path: Path) -> Path:
     return path.with_suffix(".part")
 
 
-class Teller:
-    """What a run tells.
+class ProgressWriter:
+    """Writer of a run's progress file.
 
     Args:
-        path: of its result.
+        path: path of the run's result.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file, self._told = _file(path), time.monotonic()
+        self._file, self._written = _file(path), time.monotonic()
 
-    def tell(self, share: float) -> None:
-        """So much is done, 0..1."""
-        if time.monotonic() - self._told >= SECONDS:
-            self._told = time.monotonic()
-            with suppress(OSError):  # nobody watches, or the disk is full: the result will say so
+    def write(self, share: float) -> None:
+        """Record the completed share, 0..1."""
+        if time.monotonic() - self._written >= SECONDS:
+            self._written = time.monotonic()
+            with suppress(OSError):  # not critical: a full disk is reported when the result is written
                 self._file.write_text(f"{share:.4f}", encoding="ascii")
 
 
-def forget(path: Path) -> None:
-    """Takes away what the run with that result told, which is over or has not begun."""
+def clear(path: Path) -> None:
+    """Delete the progress file of a run that has ended or not begun."""
     with suppress(OSError):
         _file(path).unlink(missing_ok=True)
 
 
-class Watcher:
-    """Counts finished runs and the shares of the others; ``progress(done, total)`` whenever that has grown.
+class ProgressReader:
+    """Reader of the progress of all runs, which calls ``progress(done, total)`` whenever it has grown.
 
     Args:
-        paths: of the results that are to come.
-        done, total: runs.
-        progress: called in a thread of its own too.
+        paths: paths of the results that are still missing.
+        done, total: numbers of runs.
+        progress: called from a second thread too.
     """
 
     def __init__(self, paths: Iterable[Path], done: int, total: int, progress: Callable[[float, int], None]) -> None:
         self._files = {_file(path) for path in paths}
         self._folders = {file.parent for file in self._files}
         self._done, self._total, self._progress = done, total, progress
-        self._said = float(done)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._reported = float(done)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
-    def __enter__(self) -> "Watcher":
+    def __enter__(self) -> "ProgressReader":
         self._progress(self._done, self._total)
         self._thread.start()
         return self
@@ -68,27 +68,27 @@ class Watcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
 
     def finished(self) -> None:
-        """One more run is."""
+        """Count one more finished run."""
         self._done += 1
-        self._say(self._done)
+        self._report(self._done)
 
-    def _watch(self) -> None:
-        while not self._over.wait(SECONDS):
-            self._say(self._done + self._shares())
+    def _poll(self) -> None:
+        while not self._stopped.wait(SECONDS):
+            self._report(self._done + self._shares())
 
-    def _say(self, done: float) -> None:
-        if done > self._said:
-            self._said = done
+    def _report(self, done: float) -> None:
+        if done > self._reported:
+            self._reported = done
             self._progress(done, self._total)
 
     def _shares(self) -> float:
         total = 0.0
-        # Once a second in the process that may be timing a run: looks for thousands of files cost it a percent.
+        # One listing a folder: testing thousands of files would take a percent of the time of a timed run.
         for file in self._files.intersection(file for folder in self._folders for file in folder.glob("*.part")):
-            with suppress(OSError, ValueError):  # it is gone, or being written
+            with suppress(OSError, ValueError):  # it was removed, or is being written
                 total += float(file.read_text(encoding="ascii"))
         return total

@@ -1,0 +1,114 @@
+"""The examples run, print their tables, and find what they say they find."""
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("sklearn")
+
+from scipy.optimize import OptimizeResult
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RULES = ("rprop-", "rprop+", "irprop-", "irprop+")
+
+
+def example(name):
+    """The example's functions; none of it runs by being loaded."""
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+
+def numeric(loss, x, h=1e-6):
+    """Central differences of a loss at an array, which is changed for a moment."""
+    gradient = np.zeros_like(x, dtype=float)
+    for i in np.ndindex(x.shape):
+        here = x[i]
+        x[i] = here + h
+        above = loss()
+        x[i] = here - h
+        gradient[i] = (above - loss()) / (2 * h)
+        x[i] = here
+    return gradient
+
+
+def test_a_network_written_by_hand_learns_the_digits(capsys):
+    module = example("network_digits")
+    rows = module["main"](epochs=60)
+    assert set(rows) == set(RULES)
+    for loss, accuracy, _ in rows.values():
+        assert loss < 0.01 and accuracy > 0.94
+    printed = capsys.readouterr().out
+    assert all(f"\n{rule} " in printed for rule in RULES)
+
+
+def test_its_gradients_are_right():
+    module = example("network_digits")
+    x, y, *_ = module["digits"]()
+    network = [array.astype(float) for array in module["new_network"](hidden=3)]
+    _, gradients = module["loss_and_gradients"](network, x[:20], y[:20])
+    for array, gradient in zip(network, gradients, strict=True):
+        expected = numeric(lambda: module["loss_and_gradients"](network, x[:20], y[:20])[0], array)
+        np.testing.assert_allclose(gradient, expected, atol=1e-8)
+
+
+def test_bowl_and_valley_show_where_rprop_is_good_and_where_not(capsys):
+    rows = example("rosenbrock")["main"](target=1e-2)
+    for rule in RULES:
+        bowl, valley = rows[rule]
+        assert bowl < 100 < valley
+        assert 5 * bowl < min(rows["L-BFGS-B"][0], rows["CG"][0])
+        assert 5 * rows["L-BFGS-B"][1] < valley
+    assert "L-BFGS-B" in capsys.readouterr().out
+
+
+def test_the_rates_of_an_ode_are_found(capsys):
+    module = example("ode_fit")
+    rows = module["main"](("irprop+", "L-BFGS-B"))
+    ours, reference = rows["irprop+"], rows["L-BFGS-B"]
+    assert ours.success and ours.fun == pytest.approx(reference.fun, rel=2e-4)
+    np.testing.assert_allclose(ours.x, reference.x, atol=0.01)  # logarithms: one per cent
+    np.testing.assert_allclose(np.exp(ours.x), module["TRUTH"], rtol=0.06)
+    assert "0.9, 0.5, 0.3, 0.8" in capsys.readouterr().out
+
+
+def test_its_sensitivities_are_right_and_a_failed_integration_is_a_lost_loss():
+    module = example("ode_fit")
+    data, theta = module["counts"](), np.log([0.6, 0.6, 0.4, 0.6])
+    _, gradient = module["loss_and_gradient"](theta, data)
+    expected = numeric(lambda: module["loss_and_gradient"](theta, data)[0], theta, h=1e-3)
+    np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=1e-2)
+    module["populations"].__globals__["solve_ivp"] = lambda *args, **options: OptimizeResult(success=False)
+    loss, gradient = module["loss_and_gradient"](theta, data)
+    assert loss == np.inf and np.isnan(gradient).all()
+
+
+def test_gaussian_processes_on_the_sunspots(capsys):
+    module = example("gp_sunspots")
+    if not module["FILE"].exists():
+        pytest.skip(f"no {module['FILE']}; set RPROP_LAB_DATA to the folder that holds sunspots/")
+    rows = module["main"](years=60, restarts=(0, 1))
+    for rule in RULES:
+        (alone, evaluations, *_), (restarted, more, _, model) = rows[rule, 0], rows[rule, 1]
+        assert restarted >= alone and more > evaluations
+        assert alone > model.log_marginal_likelihood(module["kernel"]().theta) + 1
+        theta, (low, high) = model.kernel_.theta, model.kernel_.bounds.T
+        assert (low <= theta).all() and (theta <= high).all()
+        slope = model.log_marginal_likelihood(theta, eval_gradient=True)[1]
+        held = ((theta == low) & (slope < 0)) | ((theta == high) & (slope > 0))
+        assert (np.abs(slope[~held]) < 2e-3).all()  # an optimum: of several, which one is left to chance
+    assert "log marginal likelihood" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["network_digits", "rosenbrock", "ode_fit", "gp_sunspots"])
+def test_each_runs_from_the_command_line(name):
+    if name == "gp_sunspots" and not example(name)["FILE"].exists():
+        pytest.skip("no data: set RPROP_LAB_DATA to the folder that holds sunspots/")
+    command = [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "" and len(done.stdout.splitlines()) > 3
