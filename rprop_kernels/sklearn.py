@@ -88,6 +88,4 @@ def _minimize(
             "gp_optimizer.",
             ConvergenceWarning,
         )
-    return result.x, result.fun if math.isfinite(
-        result.fun
-    ) else math.inf  # among restarts, NaN would win
+    return result.x, result.fun if math.isfinite(result.fun) else math.inf  # among restarts, NaN would win

@@ -98,7 +98,7 @@ def _plan_table(options: Options) -> list[Settings]:
 
 def _work_table(settings: Settings, path: Path) -> Result:
     """Train as PROBEN1 does: shortcuts, x / (1 + |x|), first steps of 0.05..0.2, GL5."""
-    from ...kernels.state import encode
+    from ...state import encode
 
     problem, seed = _problem(settings["path"]), settings["seed"]
     row = pivot(problem.name)
