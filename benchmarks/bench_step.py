@@ -21,7 +21,7 @@ RACES = [
 
 
 def rounds_for(n: int, name: str) -> int:
-    slow = name.startswith(("torch for-loop", "torch foreach")) or name.endswith(" numpy")
+    slow = name.startswith(("torch for-loop", "torch foreach")) or name.endswith(" torch")
     if n >= 5_000_000:
         return 5 if slow else 15
     return 40 if slow else 300
