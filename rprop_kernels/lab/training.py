@@ -19,7 +19,7 @@ Labelled: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Means over one epoch; training figures are those met on the way, evaluation's those after it."""
+    """Means over one epoch; training figures are measured during the epoch, evaluation figures after it."""
 
     train_loss: float
     train_accuracy: float

@@ -333,7 +333,7 @@ def _weights(state: Mapping[str, torch.Tensor]) -> Weights:
 
 
 class Session:
-    """The runs of one page; sessions know nothing of one another.
+    """The runs of one page, independent of other sessions.
 
     Attributes:
         training_set: the data of all runs.

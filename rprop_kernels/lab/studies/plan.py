@@ -20,7 +20,7 @@ Runs: TypeAlias = Sequence[tuple[Settings, Result]]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options of the user.
+    """Options of the command line.
 
     Attributes:
         quick: the reduced form: little data, few epochs and seeds.
@@ -180,7 +180,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A row of the table of studies.
+    """A row of the registry of studies.
 
     Attributes:
         name: its name on the command line; the first letter is the report's.
