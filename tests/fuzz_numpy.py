@@ -451,7 +451,7 @@ class Numpy(Room):
         if isinstance(loss, (int, float)) and not isinstance(loss, bool) and not self.rows and abs(loss) != 10**400:
             return
         grads = self.gradients(rng)
-        if fits(loss, self.rows):
+        if fits(loss, self.rows) or (np.shape(self.weights[0])[:1] == (0,) and isinstance(loss, (list, np.ndarray))):
             return
         if loss is None and not any(np.any(g) for g in grads):
             return
