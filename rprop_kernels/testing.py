@@ -86,6 +86,11 @@ class Trace:
         rules: for each rule that is defined here, rows of ``"w"``, ``"q"`` and ``"D"`` after each step.
         deviations: rows of w for rules with a mistake in them, named ``"<rule>, but <mistake>"`` or
             ``"<rule>, but <mistake>, and <mistake>"``; absent where the last mistake makes no difference.
+
+    Examples:
+        >>> trace = load_traces()[0]
+        >>> trace.name, trace.losses[:3], list(trace.expected("irprop-"))
+        ('flips-loss-rises', [0.25, 0.5, 1.0], ['w', 'q', 'D'])
     """
 
     name: str
@@ -121,6 +126,10 @@ class Departure:
         quantity: ``"w"``, ``"q"``, ``"D"``, or ``"exception"``.
         expected: the value that the rule gives; None for an exception.
         got: the value of the implementation, or the text of its exception.
+
+    Examples:
+        >>> print(Departure("zeros", "float32", 2, 0, "w", 3.0, 2.5))
+        trace zeros (float32), step 2, weight 0: w is 2.5, not 3.0
     """
 
     trace: str
@@ -150,6 +159,10 @@ class Report:
         closest: the hypothesis that explains the largest share of its traces, the number of traces that it explains,
             and the number of its traces.
         overwrites: whether a step changed the gradients that it received.
+
+    Examples:
+        >>> print(Report("rprop-", ("rprop-",), None, ("rprop-", 20, 20)))
+        rprop-: as published, in all 20 traces
     """
 
     claimed: str
