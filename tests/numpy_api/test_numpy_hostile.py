@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from rprop_kernels import hyperparameters, npz
+from rprop_kernels import files, hyperparameters
 from rprop_kernels.backends import unavailable_reason
 from rprop_kernels.numpy import METHODS, AskTell, IRpropPlus, RpropMinus
 
@@ -170,6 +170,6 @@ def test_an_encrypted_or_unknown_compression_is_refused(tmp_path: Path) -> None:
             data[place] = data[whole.index(b"PK\1\2") + place + 2] = value
             path.write_bytes(data)
             try:
-                assert npz.read(path)["x"].tolist() == [0, 0, 0]
+                assert files.read_npz(path)["x"].tolist() == [0, 0, 0]
             except ValueError:
                 continue
