@@ -2,8 +2,8 @@
 
     sphinx-build -W --keep-going docs site
 
-Neither the build nor the reader's browser fetches anything: docutils makes MathML from TeX, its font is in a package, and
-theme, search and highlighting are files of the site.
+Neither the build nor the reader's browser fetches anything: docutils makes MathML from TeX, its font is in a package,
+and theme, search and highlighting are files of the site.
 """
 
 from importlib.resources import files
