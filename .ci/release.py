@@ -1,4 +1,4 @@
-"""The release, end to end: what would be uploaded is built in a clean clone and tried as users will meet it.
+"""Build the release in a clean clone and test it in fresh environments, as users will install it.
 
     python .ci/release.py [--all] [--out FOLDER] [--python PYTHON] [NAME ...]
 
@@ -8,10 +8,10 @@ environments without a compiler, each with tests (NAME: only these):
 wheel          the wheel with torch and Numba; with --all, with all that it can work with
 no-torch       the wheel without torch
 no-numba       the wheel without Numba
-no-extension   the sdist, which no compiler can build: the install works, and the first use says what is missing
+no-extension   the sdist without a compiler: the install works, and the first use warns and names the reason
 bare-3.X       the wheel and NumPy on every Python from 3.11 that is found, and how it looks to a type checker
 
-Run it with a Python that has the extra "dev". What is tested is the last commit, not what is in the working folder.
+Run it with a Python that has the extra "dev". It tests the last commit, not the working folder.
 """
 
 import argparse
@@ -38,7 +38,7 @@ import rprop_kernels
 loaded = sorted({name.partition(".")[0] for name in sys.modules} & {"torch", "numba", "scipy", "sklearn", "triton"})
 import numpy as np, rprop_kernels.numpy
 w = np.ones(3)
-with warnings.catch_warnings(record=True) as said:
+with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     rprop_kernels.numpy.IRpropMinus(w, lr=0.25).step(np.ones(3))
     if "torch" in rprop_kernels.available_backends():
@@ -49,7 +49,7 @@ with warnings.catch_warnings(record=True) as said:
         w[p.detach().numpy() != 0.75] = np.nan
 print(json.dumps({
     "loaded": loaded, "backends": rprop_kernels.available_backends(), "w": w.tolist(),
-    "warnings": [str(x.message) for x in said],
+    "warnings": [str(x.message) for x in caught],
     "config": rprop_kernels.show_config(display=False),
 }))
 """
@@ -70,7 +70,7 @@ reveal_type(_native.instruction_sets())
 
 @dataclass(frozen=True)
 class Environment:
-    """One fresh environment: what is installed, which backends must be there, and which tests run."""
+    """A fresh environment: the packages to install, the backends to expect, and the tests to run."""
 
     name: str
     python: str
@@ -82,7 +82,7 @@ class Environment:
 
 
 def run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """The output of a command that must succeed."""
+    """Run a command that must succeed; return its output."""
     done = subprocess.run(
         [str(x) for x in command], cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -92,7 +92,7 @@ def run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = 
 
 
 def build(work: Path) -> tuple[Path, Path, Path]:
-    """A clean clone, the sdist, and the wheel that a user would get."""
+    """Build the sdist and the wheel of a user in a clean clone."""
     source, dist = work / "source", work / "dist"
     if (ROOT / ".git").exists():
         run("git", "clone", "--quiet", ROOT, source)
@@ -114,7 +114,7 @@ def build(work: Path) -> tuple[Path, Path, Path]:
 
 
 def audit(source: Path, sdist: Path, wheel: Path) -> None:
-    """Names and contents: nothing forgotten, nothing that does not belong, no symbol that a later Python may lack."""
+    """Check names and contents: every tracked file, no other file, and no symbol that a later Python may lack."""
     name, _version, python, abi, platform = wheel.stem.split("-")
     assert (name, python, abi) == ("rprop_kernels", "cp311", "abi3"), wheel.name
     assert "manylinux" in platform or sys.platform != "linux", wheel.name
@@ -136,31 +136,31 @@ def audit(source: Path, sdist: Path, wheel: Path) -> None:
 
 
 def check_first_use(environment: Environment, python: Path, folder: Path, env: dict[str, str]) -> None:
-    """The backends that should be there are; a slower one than promised is said aloud; import stays light."""
+    """Check the backends, the warning about a slower one, and that an import loads no heavy library."""
     facts = json.loads(run(python, "-P", "-c", FIRST_USE, cwd=folder, env=env))
     assert facts["loaded"] == [], facts
     assert facts["w"] == [0.75] * 3, facts
     assert set(facts["backends"]) == environment.backends, facts
     if environment.sdist:
-        assert facts["warnings"] and all("C compiler" in said for said in facts["warnings"]), facts
+        assert facts["warnings"] and all("C compiler" in text for text in facts["warnings"]), facts
         assert facts["config"]["backends"]["cython"].startswith("missing: its compiled extension"), facts
     else:
         assert facts["warnings"] == [], facts
         sets = facts["config"]["cython"]["instruction set"]
         if sys.platform == "linux" and facts["config"]["machine"]["processor"] == "x86_64":
             code = "from rprop_kernels.kernels import _native; print(_native.instruction_sets()[0])"
-            levels = run(python, "-P", "-c", code, cwd=folder, env=env)
-            assert levels == "3\n", f"built by a compiler that knows no instruction sets: {sets}"
+            sets_and_best = run(python, "-P", "-c", code, cwd=folder, env=env)
+            assert sets_and_best == "3\n", f"built by a compiler that knows no instruction sets: {sets}"
 
 
 def check(environment: Environment, work: Path, sdist: Path, wheel: Path, source: Path, everything: bool) -> str:
-    """Make an environment, try it, remove it."""
+    """Make an environment, test in it, remove it."""
     start = time.monotonic()
     folder = work / environment.name
     run(environment.python, "-m", "venv", folder / "venv")
     scripts = folder / "venv" / BIN
     python = scripts / ("python.exe" if os.name == "nt" else "python")
-    # No compiler: nothing is on the path but the environment itself, and what joblib finds its children by.
+    # No compiler: the path holds only the environment itself and pgrep, by which joblib finds its children.
     tools = folder / "tools"
     tools.mkdir()
     if pgrep := shutil.which("pgrep"):
@@ -169,7 +169,7 @@ def check(environment: Environment, work: Path, sdist: Path, wheel: Path, source
     env |= {"PATH": f"{scripts}{os.pathsep}{tools}", "CC": "/nonexistent", "CXX": "/nonexistent"}
     install = (python, "-m", "pip", "install", "--quiet", "--no-compile", "-c", source / "constraints.txt")
     if environment.sdist:
-        # Not into pip's cache, which would hand the wheel without an extension to whoever asks next.
+        # Not into pip's cache: later installs would get the wheel without an extension.
         run(*install, "--no-cache-dir", sdist, env=env)
         run(*install, *environment.extras.split(","), *environment.packages, env=env)
         env["RPROP_KERNELS_REQUIRE_EXTENSION"] = "0"
@@ -182,18 +182,18 @@ def check(environment: Environment, work: Path, sdist: Path, wheel: Path, source
     if environment.name.startswith("bare"):
         (folder / "user.py").write_text(USER)
         options = ("--strict", "--python-executable", python, "--cache-dir", folder / "cache")
-        told = run(sys.executable, "-m", "mypy", *options, "user.py", cwd=folder)
-        assert "tuple[int, int]" in told and "dict[str, dict[str, str]]" in told, told
+        output = run(sys.executable, "-m", "mypy", *options, "user.py", cwd=folder)
+        assert "tuple[int, int]" in output and "dict[str, dict[str, str]]" in output, output
     quiet = ("-W", "ignore:rprop_kernels falls back:RuntimeWarning") if environment.sdist else ()
-    tests = () if everything else [f"tests/test_{name}.py" for name in environment.tests]
-    told = run(scripts / "pytest", "-q", "-p", "no:cacheprovider", *quiet, *tests, cwd=source, env=env)
+    tests = () if everything else [f"tests/{path}" for path in environment.tests]
+    output = run(scripts / "pytest", "-q", "-p", "no:cacheprovider", *quiet, *tests, cwd=source, env=env)
     shutil.rmtree(folder)
     took = f"{installed - start:.0f} s to install, {time.monotonic() - installed:.0f} s to test"
-    return f"{environment.name:<14} {told.splitlines()[-1].strip('= ')} ({took})"
+    return f"{environment.name:<14} {output.splitlines()[-1].strip('= ')} ({took})"
 
 
 def pythons(named: list[str]) -> dict[str, str]:
-    """The interpreters from 3.11 that run, by version: those on the path and those named."""
+    """Return the interpreters from 3.11 that run, by version: those on the path and those named."""
     found = {}
     for candidate in [sys.executable, *(f"python3.{minor}" for minor in range(11, 20)), *named]:
         code = "import sys, sysconfig; print(*sys.version_info[:2], bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
@@ -216,14 +216,16 @@ def main() -> None:
     parser.add_argument("--python", action="append", default=[], help="another interpreter to try the wheel on")
     options = parser.parse_args()
     here, every = sys.executable, {"cython", "numba", "numpy", "torch"}
-    arrays, tensors = ("table", "numpy_errors", "numpy_state"), ("torch_home", "torch_suite")
+    arrays = ("kernels/test_registry.py", "numpy_api/test_numpy_errors.py", "numpy_api/test_numpy_state.py")
+    tensors = ("torch_api/test_rprop_bitwise.py", "torch_api/test_torch_suite.py")
+    kernels = "kernels/test_kernels.py"
     environments = [
-        Environment("wheel", here, "test" if options.all else "torch,numba", every, (*arrays, *tensors, "kernels")),
+        Environment("wheel", here, "test" if options.all else "torch,numba", every, (*arrays, *tensors, kernels)),
         Environment("no-extension", here, "torch,numba", every - {"cython"}, (*arrays, *tensors), sdist=True),
-        Environment("no-numba", here, "torch", every - {"numba"}, (*arrays, "torch_home")),
-        Environment("no-torch", here, "numba,scipy", every - {"torch"}, (*arrays, "scipy")),
+        Environment("no-numba", here, "torch", every - {"numba"}, (*arrays, tensors[0])),
+        Environment("no-torch", here, "numba,scipy", every - {"torch"}, (*arrays, "numpy_api/test_scipy.py")),
         *(
-            Environment(f"bare-{version}", python, "", {"cython", "numpy"}, (*arrays, "kernels"))
+            Environment(f"bare-{version}", python, "", {"cython", "numpy"}, (*arrays, kernels))
             for version, python in pythons(options.python).items()
         ),
     ]

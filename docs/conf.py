@@ -1,9 +1,9 @@
-"""How the site is built; CONTRIBUTING.md says why it is Sphinx.
+"""Configuration of the site; CONTRIBUTING.md gives the reasons for Sphinx.
 
     sphinx-build -W --keep-going docs site
 
-Nothing is fetched, neither when the site is built nor when it is read: the mathematics is MathML, made from
-TeX by docutils, in a font that lies in a package; theme, search and highlighting are files of the site.
+Neither the build nor the reader's browser fetches anything: docutils makes MathML from TeX, its font is in a package,
+and theme, search and highlighting are files of the site.
 """
 
 from importlib.resources import files
@@ -24,7 +24,7 @@ release = version = rprop_kernels.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["images"]
 
-# References that lead nowhere are errors; other projects' objects are named, not linked: that would need a network.
+# Broken references are errors. Objects of other projects are not linked, since that would need a network.
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(torch|numpy|scipy|sklearn|collections)\..*|[\w.]*Error")]
 
@@ -34,7 +34,7 @@ myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # the arguments' kinds stand in words; the types are in the package, for type checkers
+autodoc_typehints = "none"  # the docstrings describe the arguments; type checkers read the annotations
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -54,7 +54,7 @@ html_theme_options = {
 }
 copybutton_exclude = ".linenos, .gp, .go"
 LAB = ("lab*", "studies*", "serve*")
-"""Pages of the lab, in the order of the navigation. Programs write some of them: those are listed that are there."""
+"""Pages of the lab, in the order of the navigation. Programs write some of them; missing ones are left out."""
 
 
 pygments_style = "friendly"
@@ -79,7 +79,7 @@ def list_lab(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def dash(app: Sphinx, tree: nodes.document) -> None:
-    """What Sphinx writes after an argument's name, and leaves to smart quotes to make a dash of."""
+    """Replace the two hyphens after an argument's name by a dash, as smart quotes would."""
     for text in list(tree.findall(nodes.Text)):
         if text == " -- ":
             text.parent.replace(text, nodes.Text(" – "))
