@@ -1,8 +1,8 @@
 """Which rule do the implementations of Rprop on PyPI follow? Write docs/conformance.md from a run.
 
     pip install optax torchzero pints pybop neurolab climin "opencv-python-headless<5" paddlepaddle mindspore
-    python benchmarks/conformance.py          # runs what is installed, writes the result and the page
-    python benchmarks/conformance.py --page   # only writes the page from the result on file
+    python tools/conformance.py          # runs what is installed, writes the result and the page
+    python tools/conformance.py --page   # only writes the page from the result on file
 
 Every library is driven through its own interface with its own settings for step sizes, bounds and factors. It
 is judged by `rprop_kernels.testing.check_rprop`, whose golden traces the oracle of the tests made.
@@ -30,7 +30,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from make_traces import make_trace  # noqa: E402
 
 import rprop_kernels  # noqa: E402
-from rprop_kernels import VARIANTS, available_backends  # noqa: E402
+from rprop_kernels import VARIANTS  # noqa: E402
+from rprop_kernels.backends import supported_backends, unavailable_reason  # noqa: E402
 from rprop_kernels.testing import Report, Trace, check_rprop, load_traces, trace_of  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "conformance.json"
@@ -111,23 +112,21 @@ def our_numpy(name: str, backend: str) -> Callable[[], Any]:
 
 
 def ours() -> Iterator[Implementation]:
+    """Every variant on every backend that is available for tensors and for arrays."""
     for row in VARIANTS.values():
-        for backend in available_backends():
-            yield Implementation(
-                f"rprop_kernels.torch.{row.class_name} ({backend})",
-                "rprop_kernels",
-                row.name,
-                row.name,
-                our_torch(row.class_name, backend),
-            )
-            if row.name != "torch" and backend in ("cython", "numba", "numpy"):
-                yield Implementation(
-                    f"rprop_kernels.numpy.{row.class_name} ({backend})",
-                    "rprop_kernels",
-                    row.name,
-                    row.name,
-                    our_numpy(row.class_name, backend),
-                )
+        classes = {"torch": ("tensors", our_torch), "numpy": ("arrays", our_numpy)}
+        for library, (family, make) in classes.items():
+            if row.name == "torch" and library == "numpy":
+                continue
+            for backend in supported_backends(family):
+                if unavailable_reason(backend) is None:
+                    yield Implementation(
+                        f"rprop_kernels.{library}.{row.class_name} ({backend})",
+                        "rprop_kernels",
+                        row.name,
+                        row.name,
+                        make(row.class_name, backend),
+                    )
 
 
 # ---------------------------------------------------------------------------------------------- theirs
@@ -582,7 +581,7 @@ def page(result: dict[str, Any]) -> str:
     clean = [[e["name"], e["variant"], first_difference(e)] for e in result["ours"]]
     return f"""# Who follows which rule
 
-Written by `benchmarks/conformance.py` from `benchmarks/results/conformance.json`: {result["date"]},
+Written by `tools/conformance.py` from `benchmarks/results/conformance.json`: {result["date"]},
 Python {result["python"]}, NumPy {result["numpy"]}. The judge is `rprop_kernels.testing.check_rprop`, which
 you can run on your own implementation; the golden traces it uses were made by the tests' oracle.
 

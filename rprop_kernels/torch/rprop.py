@@ -54,6 +54,7 @@ class Rprop(StepMixin, torch.optim.Rprop):
         RuntimeError: as torch, for sparse gradients.
 
     Examples:
+        >>> import torch
         >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
         >>> optimizer = Rprop([w], lr=0.5)
         >>> (w**2).sum().backward()

@@ -332,6 +332,7 @@ class RpropVariant(StepMixin, Optimizer):
 
 _EXAMPLE = """
     Examples:
+        >>> import torch
         >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
         >>> optimizer = {name}([w], lr=0.5)
         >>> (w**2).sum().backward()
@@ -400,6 +401,7 @@ class IRpropPlus(RpropVariant):
     replicas decide alike.
     {ARGUMENTS}
     Examples:
+        >>> import torch
         >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
         >>> optimizer = IRpropPlus([w], lr=0.5)
         >>> loss = (w**2).sum()

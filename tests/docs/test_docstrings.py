@@ -7,8 +7,6 @@ import warnings
 
 import pytest
 
-from rprop_kernels.backends import unavailable_reason
-
 MODULES = {  # and the libraries that they need
     "rprop_kernels": (),
     "rprop_kernels.backends": (),
@@ -22,7 +20,13 @@ MODULES = {  # and the libraries that they need
     "rprop_kernels.testing": (),
     "rprop_kernels.torch": ("torch",),
 }
-PUBLIC = ("rprop_kernels.numpy", "rprop_kernels.scipy", "rprop_kernels.sklearn", "rprop_kernels.testing")
+PUBLIC = (
+    "rprop_kernels.numpy",
+    "rprop_kernels.scipy",
+    "rprop_kernels.sklearn",
+    "rprop_kernels.testing",
+    "rprop_kernels.torch",
+)
 
 
 def imported(name):

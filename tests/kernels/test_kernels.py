@@ -276,15 +276,21 @@ def test_a_state_holds_sign_and_step_exactly(rule, q, exponent, mantissa):
 
 
 @compiled
-@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_half_precision(isa, monkeypatch):
-    """Every float16 as a weight, with a float32 state, against NumPy's conversions."""
-    monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, isa)
-    w = np.arange(65536, dtype=np.uint16).view(np.float16)
-    s = start("rprop-", np.empty(w.shape, np.float32), 0.01)
-    g = np.where(np.arange(65536) % 3 == 0, -1, 1).astype(np.float16)
-    expected = w.copy()
-    assert cython_.step("rprop-", [w], [g], [s], DEFAULT)
-    with np.errstate(all="ignore"):
-        moved = expected.astype(np.float32) - g.astype(np.float32) * np.float32(0.01)
-        assert_same_bits(w, moved.astype(np.float16))
+@pytest.mark.parametrize("level", INSTRUCTION_SETS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_number_of_half_precision(level, dtype, monkeypatch):
+    """Every 16-bit number as a weight, through torch: NumPy's arrays are float32 and float64."""
+    torch = pytest.importorskip("torch")
+    from rprop_kernels.torch import RpropMinus
+
+    monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, level)
+    numbers = torch.from_numpy(np.arange(65536, dtype=np.uint16).view(np.int16)).view(getattr(torch, dtype))
+    w = numbers.clone().requires_grad_()
+    w.grad = torch.where(torch.arange(65536) % 3 == 0, -1, 1).to(w.dtype)
+    optimizer = RpropMinus([w], lr=0.01, backend="cython")
+    monkeypatch.setattr(optimizer, "_fallback_step", None)
+    optimizer.step()
+    moved = (numbers.float() - w.grad.float() * 0.01).to(w.dtype)
+    nan = moved.isnan()
+    assert torch.equal(w.isnan(), nan)
+    assert torch.equal(w.detach()[~nan].view(torch.int16), moved[~nan].view(torch.int16))
