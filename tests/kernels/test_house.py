@@ -18,7 +18,7 @@ LAYERS = [
     {"testing", "scipy", "sklearn"},
     {"lab"},
 ]
-"""Ground first. A module may import its own layer's modules as long as no circle appears, except where BESIDE says."""
+"""Ground first. A module may import members of lower layers; of its own layer only those in NEIGHBOURS."""
 FREE = {"__init__"}  # the package's own names
 NEIGHBOURS = {("sklearn", "scipy"), ("hyperparameters", "state"), ("bounds", "state")}
 """Imports between two members of one layer."""
