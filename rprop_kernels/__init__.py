@@ -1,4 +1,4 @@
-"""Rprop as it was published, fast: kernels in Cython and Numba, optimizers for PyTorch and NumPy.
+"""Rprop as it was published, fast: kernels in Cython, Numba and Triton, optimizers for PyTorch, NumPy and SciPy.
 
 The optimizers are in :mod:`rprop_kernels.torch` and :mod:`rprop_kernels.numpy`; this module imports
 neither torch nor numba.

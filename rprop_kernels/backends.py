@@ -85,7 +85,7 @@ _BACKENDS: Final = {  # in order of preference: the first that is available is t
     "numba": _Backend(("arrays", "tensors"), _numba_reason),
     "numpy": _Backend(("arrays",), lambda: None),
     "torch": _Backend(("tensors",), _torch_reason),
-    "triton": _Backend(("tensors",), _triton_reason),  # takes CUDA tensors beside any default but "torch"
+    "triton": _Backend(("tensors",), _triton_reason),  # never the default: it serves CUDA tensors on all but "torch"
 }
 
 BACKENDS: Final = tuple(_BACKENDS)
@@ -143,7 +143,7 @@ def resolve_backend(requested: str | None, family: Family) -> str:
     if requested in supported and unavailable_reason(requested) is None:
         return requested
     rows = (f"  {name}: {unavailable_reason(name) or 'available'}" for name in supported)
-    raise ValueError(f"{source}{requested!r} cannot be used here. There is:\n" + "\n".join(rows))
+    raise ValueError(f"{source}{requested!r} cannot be used here. Available here:\n" + "\n".join(rows))
 
 
 def _from_environment(supported: tuple[str, ...]) -> str | None:
@@ -172,17 +172,30 @@ def _native_facts() -> dict[str, str]:
     }
 
 
+def _instruction_set_error(backend: str) -> str:
+    """Return the remark that the instruction set of the environment cannot be used, where that is so."""
+    if backend == "cython":
+        from .kernels import cython_
+
+        try:
+            cython_.isa()
+        except ValueError as error:
+            return f": optimizers raise an error, {error}"
+    return ""
+
+
 def _default_backend(family: Family) -> str:
     """Describe the backend that optimizers of a family take where none is passed."""
     supported = supported_backends(family)
     requested = _from_environment(supported)
     if requested is not None:
         if requested in supported and unavailable_reason(requested) is None:
-            return f"{requested} ({BACKEND_VARIABLE})"
+            return f"{requested} ({BACKEND_VARIABLE}){_instruction_set_error(requested)}"
         return f"none: {BACKEND_VARIABLE}={requested} cannot be used, optimizers raise an error"
     if family == "tensors" and unavailable_reason("torch") is not None:
         return "none: torch is not installed"
     default = next(name for name in supported if unavailable_reason(name) is None)
+    default += _instruction_set_error(default)
     if os.environ.get(BACKEND_VARIABLE):
         default += f" ({BACKEND_VARIABLE}={os.environ[BACKEND_VARIABLE]} does not apply here)"
     elif family == "tensors" and unavailable_reason("triton") is None:

@@ -1,4 +1,4 @@
-"""The table of rules: one frozen row for each. Everything that covers all variants reads it.
+"""The table of rules, one frozen row for each. Engines, optimizers and tests read the list of variants from it.
 
 Sources.
 
@@ -51,7 +51,7 @@ VARIANTS: Final = MappingProxyType({row.name: row for row in _ROWS})
 """All rules by name. ``"torch"`` is torch.optim.Rprop to the bit: iRprop- with a floating-point product."""
 
 MOVE, SKIP, BACKTRACK, BACKTRACK_ALL, TORCH, PER_OUTCOME = range(6)
-"""The rules that engines compile, numbered as in ``src/rules.h``.
+"""The rules that engines compile. The first five are numbered as in ``src/rules.h``; PER_OUTCOME is Triton's alone.
 
 The first three are the treatments of a flip. BACKTRACK_ALL treats every remembered move as a flip; TORCH is
 torch.optim.Rprop; PER_OUTCOME looks up SKIP, BACKTRACK or BACKTRACK_ALL while it runs, where the outcome of the loss

@@ -19,8 +19,7 @@ enum {
     MIN_ALIGNED_RUN = 4096, /* weights from which an aligned start pays; NumPy's arrays mostly start 16 bytes off */
 };
 
-/* 12 fields of 8 bytes: the memory of a NumPy int64 array (n, 12). The gradients' addresses, which change on every step,
- * are a column of their own. */
+/* 12 fields of 8 bytes. The gradients' addresses, which change on every step, are a column of their own. */
 typedef struct {
     char *param, *state[2];  /* state[1]: torch's rule only */
     int64_t numel;

@@ -17,7 +17,7 @@ INSTRUCTION_SET_VARIABLE: Final = "RPROP_KERNELS_INSTRUCTION_SET"
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Return those that this build holds and this machine can run, least first."""
+    """Return the instruction sets of this build that this machine can run, the lowest first."""
     return INSTRUCTION_SETS[: _native.instruction_sets()[1] + 1]
 
 
@@ -31,7 +31,9 @@ def isa() -> int:
     if not requested:
         return len(usable) - 1
     if requested not in usable:
-        raise ValueError(f"{INSTRUCTION_SET_VARIABLE}={requested!r} cannot be used here; there is: {', '.join(usable)}")
+        raise ValueError(
+            f"{INSTRUCTION_SET_VARIABLE}={requested!r} cannot be used here; available: {', '.join(usable)}"
+        )
     return usable.index(requested)
 
 
@@ -84,7 +86,7 @@ class ArrayStepper:
             rule, outcomes = RULE_FOR_OUTCOME[variant][NOT_WORSE], outcome
         team = None if n_threads == 1 else functools.partial(threads.thread_team, n_threads)
         stepped: bool = self._native(
-            rule, params, grads, states, native_hyper(hyper, maximize), outcomes, team, threads.THRESHOLD
+            rule, params, grads, states, native_hyper(hyper, maximize), outcomes, team, threads.MIN_SHARED_WEIGHTS
         )
         return stepped
 

@@ -182,7 +182,7 @@ def _hyper_array(real: type, hyper: Hyperparameters, maximize: bool) -> Array:
 
 def _run(real: type, rule: int, rows: Sequence[Sequence[Array]], hyper: Array, n_threads: int) -> None:
     total = sum(arrays[0].size for arrays in rows)
-    team = threads.thread_team(n_threads) if total >= threads.THRESHOLD and n_threads != 1 else None
+    team = threads.thread_team(n_threads) if total >= threads.MIN_SHARED_WEIGHTS and n_threads != 1 else None
     if team is None:
         loop = _loop(real, rule)
         for arrays in rows:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-THRESHOLD: Final = 1 << 19
+MIN_SHARED_WEIGHTS: Final = 1 << 19
 """Weights from which a step is shared among threads: some 100 us of one thread's work with AVX-512, 160 with
 AVX2. Waking a thread that sleeps costs milliseconds (torch's own, too), so a smaller step would risk more than it
 could save."""
@@ -52,7 +52,7 @@ def _libgomp(torch_loaded: bool) -> tuple[int, int, int, int] | None:
 
 
 def thread_team(requested: int | Callable[[], int] = 0) -> ThreadTeam | None:
-    """Return the threads for a step above THRESHOLD, or None for one thread.
+    """Return the threads for a step above MIN_SHARED_WEIGHTS, or None for one thread.
 
     Args:
         requested: a count, a function that returns it, or 0 for the setting of OMP_NUM_THREADS, threadpoolctl and the
@@ -77,4 +77,4 @@ def describe() -> str:
     if _libgomp("torch" in sys.modules) is None:
         return "1 (no libgomp in this process or on this system)"
     team = thread_team()
-    return f"{team.threads if team else 1}, from {THRESHOLD:,} weights on"
+    return f"{team.threads if team else 1}, from {MIN_SHARED_WEIGHTS:,} weights on"

@@ -77,7 +77,11 @@ def has_internal_overlap(tensor: Tensor) -> bool | None:
     """Check whether elements of a tensor share memory; None where torch cannot tell."""
     try:
         return {0: False, 1: True}.get(torch._debug_has_internal_overlap(tensor))
-    except (AttributeError, RuntimeError, NotImplementedError):  # no memory of its own is another error
+    except (
+        AttributeError,
+        RuntimeError,
+        NotImplementedError,
+    ):  # tensors without memory of their own are handled elsewhere
         return None
 
 
@@ -189,7 +193,7 @@ def _new_states(p: Tensor, torch_rule: bool) -> dict[str, Tensor]:
 
 
 def _native_update(p: Tensor, grads: Iterable[Tensor], state: dict[str, Tensor], torch_rule: bool) -> None:
-    """Step natively; where the extension leaves a tensor to torch (a lazily negated one), the reference steps."""
+    """Step natively; tensors that the extension leaves to torch (lazily negated ones) take the reference step."""
     rounded = torch.tensor(_HYPER, dtype=torch.float64).to(p.dtype).tolist() if torch_rule else _HYPER
     native = make_native_step(torch_rule)
     group = {
@@ -205,7 +209,7 @@ def _native_update(p: Tensor, grads: Iterable[Tensor], state: dict[str, Tensor],
     native.plan(states, [group], [(group["etas"], group["step_sizes"], False, None, ((*rounded, 1.0),) * len(DTYPES))])
     for g in grads:
         p.grad = g.detach()
-        if native(TORCH if torch_rule else BACKTRACK, states, [group], None, threads.THRESHOLD) != 0:
+        if native(TORCH if torch_rule else BACKTRACK, states, [group], None, threads.MIN_SHARED_WEIGHTS) != 0:
             _reference_update(p, [g], state, torch_rule)
 
 
@@ -275,7 +279,7 @@ def native_is_safe(version: str) -> bool:
     except AttributeError as error:
         warn_user(
             f"native steps need a private name that torch {version} lacks ({error}): torch's own operations are used "
-            "instead, slower and right. A newer rprop_kernels may know this version",
+            "instead, slower but correct. A newer rprop_kernels may know this version",
             RuntimeWarning,
         )
         return False
@@ -283,7 +287,7 @@ def native_is_safe(version: str) -> bool:
         return True
     warn_user(
         f"native steps differ from torch's on torch {version}, with which rprop_kernels was not tested: "
-        "torch's own operations are used instead, slower and right. A newer rprop_kernels may know this version",
+        "torch's own operations are used instead, slower but correct. A newer rprop_kernels may know this version",
         RuntimeWarning,
     )
     return False

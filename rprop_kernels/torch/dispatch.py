@@ -182,10 +182,10 @@ class StepMixin:
             else:
                 native = None
         if native is not None:
-            status = native(rule, self.state, self.param_groups, rows, threads.THRESHOLD)
+            status = native(rule, self.state, self.param_groups, rows, threads.MIN_SHARED_WEIGHTS)
             if status == REPLAN:
                 self._plan()
-                status = native(rule, self.state, self.param_groups, rows, threads.THRESHOLD)
+                status = native(rule, self.state, self.param_groups, rows, threads.MIN_SHARED_WEIGHTS)
             if status == STEPPED:
                 return
         self._fallback_step(outcome)

@@ -23,7 +23,7 @@ class Tally:
 
 
 REMEDY = re.compile(
-    r"\b(pass|passed|must|use|make|made|load|call|give|start|list|choose|change|set|leave|put|cannot be used|there is:"
+    r"\b(pass|passed|must|use|make|made|load|call|give|start|list|choose|change|set|leave|put|cannot be used|available"
     r"|does not support|at most|train again|fetch it again|reduce|needs|ask|name (a|the)|look at|did you mean"
     r"|the keys are|there is|is not a json object)\b",
     re.IGNORECASE,

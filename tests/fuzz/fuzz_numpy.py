@@ -707,7 +707,7 @@ class Large(Room):
 
     def start(self, rng: random.Random) -> None:
         self.rng = np.random.default_rng(rng.getrandbits(32))
-        n = threads.THRESHOLD
+        n = threads.MIN_SHARED_WEIGHTS
         sizes = [max(1, n + rng.randrange(-70, 200)), rng.choice((1, 63, 5000, n // 3))]
         rng.shuffle(sizes)
         stretch = rng.choice((1, 1, 2))

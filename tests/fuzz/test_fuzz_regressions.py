@@ -268,7 +268,7 @@ def test_a_signal_at_the_threads_leaves_the_counters_alone(monkeypatch: pytest.M
     """Ctrl-C can strike wherever Python runs within a step: only before anything has changed."""
     from rprop_kernels.kernels import threads
 
-    p = torch.zeros(threads.THRESHOLD + 1, requires_grad=True)
+    p = torch.zeros(threads.MIN_SHARED_WEIGHTS + 1, requires_grad=True)
     optimizer = stepped(ours.Rprop, [p])
 
     def interrupted(wanted: Any = 0) -> Any:

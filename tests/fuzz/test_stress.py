@@ -172,7 +172,7 @@ def test_the_same_for_minutes() -> None:
 @pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_large_steps_in_several_threads_at_once(rounds: int) -> None:
     """Above the threshold each of them has threads of libgomp's, which are as many teams as there are callers."""
-    size = threads.THRESHOLD + 1000
+    size = threads.MIN_SHARED_WEIGHTS + 1000
 
     def walk(make: Callable[..., Any], kind: Any, results: list[Any]) -> None:
         step, arrays = make(kind, None, size)

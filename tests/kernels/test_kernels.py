@@ -141,7 +141,7 @@ def test_an_outcome_for_each_row(backend):
 def test_threads_and_splits_change_nothing(backend, variant):
     """One array above the threshold among small ones, on 1, 2, 3 threads and as many as there are."""
     rng = np.random.default_rng(5)
-    sizes = [3, threads.THRESHOLD + 77, 1, 500]
+    sizes = [3, threads.MIN_SHARED_WEIGHTS + 77, 1, 500]
     begin = [rng.standard_normal(n).astype(np.float32) for n in sizes]
     steps = [[rng.standard_normal(n).astype(np.float32) for n in sizes] for _ in range(3)]
     results = []

@@ -211,6 +211,6 @@ def test_any_number_of_threads(variant, backend, drawn, copies, n_threads):
     _, hyper, lr, w, gradients, losses = many(drawn, copies)
     single = path(Run(variant, backend, hyper, lr, w), gradients, losses)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threads, "THRESHOLD", 1)  # otherwise only large steps use threads
+        patch.setattr(threads, "MIN_SHARED_WEIGHTS", 1)  # otherwise only large steps use threads
         shared = path(Run(variant, backend, hyper, lr, w, n_threads), gradients, losses)
     assert_same_bits(shared, single)

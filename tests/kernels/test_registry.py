@@ -157,3 +157,10 @@ def test_show_config_survives_wrong_settings(monkeypatch, capsys):
     for text in facts["defaults"].values():
         assert "RPROP_KERNELS_BACKEND=fortran cannot be used" in text
     assert "avx9" in facts["cython"]["instruction set"] and "avx9" in capsys.readouterr().out
+
+
+@compiled
+def test_show_config_names_an_instruction_set_that_stops_every_optimizer(monkeypatch):
+    monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, "avx9")
+    default = rprop_kernels.show_config(display=False)["defaults"]["NumPy arrays"]
+    assert "optimizers raise an error" in default and "avx9" in default

@@ -206,7 +206,7 @@ def test_threads_and_size(monkeypatch):
     """Above the threshold, with every number of threads."""
     from rprop_kernels.kernels import threads
 
-    n, before = threads.THRESHOLD + 1000, torch.get_num_threads()
+    n, before = threads.MIN_SHARED_WEIGHTS + 1000, torch.get_num_threads()
     begin = torch.randn(n)
     try:
         for n_threads in (1, 2, 3):
