@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import increment_version
+from torch.nn.parameter import is_lazy
 
 from ..backends import resolve_backend, unavailable_reason
 from ..hyperparameters import Hyperparameters
@@ -199,7 +200,8 @@ class StepMixin:
         params = [p for group in self.param_groups for p in group["params"]]
         states = (state[name] for state in map(self.state.get, params) if state for name in state)
         # Tensors made in inference mode have no version counter; torch's operations know where they may be written.
-        if not any(isinstance(t, Tensor) and t.is_inference() for t in (*params, *states)):
+        # A lazy parameter has no memory and no gradient yet; it cannot be asked.
+        if not any(isinstance(t, Tensor) and not is_lazy(t) and t.is_inference() for t in (*params, *states)):
             self._native_step.plan(self.state, self.param_groups, plan)
 
     def _fallback_step(self, outcome: Outcome) -> None:
