@@ -51,6 +51,18 @@ def is_plain_tensor(tensor: Tensor, dtype: torch.dtype) -> bool:
         return False
 
 
+def is_number_tensor(tensor: Tensor) -> bool:
+    """Check whether a tensor holds one real number in this process."""
+    return tensor.dtype in _compat.DTYPES and is_plain_tensor(tensor, tensor.dtype) and tensor.dim() == 0
+
+
+def _planned_pair(pair: Any) -> Any:
+    """Return a pair of hyper-parameters with the values of its tensors, which can change in place."""
+    if not any(isinstance(x, Tensor) and is_number_tensor(x) for x in pair):
+        return pair
+    return tuple(float(x) if isinstance(x, Tensor) and is_number_tensor(x) else x for x in pair)
+
+
 class _MemoryView:
     """The array interface of a tensor's memory.
 
@@ -194,7 +206,7 @@ class StepMixin:
     def _plan(self) -> None:
         """Describe the groups to the native step."""
         plan = [
-            (group["etas"], group["step_sizes"], group["maximize"], lr, hyper)
+            (_planned_pair(group["etas"]), _planned_pair(group["step_sizes"]), group["maximize"], lr, hyper)
             for group, (lr, hyper) in zip(self.param_groups, self._plan_groups(), strict=True)
         ]
         params = [p for group in self.param_groups for p in group["params"]]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.rprop import rprop as torch_rprop
@@ -11,18 +12,29 @@ from torch.optim.rprop import rprop as torch_rprop
 from ..hyperparameters import Hyperparameters
 from ..rules import VARIANTS
 from . import _compat
-from .dispatch import GroupTensors, Outcome, StepMixin, to_local
+from .dispatch import GroupTensors, Outcome, StepMixin, is_number_tensor, to_local
+
+
+def _as_number(value: Any, scalar_type: type[np.floating[Any]]) -> float | None:
+    """Return the float that torch's operations make of a hyper-parameter; None where that is not certain."""
+    if type(value) in (float, int) or isinstance(value, scalar_type):
+        return float(value)
+    if isinstance(value, Tensor) and is_number_tensor(value):
+        return float(value)
+    return None
 
 
 def rounded_hyper(group: dict[str, Any], dtype: torch.dtype) -> Hyperparameters | None:
     """Round the hyper-parameters to ``dtype`` as torch's operations do; None where torch itself must step."""
-    values = (*group["etas"], *group["step_sizes"])
-    if not all(type(x) in (float, int) for x in values):
+    etas = [_as_number(x, np.float64) for x in group["etas"]]  # torch assigns no other NumPy scalar to elements
+    step_sizes = [_as_number(x, np.floating) for x in group["step_sizes"]]
+    values = [x for x in (*etas, *step_sizes) if x is not None]
+    if len(values) < 4:
         return None
     limit = torch.finfo(dtype).max
     if not all(abs(x) <= limit for x in values):  # also refuses NaN
         return None
-    eta_minus, eta_plus, step_min, step_max = (torch.tensor(float(x), dtype=dtype, device="cpu").item() for x in values)
+    eta_minus, eta_plus, step_min, step_max = (torch.tensor(x, dtype=dtype, device="cpu").item() for x in values)
     if not (eta_minus > 0.0 and eta_plus < math.inf and 0.0 <= step_min <= step_max < math.inf):
         return None
     return Hyperparameters(eta_minus, eta_plus, step_min, step_max)

@@ -89,7 +89,7 @@ class RpropVariant(StepMixin, Optimizer):
         if self._variant.needs_loss:
             defaults["prev_loss"] = None
         hyperparameters.validate_lr(lr, hyperparameters.validate(etas, step_sizes)[2:])
-        super().__init__(params, defaults)
+        super().__init__(params, {**defaults, **hyperparameters.as_floats(defaults)})
 
     def __getstate__(self) -> dict[str, Any]:
         return self._picklable(super().__getstate__())
@@ -98,8 +98,8 @@ class RpropVariant(StepMixin, Optimizer):
         super().__setstate__(state)
         self._restore_step()
         self._last_lrs = []
-        self._lrs_to_float()
         for group in self.param_groups:
+            group.update(hyperparameters.as_floats(group))
             group.setdefault("maximize", False)
             if self._variant.needs_loss:
                 group.setdefault("prev_loss", None)
@@ -114,14 +114,8 @@ class RpropVariant(StepMixin, Optimizer):
             options = {**self.defaults, **param_group}
             step_sizes = hyperparameters.validate(options["etas"], options["step_sizes"])[2:]
             hyperparameters.validate_lr(options["lr"], step_sizes)
+            param_group = {**param_group, **hyperparameters.as_floats(options)}
         super().add_param_group(param_group)
-        self._lrs_to_float()
-
-    def _lrs_to_float(self) -> None:
-        """Convert a tensor lr to a float, so that later changes can be detected."""
-        for group in self.param_groups:
-            if isinstance(group.get("lr"), Tensor):
-                group["lr"] = float(group["lr"])
 
     # -------------------------------------------------------------------------------------------- step
 
@@ -151,8 +145,7 @@ class RpropVariant(StepMixin, Optimizer):
     def _validate(self) -> list[Hyperparameters]:
         """Validate all groups, then make missing state: nothing changes where something is wrong."""
         hypers = [hyperparameters.validate(group["etas"], group["step_sizes"]) for group in self.param_groups]
-        for group in self.param_groups if self._last_lrs is not None else ():  # else the warning has been issued
-            hyperparameters.lr_to_float(group["lr"])
+        floats = [hyperparameters.as_floats(group) for group in self.param_groups]
         stateless: list[tuple[Tensor, float]] = []
         unconverted: list[Tensor] = []
         for group, hyper in zip(self.param_groups, hypers, strict=True):
@@ -179,6 +172,8 @@ class RpropVariant(StepMixin, Optimizer):
             self.state[p]["move"] = move
         for p, state in converted:
             self.state[p] = state
+        for group, values in zip(self.param_groups, floats, strict=True):
+            group.update(values)
         self._warn_if_lr_changed()
         return hypers
 

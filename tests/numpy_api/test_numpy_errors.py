@@ -250,3 +250,34 @@ def test_bytes_are_not_pairs():
     for name in ("bounds", "etas", "step_sizes"):
         with pytest.raises(ValueError, match=name):
             RpropMinus(np.zeros(2), **{name: b"\x00\x01"})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": "0.01"},
+        {"lr": True},
+        {"lr": np.array("0.01")},
+        {"etas": True},
+        {"step_sizes": ["1e-6", 50]},
+        {"step_sizes": (False, 50)},
+        {"step_sizes": np.array([False, True])},
+    ],
+    ids=str,
+)
+def test_text_and_truth_values_are_no_hyperparameters(options):
+    (name, value), *_ = options.items()
+    text = rf"^{name} must be (one number|two numbers), got .*: pass a"
+    with pytest.raises(ValueError, match=text):
+        RpropMinus(np.zeros(2), **options)
+    optimizer = RpropMinus(np.zeros(2))
+    with pytest.raises(ValueError, match=text):
+        setattr(optimizer, name, value)
+    saved = {**optimizer.state_dict(), **options}
+    with pytest.raises(ValueError, match=text):
+        optimizer.load_state_dict(saved)
+
+
+def test_numpy_scalars_and_arrays_become_floats():
+    optimizer = RpropMinus(np.zeros(2), lr=np.array(0.01), etas=np.array([0.5, 1.2]), step_sizes=(np.float32(0), 50))
+    assert all(type(x) is float for x in (optimizer.lr, *optimizer.etas, *optimizer.step_sizes))
