@@ -24,6 +24,7 @@ from ..kernels.step_table import byte_range, is_disjoint
 from ..loss import NOT_WORSE
 from ..rules import RULE_FOR_OUTCOME, Variant
 from . import _compat
+from .loss import Loss, to_loss
 from .state import require_storage
 
 Array = NDArray[Any]
@@ -141,6 +142,7 @@ class StepMixin:
     _native_step: Any
     _triton: Any
     _always_wrap: bool
+    _next_loss: Loss | None = None
 
     state: Any
     param_groups: Any
@@ -159,6 +161,20 @@ class StepMixin:
     def _restore_step(self) -> None:
         if "_native_step" not in self.__dict__:
             self._init_step(self.__dict__.get("_backend"))
+
+    def set_loss(self, loss: Loss) -> None:
+        """Set the loss at the current weights for the next step, for training loops that call ``step()`` themselves.
+
+        Args:
+            loss: as for ``step``.
+        """
+        self._next_loss = loss
+
+    def _validate_loss(self, loss: Loss | None) -> None:
+        """Validate a loss, given or set, that the rule does not use."""
+        given = self._next_loss if loss is None else loss
+        self._next_loss = None
+        to_loss(given, self.param_groups, None)
 
     # ------------------------------------------------------------------------- what a class provides
 

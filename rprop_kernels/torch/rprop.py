@@ -13,6 +13,7 @@ from ..hyperparameters import Hyperparameters
 from ..rules import VARIANTS
 from . import _compat
 from .dispatch import GroupTensors, Outcome, StepMixin, is_number_tensor, to_local
+from .loss import Loss
 
 
 def _as_number(value: Any, scalar_type: type[np.floating[Any]]) -> float | None:
@@ -109,21 +110,29 @@ class Rprop(StepMixin, torch.optim.Rprop):
         self._restore_step()
 
     @_compat.skip_idle_hooks
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Loss | None = None) -> Any:
         """Perform a single optimization step.
 
         Args:
             closure: reevaluates the model and returns the loss.
+            loss: the loss at the current weights; only :class:`IRpropPlus` uses it. Here it is only validated, so that
+                one training loop serves all classes.
 
         Returns:
             the closure's value, or None.
+
+        Raises:
+            ValueError: a loss whose shape fits no rule or not the parameters.
+            TypeError: a loss that is not a number.
         """
-        loss = None
+        result = None
         if closure is not None:
             with torch.enable_grad():
-                loss = closure()
+                result = closure()
+        if loss is not None or self._next_loss is not None:
+            self._validate_loss(loss)
         self._step_tensors()
-        return loss
+        return result
 
     def _plan_groups(self) -> list[tuple[Any, Any]]:
         plans = []
