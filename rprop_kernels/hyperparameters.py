@@ -19,12 +19,26 @@ class Hyperparameters(NamedTuple):
     step_max: float
 
 
+def is_number(value: Any) -> bool:
+    """Check that float() converts a value that means a number; it would convert text and truth values, too."""
+    if isinstance(value, (str, bytes, bytearray, bool)):
+        return False
+    dtype = getattr(value, "dtype", None)  # of a scalar, an array or a tensor
+    return getattr(dtype, "kind", "f") in "fiu" and str(dtype) != "torch.bool"
+
+
+def _to_float(value: Any) -> float:
+    if not is_number(value):
+        raise TypeError
+    return float(value)
+
+
 def _pair(name: str, value: Any) -> tuple[float, float]:
     try:
-        if isinstance(value, (str, bytes, Mapping, Set)):  # they can be unpacked, but mean something else
+        if isinstance(value, (str, bytes, bytearray, Mapping, Set)):  # they can be unpacked, but mean something else
             raise TypeError
         first, second = value
-        return float(first), float(second)
+        return _to_float(first), _to_float(second)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise ValueError(
             f"{name} must be two numbers, got {value!r}: pass a tuple such as "
@@ -62,6 +76,26 @@ def validate(etas: object, step_sizes: object) -> Hyperparameters:
     return Hyperparameters(eta_minus, eta_plus, step_min, step_max)
 
 
+def as_floats(options: dict[str, Any]) -> dict[str, Any]:
+    """Return those of ``lr``, ``etas`` and ``step_sizes`` that are not Python floats, converted to them.
+
+    NumPy scalars and tensors would make a checkpoint that ``torch.load(weights_only=True)`` refuses, and can be changed
+    in place. Ranges are checked elsewhere.
+
+    Raises:
+        ValueError: naming the argument, its value and the remedy.
+    """
+    converted: dict[str, Any] = {}
+    if type(options["lr"]) is not float:
+        converted["lr"] = lr_to_float(options["lr"])
+    for name in ("etas", "step_sizes"):
+        value = options[name]
+        if type(value) not in (tuple, list) or any(type(x) is not float for x in value):
+            pair = _pair(name, value)
+            converted[name] = list(pair) if type(value) is list else pair
+    return converted
+
+
 def lr_to_float(lr: Any) -> float:
     """Return ``lr`` as a float, on whatever device it lies.
 
@@ -69,7 +103,7 @@ def lr_to_float(lr: Any) -> float:
         ValueError: it is not a number.
     """
     try:
-        return float(lr)
+        return _to_float(lr)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise ValueError(f"lr must be one number, got {lr!r}: pass a float such as 0.01") from None
 

@@ -190,7 +190,8 @@ class RpropVariant:
             grads: as ``params``: one array, or as many as there are parameters, of their shapes and dtypes,
                 any strides. They are only read.
             loss: E at the current weights, a number. Only `IRpropPlus` uses it and needs it (except where every
-                gradient is zero). Shape (B,): one loss for each row of parameters whose first dimension is B.
+                gradient is zero); the others validate a given one. Shape (B,): one loss for each row of parameters
+                whose first dimension is B.
                 A loss that is NaN or infinite is worse than any other: every move is taken back, steps shrink.
                 Losses of different mini-batches are not comparable.
 
@@ -213,6 +214,8 @@ class RpropVariant:
         previous = self._previous
         if self._variant.needs_loss:
             outcome, previous = self._compare_loss(loss, gradients)
+        elif loss is not None:
+            self._loss_value(loss)  # so that a change of class brings no new error
         self._step(self._variant.name, gradients, outcome)
         self._previous = previous
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import increment_version
+from torch.nn.parameter import is_lazy
 
 from ..backends import resolve_backend, unavailable_reason
 from ..hyperparameters import Hyperparameters
@@ -23,6 +24,7 @@ from ..kernels.step_table import byte_range, is_disjoint
 from ..loss import NOT_WORSE
 from ..rules import RULE_FOR_OUTCOME, Variant
 from . import _compat
+from .loss import Loss, to_loss
 from .state import require_storage
 
 Array = NDArray[Any]
@@ -48,6 +50,18 @@ def is_plain_tensor(tensor: Tensor, dtype: torch.dtype) -> bool:
         )
     except RuntimeError:  # under vmap and the like: a tensor without storage
         return False
+
+
+def is_number_tensor(tensor: Tensor) -> bool:
+    """Check whether a tensor holds one real number in this process."""
+    return tensor.dtype in _compat.DTYPES and is_plain_tensor(tensor, tensor.dtype) and tensor.dim() == 0
+
+
+def _planned_pair(pair: Any) -> Any:
+    """Return a pair of hyper-parameters with the values of its tensors, which can change in place."""
+    if not any(isinstance(x, Tensor) and is_number_tensor(x) for x in pair):
+        return pair
+    return tuple(float(x) if isinstance(x, Tensor) and is_number_tensor(x) else x for x in pair)
 
 
 class _MemoryView:
@@ -128,6 +142,7 @@ class StepMixin:
     _native_step: Any
     _triton: Any
     _always_wrap: bool
+    _next_loss: Loss | None = None
 
     state: Any
     param_groups: Any
@@ -146,6 +161,20 @@ class StepMixin:
     def _restore_step(self) -> None:
         if "_native_step" not in self.__dict__:
             self._init_step(self.__dict__.get("_backend"))
+
+    def set_loss(self, loss: Loss) -> None:
+        """Set the loss at the current weights for the next step, for training loops that call ``step()`` themselves.
+
+        Args:
+            loss: as for ``step``.
+        """
+        self._next_loss = loss
+
+    def _validate_loss(self, loss: Loss | None) -> None:
+        """Validate a loss, given or set, that the rule does not use."""
+        given = self._next_loss if loss is None else loss
+        self._next_loss = None
+        to_loss(given, self.param_groups, None)
 
     # ------------------------------------------------------------------------- what a class provides
 
@@ -193,13 +222,14 @@ class StepMixin:
     def _plan(self) -> None:
         """Describe the groups to the native step."""
         plan = [
-            (group["etas"], group["step_sizes"], group["maximize"], lr, hyper)
+            (_planned_pair(group["etas"]), _planned_pair(group["step_sizes"]), group["maximize"], lr, hyper)
             for group, (lr, hyper) in zip(self.param_groups, self._plan_groups(), strict=True)
         ]
         params = [p for group in self.param_groups for p in group["params"]]
         states = (state[name] for state in map(self.state.get, params) if state for name in state)
         # Tensors made in inference mode have no version counter; torch's operations know where they may be written.
-        if not any(isinstance(t, Tensor) and t.is_inference() for t in (*params, *states)):
+        # A lazy parameter has no memory and no gradient yet; it cannot be asked.
+        if not any(isinstance(t, Tensor) and not is_lazy(t) and t.is_inference() for t in (*params, *states)):
             self._native_step.plan(self.state, self.param_groups, plan)
 
     def _fallback_step(self, outcome: Outcome) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.rprop import rprop as torch_rprop
@@ -11,18 +12,30 @@ from torch.optim.rprop import rprop as torch_rprop
 from ..hyperparameters import Hyperparameters
 from ..rules import VARIANTS
 from . import _compat
-from .dispatch import GroupTensors, Outcome, StepMixin, to_local
+from .dispatch import GroupTensors, Outcome, StepMixin, is_number_tensor, to_local
+from .loss import Loss
+
+
+def _as_number(value: Any, scalar_type: type[np.floating[Any]]) -> float | None:
+    """Return the float that torch's operations make of a hyper-parameter; None where that is not certain."""
+    if type(value) in (float, int) or isinstance(value, scalar_type):
+        return float(value)
+    if isinstance(value, Tensor) and is_number_tensor(value):
+        return float(value)
+    return None
 
 
 def rounded_hyper(group: dict[str, Any], dtype: torch.dtype) -> Hyperparameters | None:
     """Round the hyper-parameters to ``dtype`` as torch's operations do; None where torch itself must step."""
-    values = (*group["etas"], *group["step_sizes"])
-    if not all(type(x) in (float, int) for x in values):
+    etas = [_as_number(x, np.float64) for x in group["etas"]]  # torch assigns no other NumPy scalar to elements
+    step_sizes = [_as_number(x, np.floating) for x in group["step_sizes"]]
+    values = [x for x in (*etas, *step_sizes) if x is not None]
+    if len(values) < 4:
         return None
     limit = torch.finfo(dtype).max
     if not all(abs(x) <= limit for x in values):  # also refuses NaN
         return None
-    eta_minus, eta_plus, step_min, step_max = (torch.tensor(float(x), dtype=dtype, device="cpu").item() for x in values)
+    eta_minus, eta_plus, step_min, step_max = (torch.tensor(x, dtype=dtype, device="cpu").item() for x in values)
     if not (eta_minus > 0.0 and eta_plus < math.inf and 0.0 <= step_min <= step_max < math.inf):
         return None
     return Hyperparameters(eta_minus, eta_plus, step_min, step_max)
@@ -98,21 +111,29 @@ class Rprop(StepMixin, torch.optim.Rprop):
         self._restore_step()
 
     @_compat.skip_idle_hooks
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Loss | None = None) -> Any:
         """Perform a single optimization step.
 
         Args:
             closure: reevaluates the model and returns the loss.
+            loss: the loss at the current weights; only :class:`IRpropPlus` uses it. Here it is only validated, so that
+                one training loop serves all classes.
 
         Returns:
             the closure's value, or None.
+
+        Raises:
+            ValueError: a loss whose shape fits no rule or not the parameters.
+            TypeError: a loss that is not a number.
         """
-        loss = None
+        result = None
         if closure is not None:
             with torch.enable_grad():
-                loss = closure()
+                result = closure()
+        if loss is not None or self._next_loss is not None:
+            self._validate_loss(loss)
         self._step_tensors()
-        return loss
+        return result
 
     def _plan_groups(self) -> list[tuple[Any, Any]]:
         plans = []

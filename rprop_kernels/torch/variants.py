@@ -42,7 +42,7 @@ ARGUMENTS = """
         backend: ``"cython"``, ``"numba"``, ``"torch"`` or ``"triton"``; None takes RPROP_KERNELS_BACKEND or the first
             that is available. Tensors on a CUDA device go to Triton where that is installed, unless ``"torch"`` is
             requested.
-        foreach, capturable, differentiable: only torch's defaults are accepted.
+        foreach, capturable: accepted with any value, as other optimizers of torch take them; they change nothing.
 
     The state is one tensor a parameter, ``state[p]["move"]``: the last move q * D itself, float32 for parameters of
     half precision and the parameter's dtype otherwise (see :mod:`rprop_kernels.state`); ``signs_and_steps`` decodes it.
@@ -67,20 +67,12 @@ class RpropVariant(StepMixin, Optimizer):
         *,
         maximize: bool = False,
         backend: str | None = None,
-        foreach: bool | None = None,
-        capturable: bool = False,
+        process_group: Any = None,  # of IRpropPlus; the others average no loss
+        foreach: Any = None,
+        capturable: Any = False,
         differentiable: bool = False,
     ) -> None:
-        for name, value, default in (
-            ("foreach", foreach, None),
-            ("capturable", capturable, False),
-            ("differentiable", differentiable, False),
-        ):
-            if value is not default and value != default:
-                raise ValueError(
-                    f"{type(self).__name__} does not take {name}={value!r}: leave it out; every step is one native "
-                    "call already. rprop_kernels.torch.Rprop takes torch's options"
-                )
+        self._refuse_differentiable(differentiable)
         if isinstance(lr, Tensor) and lr.numel() != 1:
             raise ValueError("Tensor lr must be 1-element")
         self._init_step(backend)
@@ -89,7 +81,7 @@ class RpropVariant(StepMixin, Optimizer):
         if self._variant.needs_loss:
             defaults["prev_loss"] = None
         hyperparameters.validate_lr(lr, hyperparameters.validate(etas, step_sizes)[2:])
-        super().__init__(params, defaults)
+        super().__init__(params, {**defaults, **hyperparameters.as_floats(defaults)})
 
     def __getstate__(self) -> dict[str, Any]:
         return self._picklable(super().__getstate__())
@@ -98,8 +90,8 @@ class RpropVariant(StepMixin, Optimizer):
         super().__setstate__(state)
         self._restore_step()
         self._last_lrs = []
-        self._lrs_to_float()
         for group in self.param_groups:
+            group.update(hyperparameters.as_floats(group))
             group.setdefault("maximize", False)
             if self._variant.needs_loss:
                 group.setdefault("prev_loss", None)
@@ -114,14 +106,18 @@ class RpropVariant(StepMixin, Optimizer):
             options = {**self.defaults, **param_group}
             step_sizes = hyperparameters.validate(options["etas"], options["step_sizes"])[2:]
             hyperparameters.validate_lr(options["lr"], step_sizes)
+            self._refuse_differentiable(param_group.get("differentiable", False))
+            param_group = {**param_group, **hyperparameters.as_floats(options)}
+            for name in ("foreach", "capturable", "differentiable"):
+                param_group.pop(name, None)
         super().add_param_group(param_group)
-        self._lrs_to_float()
 
-    def _lrs_to_float(self) -> None:
-        """Convert a tensor lr to a float, so that later changes can be detected."""
-        for group in self.param_groups:
-            if isinstance(group.get("lr"), Tensor):
-                group["lr"] = float(group["lr"])
+    def _refuse_differentiable(self, value: Any) -> None:
+        if value:
+            raise ValueError(
+                f"{type(self).__name__} does not take differentiable={value!r}: leave it out; "
+                "rprop_kernels.torch.Rprop takes torch's options"
+            )
 
     # -------------------------------------------------------------------------------------------- step
 
@@ -131,12 +127,19 @@ class RpropVariant(StepMixin, Optimizer):
 
         Args:
             closure: evaluates the model, calls ``backward`` and returns the loss.
-            loss: the loss at the current weights; only :class:`IRpropPlus` needs it.
+            loss: the loss at the current weights; only :class:`IRpropPlus` uses it. Here it is only validated, so that
+                one training loop serves all classes.
 
         Returns:
             the closure's value, or None.
+
+        Raises:
+            ValueError: a loss whose shape fits no rule or not the parameters.
+            TypeError: a loss that is not a number.
         """
         result = None if closure is None else self._evaluate(closure)
+        if loss is not None or self._next_loss is not None:
+            self._validate_loss(loss)
         self._step_tensors()
         return result
 
@@ -151,8 +154,7 @@ class RpropVariant(StepMixin, Optimizer):
     def _validate(self) -> list[Hyperparameters]:
         """Validate all groups, then make missing state: nothing changes where something is wrong."""
         hypers = [hyperparameters.validate(group["etas"], group["step_sizes"]) for group in self.param_groups]
-        for group in self.param_groups if self._last_lrs is not None else ():  # else the warning has been issued
-            hyperparameters.lr_to_float(group["lr"])
+        floats = [hyperparameters.as_floats(group) for group in self.param_groups]
         stateless: list[tuple[Tensor, float]] = []
         unconverted: list[Tensor] = []
         for group, hyper in zip(self.param_groups, hypers, strict=True):
@@ -179,6 +181,8 @@ class RpropVariant(StepMixin, Optimizer):
             self.state[p]["move"] = move
         for p, state in converted:
             self.state[p] = state
+        for group, values in zip(self.param_groups, floats, strict=True):
+            group.update(values)
         self._warn_if_lr_changed()
         return hypers
 
@@ -414,7 +418,6 @@ class IRpropPlus(RpropVariant):
     _variant = VARIANTS["irprop+"]
 
     _process_group: Any = None
-    _next_loss: Loss | None = None
     _warned_loss = False
 
     def __init__(
@@ -427,8 +430,8 @@ class IRpropPlus(RpropVariant):
         maximize: bool = False,
         backend: str | None = None,
         process_group: Any = None,
-        foreach: bool | None = None,
-        capturable: bool = False,
+        foreach: Any = None,
+        capturable: Any = False,
         differentiable: bool = False,
     ) -> None:
         super().__init__(
@@ -452,14 +455,6 @@ class IRpropPlus(RpropVariant):
         super().__setstate__(state)
         if isinstance(self._process_group, ProcessGroupRef):
             self._process_group = self._process_group.value
-
-    def set_loss(self, loss: Loss) -> None:
-        """Set the loss at the current weights for the next step, for training loops that call ``step()`` themselves.
-
-        Args:
-            loss: as for :meth:`step`.
-        """
-        self._next_loss = loss
 
     @_compat.skip_idle_hooks
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Loss | None = None) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rprop_kernels.backends import supported_backends, unavailable_reason
-from rprop_kernels.numpy import IRpropPlus, RpropMinus
+from rprop_kernels.numpy import IRpropMinus, IRpropPlus, RpropMinus, RpropPlus
 from rprop_kernels.numpy.validation import validate_arrays
 
 windows = np.lib.stride_tricks.sliding_window_view
@@ -250,3 +250,57 @@ def test_bytes_are_not_pairs():
     for name in ("bounds", "etas", "step_sizes"):
         with pytest.raises(ValueError, match=name):
             RpropMinus(np.zeros(2), **{name: b"\x00\x01"})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lr": "0.01"},
+        {"lr": True},
+        {"lr": np.array("0.01")},
+        {"etas": True},
+        {"step_sizes": ["1e-6", 50]},
+        {"step_sizes": (False, 50)},
+        {"step_sizes": np.array([False, True])},
+    ],
+    ids=str,
+)
+def test_text_and_truth_values_are_no_hyperparameters(options):
+    (name, value), *_ = options.items()
+    text = rf"^{name} must be (one number|two numbers), got .*: pass a"
+    with pytest.raises(ValueError, match=text):
+        RpropMinus(np.zeros(2), **options)
+    optimizer = RpropMinus(np.zeros(2))
+    with pytest.raises(ValueError, match=text):
+        setattr(optimizer, name, value)
+    saved = {**optimizer.state_dict(), **options}
+    with pytest.raises(ValueError, match=text):
+        optimizer.load_state_dict(saved)
+
+
+def test_numpy_scalars_and_arrays_become_floats():
+    optimizer = RpropMinus(np.zeros(2), lr=np.array(0.01), etas=np.array([0.5, 1.2]), step_sizes=(np.float32(0), 50))
+    assert all(type(x) is float for x in (optimizer.lr, *optimizer.etas, *optimizer.step_sizes))
+
+
+@pytest.mark.parametrize("cls", [RpropMinus, RpropPlus, IRpropMinus, IRpropPlus])
+@pytest.mark.parametrize(
+    ("loss", "error", "text"),
+    [
+        ("0.3", TypeError, "loss is '0.3'"),
+        (True, TypeError, "loss is True"),
+        (np.True_, TypeError, "loss is"),
+        (1j, TypeError, "loss is 1j"),
+        (np.ones(3), ValueError, r"loss has shape \(3,\)"),
+        (np.ones((2, 2)), ValueError, r"loss has shape \(2, 2\)"),
+    ],
+    ids=str,
+)
+def test_a_bad_loss_is_the_same_error_in_all_classes(cls, loss, error, text, backend):
+    x = np.ones(2)
+    optimizer = cls(x, backend=backend)
+    with pytest.raises(error, match=text):
+        optimizer.step(np.ones(2), loss)
+    assert x.tolist() == [1.0, 1.0]
+    optimizer.step(np.ones(2), loss=np.float32(0.3))
+    assert x.tolist() != [1.0, 1.0]
