@@ -185,7 +185,7 @@ def check(environment: Environment, work: Path, sdist: Path, wheel: Path, source
         told = run(sys.executable, "-m", "mypy", *options, "user.py", cwd=folder)
         assert "tuple[int, int]" in told and "dict[str, dict[str, str]]" in told, told
     quiet = ("-W", "ignore:rprop_kernels falls back:RuntimeWarning") if environment.sdist else ()
-    tests = () if everything else [f"tests/test_{name}.py" for name in environment.tests]
+    tests = () if everything else [f"tests/{folder}" for folder in environment.tests]
     told = run(scripts / "pytest", "-q", "-p", "no:cacheprovider", *quiet, *tests, cwd=source, env=env)
     shutil.rmtree(folder)
     took = f"{installed - start:.0f} s to install, {time.monotonic() - installed:.0f} s to test"
@@ -216,14 +216,14 @@ def main() -> None:
     parser.add_argument("--python", action="append", default=[], help="another interpreter to try the wheel on")
     options = parser.parse_args()
     here, every = sys.executable, {"cython", "numba", "numpy", "torch"}
-    arrays, tensors = ("table", "numpy_errors", "numpy_state"), ("torch_home", "torch_suite")
+    arrays, tensors = ("kernels", "numpy_api"), ("torch_api",)
     environments = [
-        Environment("wheel", here, "test" if options.all else "torch,numba", every, (*arrays, *tensors, "kernels")),
+        Environment("wheel", here, "test" if options.all else "torch,numba", every, (*arrays, *tensors)),
         Environment("no-extension", here, "torch,numba", every - {"cython"}, (*arrays, *tensors), sdist=True),
-        Environment("no-numba", here, "torch", every - {"numba"}, (*arrays, "torch_home")),
-        Environment("no-torch", here, "numba,scipy", every - {"torch"}, (*arrays, "scipy")),
+        Environment("no-numba", here, "torch", every - {"numba"}, (*arrays, *tensors)),
+        Environment("no-torch", here, "numba,scipy", every - {"torch"}, arrays),
         *(
-            Environment(f"bare-{version}", python, "", {"cython", "numpy"}, (*arrays, "kernels"))
+            Environment(f"bare-{version}", python, "", {"cython", "numpy"}, arrays)
             for version, python in pythons(options.python).items()
         ),
     ]

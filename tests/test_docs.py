@@ -129,6 +129,7 @@ def commands(page: Path) -> list[list[str]]:
     return words
 
 
+FOLDERS = r"benchmarks|examples|tests|tools|docs|\.ci"
 SHELL = [page for page in PAGES if any(block.language == "sh" for block in blocks(page))]
 
 
@@ -145,7 +146,7 @@ def test_shell_blocks_parse_and_name_what_there_is(page):
         for word in words:
             for names in re.findall(r"^(?:\.|rprop_kernels)\[([\w,]+)\]$", word):
                 assert set(names.split(",")) <= extras, word
-            if re.fullmatch(r"(?:\./)?(?:benchmarks|examples|tests|docs|\.ci)/[\w./-]+|[\w-]+\.(?:txt|toml)", word):
+            if re.fullmatch(rf"(?:\./)?(?:{FOLDERS})/[\w./-]+|[\w-]+\.(?:txt|toml)", word):
                 made = word.endswith(".json") and any(w.startswith("--benchmark-json") for w in words)
                 assert (ROOT / word).exists() or made, word
         if words and Path(words[0]).name == "rprop-lab":
@@ -196,9 +197,9 @@ def test_measured_figures_are_what_the_programs_write():
 
 
 def test_the_conformance_table_is_what_its_program_writes():
-    conformance = program("benchmarks/conformance.py")
+    conformance = program("tools/conformance.py")
     result = json.loads(read(conformance["RESULT"]))
-    assert read(conformance["PAGE"]) == conformance["page"](result), "run benchmarks/conformance.py --page"
+    assert read(conformance["PAGE"]) == conformance["page"](result), "run tools/conformance.py --page"
 
 
 def test_without_network():

@@ -1,11 +1,12 @@
-"""Which rule do the implementations of Rprop on PyPI follow? Write docs/conformance.md from a run.
+"""The rules that implementations of Rprop on PyPI follow: write docs/conformance.md from a run.
 
     pip install optax torchzero pints pybop neurolab climin "opencv-python-headless<5" paddlepaddle mindspore
-    python benchmarks/conformance.py          # runs what is installed, writes the result and the page
-    python benchmarks/conformance.py --page   # only writes the page from the result on file
+    python tools/conformance.py          # runs the installed libraries, writes the result and the page
+    python tools/conformance.py --ours   # replaces only the rows of this package
+    python tools/conformance.py --page   # only writes the page from the result on file
 
-Every library is driven through its own interface with its own settings for step sizes, bounds and factors. It
-is judged by `rprop_kernels.testing.check_rprop`, whose golden traces the oracle of the tests made.
+Every library is run through its own interface with its own settings for step sizes, bounds and factors, and checked
+with `rprop_kernels.testing.check_rprop`, whose golden traces the oracle of the tests made.
 """
 
 import json
@@ -30,13 +31,14 @@ sys.path.insert(0, str(ROOT / "tests"))
 from make_traces import make_trace  # noqa: E402
 
 import rprop_kernels  # noqa: E402
-from rprop_kernels import VARIANTS, available_backends  # noqa: E402
+from rprop_kernels import VARIANTS  # noqa: E402
+from rprop_kernels.backends import Family, supported_backends, unavailable_reason  # noqa: E402
 from rprop_kernels.testing import Report, Trace, check_rprop, load_traces, trace_of  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "conformance.json"
 PAGE = ROOT / "docs" / "conformance.md"
 BOTH = ("float32", "float64")
-FLOAT32, FLOAT64 = 1e-5, 1e-12  # tolerances: a library may round elsewhere than the papers' formulas do
+FLOAT32, FLOAT64 = 1e-5, 1e-12  # tolerances: a library may round differently from the papers' formulas
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ class Implementation:
     """One row of the table.
 
     Attributes:
-        name: what a user calls it.
+        name: the name by which a user calls it.
         package: the distribution on PyPI.
-        claims: what its documentation says it is.
-        variant: the rule this means.
+        claims: the rule according to its documentation.
+        variant: the corresponding row of the table of rules.
         make: ``make()`` imports it and returns ``(make_stepper, traces)``; traces None: the golden ones.
         tolerance, dtypes: of `check_rprop`.
-        note: how it was driven, where that is not obvious.
+        note: how it was run, where that is not obvious.
     """
 
     name: str
@@ -111,23 +113,13 @@ def our_numpy(name: str, backend: str) -> Callable[[], Any]:
 
 
 def ours() -> Iterator[Implementation]:
+    families: tuple[tuple[str, Family, Any], ...] = (("torch", "tensors", our_torch), ("numpy", "arrays", our_numpy))
     for row in VARIANTS.values():
-        for backend in available_backends():
-            yield Implementation(
-                f"rprop_kernels.torch.{row.class_name} ({backend})",
-                "rprop_kernels",
-                row.name,
-                row.name,
-                our_torch(row.class_name, backend),
-            )
-            if row.name != "torch" and backend in ("cython", "numba", "numpy"):
-                yield Implementation(
-                    f"rprop_kernels.numpy.{row.class_name} ({backend})",
-                    "rprop_kernels",
-                    row.name,
-                    row.name,
-                    our_numpy(row.class_name, backend),
-                )
+        for library, family, make in families:
+            for backend in supported_backends(family):
+                if unavailable_reason(backend) is None and (library == "torch" or row.name != "torch"):
+                    name = f"rprop_kernels.{library}.{row.class_name} ({backend})"
+                    yield Implementation(name, "rprop_kernels", row.name, row.name, make(row.class_name, backend))
 
 
 # ---------------------------------------------------------------------------------------------- theirs
@@ -287,7 +279,7 @@ def climin() -> Any:
 
         return step
 
-    # No knob for the first step size, it starts at D_min: once that of the golden trace, once its lr.
+    # The first step size cannot be set, it is D_min: once that of the golden trace, once its lr.
     traces = [
         trace_of(make_trace(t.name, t.dtype, first, t.etas, (first, t.step_sizes[1]), t.w0, t.gradients, t.losses))
         for t in load_traces()
@@ -476,7 +468,7 @@ THEIRS = [
         opencv,
         1e-9,
         ("float64",),
-        "takes no gradients: judged on the training of a linear unit, by traces made for it; "
+        "takes no gradients: checked on the training of a linear unit, with traces made for it; "
         "version 5 no longer has the module",
     ),
     Implementation(
@@ -487,7 +479,7 @@ THEIRS = [
         climin,
         FLOAT64,
         ("float64",),
-        "has no first step size, it starts at the least one: judged by traces made for that",
+        "has no first step size, it starts at the smallest one: checked with traces made for that",
     ),
     Implementation(
         "paddle.optimizer.Rprop",
@@ -524,7 +516,7 @@ NOT_RUN = {
 
 
 def row(one: Implementation) -> dict[str, Any]:
-    """The result for one implementation."""
+    """Check one implementation and return its entry of the result."""
     entries = {name: getattr(one, name) for name in ("name", "package", "claims", "variant", "tolerance", "note")}
     try:
         entries["version"] = version(one.package) if one.package != "rprop_kernels" else rprop_kernels.__version__
@@ -539,8 +531,8 @@ def row(one: Implementation) -> dict[str, Any]:
 
 
 def their_row(index: int) -> dict[str, Any]:
-    """In a process of its own: some of these libraries cannot be imported beside others."""
-    warnings.simplefilter("ignore")  # theirs, of things deprecated
+    """Check a library in a process of its own: some of them cannot be imported together."""
+    warnings.simplefilter("ignore")  # their deprecation warnings
     return row(THEIRS[index])
 
 
@@ -582,16 +574,16 @@ def page(result: dict[str, Any]) -> str:
     clean = [[e["name"], e["variant"], first_difference(e)] for e in result["ours"]]
     return f"""# Who follows which rule
 
-Written by `benchmarks/conformance.py` from `benchmarks/results/conformance.json`: {result["date"]},
-Python {result["python"]}, NumPy {result["numpy"]}. The judge is `rprop_kernels.testing.check_rprop`, which
-you can run on your own implementation; the golden traces it uses were made by the tests' oracle.
+Written by `tools/conformance.py` from `benchmarks/results/conformance.json`: {result["date"]},
+Python {result["python"]}, NumPy {result["numpy"]}. The check is `rprop_kernels.testing.check_rprop`, which
+you can run on your own implementation; the tests' oracle made the golden traces that it uses.
 
-Every library is driven through its own interface, with its own settings for step sizes, bounds and factors.
+Every library runs through its own interface, with its own settings for step sizes, bounds and factors.
 "Does" names the rule, or the rule with the mistake, that explains all its weights in all traces. "First
-difference" is from the rule that it claims to be; where its words leave that open, from the nearest rule of
-the papers. Ours must agree to the bit; others may differ by a relative 1e-5 where they compute in float32,
-else by 1e-9 or less, and those that needed no tolerance are marked "to the bit". That a product of two
-gradients underflows is seen only where both are tiny: 1e-25 in float32, 1e-170 in float64.
+difference" is from the rule that it claims to be; where its documentation leaves that open, from the nearest rule of
+the papers. This package must agree to the bit; others may differ by a relative 1e-5 where they compute in float32,
+else by 1e-9 or less, and those that needed no tolerance are marked "to the bit". A product of two
+gradients underflows only where both are tiny: 1e-25 in float32, 1e-170 in float64.
 
 {table(["implementation", "version", "claims", "does", "first difference from the claim"], rows)}
 
@@ -632,7 +624,7 @@ not irprop-: trace flips-loss-rises (float64), step 2, weight 2: w is 2.94999999
 follows: rprop-
 ```
 
-The last line is the answer: what was written is Rprop-.
+The last line is the answer: this is Rprop-.
 
 ## Ours
 
@@ -643,7 +635,10 @@ Weights, remembered signs and step sizes after every step, to the bit.
 
 
 def main() -> None:
-    if "--page" not in sys.argv:
+    if "--ours" in sys.argv:
+        result = json.loads(RESULT.read_text()) | {"ours": [row(one) for one in ours()]}
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    elif "--page" not in sys.argv:
         result = {
             "date": date.today().isoformat(),
             "python": platform.python_version(),

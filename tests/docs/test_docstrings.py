@@ -7,8 +7,6 @@ import warnings
 
 import pytest
 
-from rprop_kernels.backends import unavailable_reason
-
 MODULES = {  # and the libraries that they need
     "rprop_kernels": (),
     "rprop_kernels.backends": (),
