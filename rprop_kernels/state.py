@@ -54,6 +54,11 @@ def encoding_of(dtype: Any) -> Encoding:
     return ENCODINGS[str(dtype).removeprefix("torch.")]
 
 
+def _scalar(value: float, dtype: Any) -> Any:
+    """Return a constant that keeps the dtype of arrays: NumPy 1 widens a 0-d array times a Python float."""
+    return dtype.type(value) if isinstance(dtype, np.dtype) else value
+
+
 def encode(q: Any, step: Any, xp: Any = np) -> Any:
     """Return the state of weights with sign ``q`` and step size ``step``.
 
@@ -66,8 +71,9 @@ def encode(q: Any, step: Any, xp: Any = np) -> Any:
         An array of ``step``'s shape and dtype.
     """
     encoding = encoding_of(step.dtype)
-    step = xp.clip(step, encoding.min_step, STEP_LIMIT)
-    return xp.where(q > 0, step, xp.where(q < 0, -step, step * encoding.shift))
+    min_step, limit, shift = (_scalar(x, step.dtype) for x in (encoding.min_step, STEP_LIMIT, encoding.shift))
+    step = xp.clip(step, min_step, limit)
+    return xp.where(q > 0, step, xp.where(q < 0, -step, step * shift))
 
 
 def decode(state: Any, xp: Any = np) -> tuple[Any, Any]:
@@ -88,13 +94,13 @@ def decode(state: Any, xp: Any = np) -> tuple[Any, Any]:
     encoding = encoding_of(state.dtype)
     size = xp.abs(state)
     has_sign = size <= encoding.threshold
-    step = xp.where(has_sign, size, size * (1 / encoding.shift))
+    step = xp.where(has_sign, size, size * _scalar(1 / encoding.shift, state.dtype))
     return xp.where(has_sign, xp.sign(state), xp.zeros_like(state)), step
 
 
 def forget_sign(state: Any, xp: Any = np) -> Any:
     """Return the state of the same step sizes without signs."""
-    return decode(state, xp)[1] * encoding_of(state.dtype).shift
+    return decode(state, xp)[1] * _scalar(encoding_of(state.dtype).shift, state.dtype)
 
 
 def is_valid(state: Any, xp: Any = np) -> bool:
