@@ -5,7 +5,7 @@ For a weight with remembered sign q (-1, 0, +1) and step size D the state is::
     s = q * D            where q != 0     (the update was w -= s, so w += s takes it back)
     s = D * SHIFT        where q == 0     (there is no sign to keep)
 
-SHIFT is a power of two, so D survives exactly. Every legal D lies below THRESHOLD and every shifted one above it: a
+SHIFT is a power of two, so D survives exactly. Every valid D is below THRESHOLD and every shifted one above it: a
 size above THRESHOLD means "no sign". The constants never depend on ``step_sizes``, which users may edit between two
 steps.
 
