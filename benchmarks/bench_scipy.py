@@ -1,9 +1,10 @@
-"""Time and evaluations to a given loss: Rprop beside scipy's L-BFGS-B and CG and the iRprop- of PINTS.
+"""Time and evaluations to a given loss: Rprop, scipy's L-BFGS-B and CG, and the iRprop- of PINTS.
 
     pytest benchmarks/bench_scipy.py -o addopts= --benchmark-json=benchmarks/results/scipy.json
 
-Shown as they come out: badly scaled problems suit Rprop, valleys askew to the axes do not. A contender that
-does not get there within MOST evaluations is a skip that says so. PINTS is optional: ``pip install pints``.
+All results are shown: badly scaled problems suit Rprop, valleys oblique to the axes do not. A contender that
+does not reach the loss within MAX_EVALUATIONS evaluations is skipped with that reason. PINTS is
+optional: ``pip install pints``.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from rprop_kernels.scipy import METHODS, minimize_many
 
-MOST = 30_000
+MAX_EVALUATIONS = 30_000
 rng = np.random.default_rng(0)
 
 
@@ -29,7 +30,7 @@ TURN = np.linalg.qr(rng.normal(size=(20, 20)))[0]
 
 
 def turned_bowl(x):
-    """A quadratic askew to the axes, curvatures from 1 to 10^3."""
+    """A quadratic oblique to the axes, curvatures from 1 to 10^3."""
     y = TURN @ x
     return 0.5 * MILD @ y**2, TURN.T @ (MILD * y)
 
@@ -39,12 +40,12 @@ def valley(x):
     return rosen(x), rosen_der(x)
 
 
-FEATURES = rng.normal(size=(500, 30)) * 10.0 ** rng.uniform(-2, 2, 30)  # in all units
+FEATURES = rng.normal(size=(500, 30)) * 10.0 ** rng.uniform(-2, 2, 30)  # of very different scales
 LABELS = np.where(FEATURES @ rng.normal(size=30) / 30 + rng.normal(size=500) > 0, 1.0, -1.0)
 
 
 def logistic(x):
-    """Logistic regression on features nobody has scaled."""
+    """Logistic regression on unscaled features."""
     margin = LABELS * (FEATURES @ x)
     p = np.exp(-np.logaddexp(0, margin))
     return np.logaddexp(0, -margin).mean(), -FEATURES.T @ (LABELS * p) / LABELS.size
@@ -86,7 +87,7 @@ class GivenUp(Exception):
 
 def by_scipy(method):
     def search(function, start):
-        minimize(function, start, jac=True, method=method, options={"gtol": 0.0, "maxiter": MOST})
+        minimize(function, start, jac=True, method=method, options={"gtol": 0.0, "maxiter": MAX_EVALUATIONS})
 
     return search
 
@@ -108,7 +109,7 @@ CONTENDERS = {name: by_scipy(method) for name, method in METHODS.items()} | {
 
 
 def run(problem, search):
-    """Evaluations to the loss of the problem."""
+    """Count evaluations to the loss of the problem."""
     start, target = PROBLEMS[problem]
     evaluations = 0
 
@@ -118,7 +119,7 @@ def run(problem, search):
         loss, gradient = problem(x)
         if loss <= target:
             raise Reached
-        if evaluations >= MOST:
+        if evaluations >= MAX_EVALUATIONS:
             raise GivenUp
         return loss, gradient
 
@@ -136,7 +137,7 @@ def run(problem, search):
 def test_time_to_loss(benchmark, problem, contender):
     evaluations = run(problem, CONTENDERS[contender])  # also warms up
     if evaluations is None:
-        pytest.skip(f"{contender} does not reach {PROBLEMS[problem][1]:g} within {MOST} evaluations")
+        pytest.skip(f"{contender} does not reach {PROBLEMS[problem][1]:g} within {MAX_EVALUATIONS} evaluations")
     benchmark.group = f"scipy: {problem.__name__} to {PROBLEMS[problem][1]:g}"
     benchmark.extra_info.update(contender=contender, evaluations=evaluations)
     benchmark.pedantic(run, args=(problem, CONTENDERS[contender]), rounds=5)

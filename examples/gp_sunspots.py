@@ -1,9 +1,9 @@
-"""Gaussian process regression on the yearly sunspot numbers 1700-2008: Rprop beside L-BFGS-B.
+"""Gaussian process regression on the yearly sunspot numbers 1700-2008: Rprop and L-BFGS-B.
 
 After M. Blum and M. Riedmiller, "Optimization of Gaussian process hyperparameters using Rprop" (ESANN 2013):
 log marginal likelihood, evaluations and seconds, from one start and over random restarts. The data are read
-from $RPROP_LAB_DATA/sunspots, else from ../shared/data/sunspots beside the repository (statsmodels has the
-file).
+from $RPROP_LAB_DATA/sunspots, else from shared/data/sunspots in the parent folder of the repository (statsmodels has
+the file).
 """
 
 import os
@@ -25,21 +25,21 @@ FILE = FOLDER / "sunspots" / "sunspots_yearly.dat"
 
 
 def sunspots(years):
-    """The last so many years: ``(x, y)``, years and standardised square roots of the sunspot numbers."""
+    """Return the last ``years`` years as ``(x, y)``: years and standardised square roots of the sunspot numbers."""
     year, number = np.loadtxt(FILE).T
     root = np.sqrt(number[-years:])
     return year[-years:, None], (root - root.mean()) / root.std()
 
 
 def kernel():
-    """A slow trend, an eleven-year cycle that drifts, and noise: seven hyper-parameters."""
+    """Return the sum of a slow trend, an eleven-year cycle that drifts, and noise: seven hyper-parameters."""
     trend = ConstantKernel(1.0, (1e-3, 1e3)) * RBF(30.0, (1.0, 1e3))
     cycle = ConstantKernel(1.0, (1e-3, 1e3)) * ExpSineSquared(1.0, 11.0, (0.1, 10.0), (5.0, 20.0))
     return trend + cycle * RBF(30.0, (1.0, 1e4)) + WhiteKernel(0.1, (1e-4, 10.0))
 
 
 class Counted(GaussianProcessRegressor):
-    """Counts the evaluations of likelihood and gradient."""
+    """A regressor that counts the evaluations of likelihood and gradient."""
 
     evaluations = 0
 

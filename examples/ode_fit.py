@@ -1,8 +1,8 @@
-"""Fitting the four rates of the Lotka-Volterra equations to noisy counts of hares and lynxes.
+"""Fit the four rates of the Lotka-Volterra equations to noisy counts of hares and lynxes.
 
     hares' = a hares - b hares lynxes          lynxes' = c hares lynxes - d lynxes
 
-The gradient comes from the forward sensitivities, integrated beside the populations. The rates are fitted as
+The gradient comes from the forward sensitivities, integrated together with the populations. The rates are fitted as
 logarithms, within bounds. Where the integration fails the loss is infinite, and Rprop steps back.
 """
 
@@ -22,7 +22,7 @@ BOUNDS = [(math.log(0.05), math.log(5.0))] * 4
 
 
 def populations(rates, sensitivities=True):
-    """Populations (2, times) and their derivatives by the logarithms of the rates (2, 4, times), or None."""
+    """Return populations (2, times) and their derivatives by the logarithms of the rates (2, 4, times), or None."""
     a, b, c, d = rates
 
     def flow(_, state):
@@ -56,13 +56,13 @@ def populations(rates, sensitivities=True):
 
 
 def counts(noise=0.05, seed=0):
-    """The data: populations under TRUTH, with multiplicative noise."""
+    """Return the data: populations for TRUTH, with multiplicative noise."""
     clean, _ = populations(TRUTH, sensitivities=False)
     return clean * np.exp(noise * np.random.default_rng(seed).normal(size=clean.shape))
 
 
 def loss_and_gradient(theta, data):
-    """Half the sum of squared residuals, and its gradient, at theta, the logarithms of the rates."""
+    """Return half the sum of squared residuals, and its gradient, at theta, the logarithms of the rates."""
     solved = populations(np.exp(theta))
     if solved is None:
         return math.inf, np.full(4, math.nan)

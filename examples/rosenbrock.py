@@ -1,8 +1,7 @@
-"""Where Rprop is good and where it is not: a badly scaled bowl, and a valley that lies askew to the axes.
+"""A strength and a weakness of Rprop: a badly scaled bowl, and a valley that is oblique to the axes.
 
-Rprop keeps a step size for each variable, so a quadratic whose curvatures differ by 10^8 costs it what a
-round one does. In Rosenbrock's valley no variable can move alone, and methods that learn the curvature are
-far ahead.
+Rprop keeps a step size for each variable, so a quadratic whose curvatures differ by 10^8 costs it as much as a
+round one. In Rosenbrock's valley no variable can move alone, and methods that learn the curvature are far ahead.
 """
 
 import numpy as np
@@ -12,13 +11,13 @@ from rprop_kernels.scipy import METHODS
 
 
 def bowl(x):
-    """sum(a_i x_i^2) / 2 with a from 1 to 10^8, and its gradient."""
+    """Return sum(a_i x_i^2) / 2 with a from 1 to 10^8, and its gradient."""
     scale = 10.0 ** np.linspace(0, 8, x.size)
     return 0.5 * scale @ x**2, scale * x
 
 
 def valley(x):
-    """Rosenbrock's function and its gradient."""
+    """Return Rosenbrock's function and its gradient."""
     return rosen(x), rosen_der(x)
 
 
@@ -26,11 +25,11 @@ PROBLEMS = {"bowl": (bowl, np.full(10, 3.0)), "valley": (valley, np.array([-1.2,
 
 
 class Reached(Exception):
-    """The loss is below the target."""
+    """Raised when the loss is below the target."""
 
 
 def evaluations(problem, method, target):
-    """Evaluations until the loss is below ``target``; None where it is not within 20,000 iterations."""
+    """Count evaluations until the loss is below ``target``; None after 20,000 iterations."""
     function, start = PROBLEMS[problem]
     count = 0
 

@@ -1,7 +1,7 @@
 """Thousands of small fits in one tensor: each row follows its own loss.
 
-Fits a * exp(-b * x) + c to 2,000 noisy curves at once. torch.func.vmap writes the model for one curve and
-runs it for all; IRpropPlus gets one loss a curve and takes a move back only where that curve's loss rose.
+Fits a * exp(-b * x) + c to 2,000 noisy curves at once. The model is written for one curve and torch.func.vmap runs
+it for all; IRpropPlus gets one loss for each curve and takes a move back only where that curve's loss increased.
 """
 
 import torch
@@ -13,7 +13,7 @@ x = torch.linspace(0.0, 4.0, 50)
 
 
 def model(parameters: Tensor) -> Tensor:
-    """One curve: parameters of shape (3,) to values of shape (50,)."""
+    """Return one curve: parameters of shape (3,) to values of shape (50,)."""
     a, b, c = parameters
     return a * torch.exp(-b * x) + c
 
@@ -23,14 +23,14 @@ def loss_of_one(parameters: Tensor, y: Tensor) -> Tensor:
 
 
 def fit(y: Tensor, steps: int = 200) -> tuple[Tensor, Tensor]:
-    """Curves of shape (B, 50) to their parameters (B, 3) and losses (B,)."""
+    """Fit curves of shape (B, 50): return their parameters (B, 3) and losses (B,)."""
     parameters = torch.ones(len(y), 3, requires_grad=True)
     optimizer = IRpropPlus([parameters], lr=0.05)
     losses = torch.vmap(loss_of_one)
     for _ in range(steps):
         optimizer.zero_grad()
         loss = losses(parameters, y)
-        loss.sum().backward()  # rows do not know of each other: the sum's gradient is each row's own
+        loss.sum().backward()  # rows are independent: the gradient of the sum is that of each row
         optimizer.step(loss=loss)
     return parameters.detach(), losses(parameters, y).detach()
 

@@ -1,8 +1,8 @@
-"""Step inside the backward pass: every gradient is used and freed as soon as it is known.
+"""Step inside the backward pass: every gradient is used and freed as soon as it is computed.
 
-At no moment do all gradients exist, which saves one array of the model's size. Every parameter has an
-optimizer of its own; since a weight of Rprop knows nothing of the others, the result is that of one optimizer
-for all. iRprop+ needs the loss, and knows it: it is there before backward starts.
+Gradients are freed one parameter at a time, which saves as much memory as the model uses. Every parameter has an
+optimizer of its own; since Rprop treats each weight independently, the result is that of one optimizer for all.
+iRprop+ needs the loss, which is available before backward starts.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from rprop_kernels.torch import IRpropPlus
 
 
 class StepInBackward:
-    """IRpropPlus for parameters that are stepped as their gradients come."""
+    """IRpropPlus for parameters that are stepped as soon as their gradients are computed."""
 
     def __init__(self, parameters: Iterable[Tensor], lr: float = 1e-2) -> None:
         self.optimizers = {p: IRpropPlus([p], lr=lr) for p in parameters}
@@ -22,7 +22,7 @@ class StepInBackward:
             p.register_post_accumulate_grad_hook(self._step)
 
     def backward(self, loss: Tensor) -> None:
-        """Backward pass and step in one."""
+        """Run the backward pass and the step."""
         for optimizer in self.optimizers.values():
             optimizer.set_loss(loss)
         loss.backward()

@@ -92,7 +92,7 @@ REASONS: Final = (
     Reason(99, "`callback` raised `StopIteration`."),
     Reason(
         3,
-        "The search has come to rest beside points where the loss is NaN or infinite, or its gradient NaN: give "
+        "The search has come to rest next to points where the loss is NaN or infinite, or its gradient NaN: give "
         "bounds that keep them finite, or start elsewhere.",
     ),
     Reason(
@@ -506,7 +506,7 @@ def _method(name: str, method: str, rule: str) -> Callable[..., OptimizeResult]:
         A :class:`scipy.optimize.OptimizeResult` with ``x``, ``fun`` and ``jac``, the best point that was
         evaluated, its loss and gradient; ``nit``, ``nfev``, ``njev``; ``success``, ``message`` and ``status``:
         0 converged, 1 maxiter, 2 maxfev, 3 the loss or its gradient was NaN or infinite {PATIENCE} times in a row, or
-        beside the point where the search came to rest, 4 the loss never decreased, 99 callback.
+        next to the point where the search came to rest, 4 the loss never decreased, 99 callback.
 
     Raises:
         TypeError, ValueError: fun, its gradient, x0, the bounds or an option are not as above. A loss that is

@@ -5,7 +5,7 @@ For a weight with remembered sign q (-1, 0, +1) and step size D the state is::
     s = q * D            where q != 0     (the update was w -= s, so w += s takes it back)
     s = D * SHIFT        where q == 0     (there is no sign to keep)
 
-SHIFT is a power of two, so D survives exactly. Every legal D lies below THRESHOLD and every shifted one above it: a
+SHIFT is a power of two, so D survives exactly. Every valid D is below THRESHOLD and every shifted one above it: a
 size above THRESHOLD means "no sign". The constants never depend on ``step_sizes``, which users may edit between two
 steps.
 
@@ -65,6 +65,11 @@ def initial_value(lr: float, dtype: Any) -> float:
     return max(lr, encoding.min_step) * encoding.shift
 
 
+def _scalar(value: float, dtype: Any) -> Any:
+    """Return a constant that keeps the dtype of arrays: NumPy 1 widens a 0-d array times a Python float."""
+    return dtype.type(value) if isinstance(dtype, np.dtype) else value
+
+
 def encode(q: Any, step: Any, xp: Any = np) -> Any:
     """Return the state of weights with sign ``q`` and step size ``step``.
 
@@ -77,8 +82,9 @@ def encode(q: Any, step: Any, xp: Any = np) -> Any:
         An array of ``step``'s shape and dtype.
     """
     encoding = encoding_of(step.dtype)
-    step = xp.clip(step, encoding.min_step, STEP_LIMIT)
-    return xp.where(q > 0, step, xp.where(q < 0, -step, step * encoding.shift))
+    min_step, limit, shift = (_scalar(x, step.dtype) for x in (encoding.min_step, STEP_LIMIT, encoding.shift))
+    step = xp.clip(step, min_step, limit)
+    return xp.where(q > 0, step, xp.where(q < 0, -step, step * shift))
 
 
 def decode(state: Any, xp: Any = np) -> tuple[Any, Any]:
@@ -99,13 +105,13 @@ def decode(state: Any, xp: Any = np) -> tuple[Any, Any]:
     encoding = encoding_of(state.dtype)
     size = xp.abs(state)
     has_sign = size <= encoding.threshold
-    step = xp.where(has_sign, size, size * (1 / encoding.shift))
+    step = xp.where(has_sign, size, size * _scalar(1 / encoding.shift, state.dtype))
     return xp.where(has_sign, xp.sign(state), xp.zeros_like(state)), step
 
 
 def forget_sign(state: Any, xp: Any = np) -> Any:
     """Return the state of the same step sizes without signs."""
-    return decode(state, xp)[1] * encoding_of(state.dtype).shift
+    return decode(state, xp)[1] * _scalar(encoding_of(state.dtype).shift, state.dtype)
 
 
 def is_valid(state: Any, xp: Any = np) -> bool:

@@ -1,4 +1,4 @@
-"""The examples run, print their tables, and find what they say they find."""
+"""The examples run, print their tables, and reach their claimed results."""
 
 import runpy
 import subprocess
@@ -18,12 +18,12 @@ RULES = ("rprop-", "rprop+", "irprop-", "irprop+")
 
 
 def example(name):
-    """The example's functions; none of it runs by being loaded."""
+    """Return the functions of an example; loading it runs none of them."""
     return runpy.run_path(str(EXAMPLES / f"{name}.py"))
 
 
 def numeric(loss, x, h=1e-6):
-    """Central differences of a loss at an array, which is changed for a moment."""
+    """Compute central differences of a loss at an array, which changes temporarily."""
     gradient = np.zeros_like(x, dtype=float)
     for i in np.ndindex(x.shape):
         here = x[i]
@@ -55,7 +55,7 @@ def test_its_gradients_are_right():
         np.testing.assert_allclose(gradient, expected, atol=1e-8)
 
 
-def test_bowl_and_valley_show_where_rprop_is_good_and_where_not(capsys):
+def test_bowl_and_valley_show_a_strength_and_a_weakness(capsys):
     rows = example("rosenbrock")["main"](target=1e-2)
     for rule in RULES:
         bowl, valley = rows[rule]
@@ -75,7 +75,7 @@ def test_the_rates_of_an_ode_are_found(capsys):
     assert "0.9, 0.5, 0.3, 0.8" in capsys.readouterr().out
 
 
-def test_its_sensitivities_are_right_and_a_failed_integration_is_a_lost_loss():
+def test_its_sensitivities_are_right_and_a_failed_integration_has_an_infinite_loss():
     module = example("ode_fit")
     data, theta = module["counts"](), np.log([0.6, 0.6, 0.4, 0.6])
     _, gradient = module["loss_and_gradient"](theta, data)
@@ -99,7 +99,7 @@ def test_gaussian_processes_on_the_sunspots(capsys):
         assert (low <= theta).all() and (theta <= high).all()
         slope = model.log_marginal_likelihood(theta, eval_gradient=True)[1]
         held = ((theta == low) & (slope < 0)) | ((theta == high) & (slope > 0))
-        assert (np.abs(slope[~held]) < 2e-3).all()  # an optimum: of several, which one is left to chance
+        assert (np.abs(slope[~held]) < 2e-3).all()  # one of several optima
     assert "log marginal likelihood" in capsys.readouterr().out
 
 

@@ -1,4 +1,4 @@
-"""What the fuzzer's rooms share: a sequence of operations that a seed decides, and what counts as a finding."""
+"""Common parts of the fuzzer's rooms: sequences of operations that a seed determines, and the checks of errors."""
 
 import random
 import re
@@ -8,15 +8,15 @@ from typing import Any, ClassVar, TextIO
 
 
 class Finding(AssertionError):
-    """The package did what it must not do."""
+    """A violation of the contract by the package."""
 
 
 class Hostile(Exception):
-    """Raised by hostile objects: it may pass through unchanged."""
+    """An error raised by a hostile object; it may pass through unchanged."""
 
 
 class Tally:
-    """What has been done so far."""
+    """Counts of sequences, steps and errors."""
 
     def __init__(self) -> None:
         self.sequences = self.steps = self.errors = 0
@@ -31,7 +31,7 @@ REMEDY = re.compile(
 
 
 def check_text(error: BaseException, names: str) -> None:
-    """An error names what is wrong (``names`` is a pattern) and what to do."""
+    """Check that an error names its cause (``names`` is a pattern) and a remedy."""
     text = str(error)
     if not re.search(names, text):
         raise Finding(f"this error does not name its cause ({names}): {error!r}") from error
@@ -40,12 +40,14 @@ def check_text(error: BaseException, names: str) -> None:
 
 
 class Room:
-    """A problem that a seed makes, and operations on it that each have a seed of their own, so that any of
-    them can be left out of a sequence and the others stay what they are."""
+    """A problem made from a seed, and operations on it.
+
+    Each operation has a seed of its own: without one of them the others stay the same.
+    """
 
     name: ClassVar[str]
-    every: ClassVar[int] = 1  # slow rooms are entered less often
-    operations: ClassVar[dict[str, int]]  # methods and how often they are taken
+    every: ClassVar[int] = 1  # slow rooms run less often
+    operations: ClassVar[dict[str, int]]  # methods and their weights
 
     def __init__(self, rng: random.Random, tally: Tally, say: Callable[[str], None]) -> None:
         self.tally, self.say = tally, say
@@ -60,11 +62,11 @@ class Room:
         getattr(self, name)(rng)
 
     def close(self) -> None:
-        """Put back what the sequence has changed outside of it."""
+        """Undo changes outside of the room."""
 
 
 class Trace:
-    """The calls of the sequence that is running, also in a file: a crash leaves nothing else behind."""
+    """The calls of the current sequence, also in a file, which survives a crash."""
 
     def __init__(self, file: TextIO | None = None) -> None:
         self.file, self.lines = file, list[str]()
@@ -84,7 +86,7 @@ class Trace:
 
 
 def run(room: type[Room], seed: str, tally: Tally, trace: Trace, keep: Collection[int] | None = None) -> int:
-    """One sequence; returns how many operations it has. ``keep``: only these of them."""
+    """Run a sequence and return its number of operations. ``keep``: run only these."""
     rng = random.Random(f"{room.name}:{seed}")
     seeds = [rng.getrandbits(32) for _ in range(rng.randint(1, 16))]
     trace.begin(f"# {room.name}:{seed}")
@@ -103,7 +105,7 @@ def run(room: type[Room], seed: str, tally: Tally, trace: Trace, keep: Collectio
 
 
 def shown(value: Any) -> str:
-    """A value in a trace, shortened; whatever its ``__repr__`` does."""
+    """Return a value for a trace, shortened, even if its ``__repr__`` raises."""
     try:
         text = repr(value)
     except Exception as error:
@@ -112,12 +114,12 @@ def shown(value: Any) -> str:
 
 
 def nonsense(rng: random.Random) -> Any:
-    """A value that is no number, no array and no pair."""
+    """Return a value that is no number, no array and no pair."""
     return rng.choice(NONSENSE)()
 
 
 class Raises:
-    """Whatever is asked of it, it raises."""
+    """An object whose every method raises."""
 
     def _raise(self, *_args: Any) -> Any:
         raise Hostile("no")
@@ -127,7 +129,7 @@ class Raises:
 
 
 class Lies:
-    """It claims a length, a shape, numbers and memory that it has not."""
+    """An object that claims a length, a shape, numbers and memory that it does not have."""
 
     shape = (3,)
     dtype = "float64"
@@ -149,7 +151,7 @@ class Lies:
 
 
 class Minus:
-    """A length below zero."""
+    """An object with a negative length."""
 
     def __len__(self) -> int:
         return -1

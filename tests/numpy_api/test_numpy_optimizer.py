@@ -171,6 +171,21 @@ def test_any_strides(layout, real, backend):
         same(w, plain.ravel())
 
 
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_number_steps_as_an_array_of_one(rule, real, backend):
+    number, array = np.array(0.3, real), np.array([0.3], real)
+    pair = [METHODS[rule](w, lr=0.1, backend=backend) for w in (number, array)]
+    for g, loss in zip((1.0, 1.0, -1.0, 1.0, 0.0, 1.0, 1.0), (3.0, 2.0, 4.0, math.nan, 3.0, 2.0, 1.0), strict=True):
+        for optimizer in pair:
+            optimizer.step(np.full(optimizer.params[0].shape, g, real), loss)
+        same(number, array)
+        for one, other in zip(*(optimizer.signs_and_steps() for optimizer in pair), strict=True):
+            assert one.dtype == other.dtype == real
+            same(one, other)
+    pair[0].load_state_dict(pair[0].state_dict())
+
+
 def test_memory_may_be_unaligned(backend):
     w = np.zeros(33, np.uint8)[1:].view(float)
     RpropMinus(w, lr=0.5, backend=backend).step(np.ones(33, np.uint8)[1:].view(float))

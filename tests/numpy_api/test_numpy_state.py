@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from rprop_kernels.numpy import METHODS, IRpropMinus, IRpropPlus, RpropMinus
+from rprop_kernels.numpy import METHODS, AskTell, IRpropMinus, IRpropPlus, RpropMinus
 
 RULES = ("rprop-", "rprop+", "irprop-", "irprop+")
 
@@ -203,3 +203,10 @@ def test_a_file_has_the_permissions_of_any_new_file(tmp_path):
     make().save(tmp_path / "state")
     (tmp_path / "plain").touch()
     assert (tmp_path / "state").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("cls", [*METHODS.values(), AskTell])
+def test_pickles_name_the_public_module(cls):
+    assert cls.__module__ == "rprop_kernels.numpy"
+    data = pickle.dumps(cls(np.zeros(2)), protocol=0)
+    assert b"rprop_kernels.numpy\n" in data and b"rprop_kernels.numpy." not in data

@@ -692,7 +692,7 @@ def no_gradient(x):
     [
         (no_gradient, 3, "evaluations in a row"),
         (half_nan, 3, "evaluations in a row"),
-        (walled, 3, "beside points where the loss"),
+        (walled, 3, "next to points where the loss"),
         (wrong_sign, 4, "check the gradient's sign"),
     ],
 )
