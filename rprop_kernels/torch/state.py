@@ -126,8 +126,9 @@ def validate_tensors(p: Tensor, g: Tensor, state: Any) -> None:
         if move.shape != p.shape or move.device != p.device or not compatible:
             raise RuntimeError(
                 f"there is a state of shape {tuple(move.shape)} and {move.dtype} on {move.device} for a parameter of "
-                f"shape {tuple(p.shape)} and {p.dtype} on {p.device}: load the checkpoint of this parameter, or call "
-                "optimizer.state.clear() to start anew"
+                f"shape {tuple(p.shape)} and {p.dtype} on {p.device}, which needs a state of its shape and "
+                f"{state_dtype(p.dtype)}: load the checkpoint of this parameter, or call optimizer.state.clear() to "
+                "start again"
             )
         written.append(move)
     require_storage((*written, g))
@@ -166,13 +167,13 @@ def validate_state_dict(state_dict: Any) -> None:
         hyperparameters.lr_to_float(group["lr"])
         if not isinstance(group.get("maximize", False), (bool, int)):
             raise ValueError(f"maximize is {group['maximize']!r} in the state_dict: it must be True or False")
+        if not all(isinstance(entry, (int, str)) for entry in group["params"]):
+            raise ValueError("params of the state_dict must be numbers or names: pass what state_dict() returned")
         loss = group.get("prev_loss")
         if isinstance(loss, Tensor) and loss.dim() <= 1 and not loss.is_complex():
             continue
         if loss is not None and (isinstance(loss, bool) or not isinstance(loss, (int, float))):
             raise ValueError(f"prev_loss is {loss!r} in the state_dict: it must be None, a number or a tensor")
-        if not all(isinstance(entry, (int, str)) for entry in group["params"]):
-            raise ValueError("params of the state_dict must be numbers or names: pass what state_dict() returned")
 
 
 def validate_state(move: Any, p: Tensor) -> None:
