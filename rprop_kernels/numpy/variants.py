@@ -311,14 +311,14 @@ class RpropVariant:
             return float(value.reshape(()))
         if value.ndim != 1:
             raise ValueError(
-                f"loss has shape {value.shape}: pass one number, or an array of shape (B,) with "
+                f"loss has shape {value.shape}: pass one number, such as loss.mean(), or an array of shape (B,) with "
                 "one number for each row of the parameters"
             )
         for index, shape in enumerate(shapes):
             if shape[:1] != value.shape:
                 raise ValueError(
                     f"loss has shape {value.shape}, but params[{index}] has shape {shape}, "
-                    f"which has not {len(value)} rows: pass one number, or parameters whose "
+                    f"which has not {len(value)} rows: pass one number, such as loss.mean(), or parameters whose "
                     f"first dimension is {len(value)}"
                 )
         return value

@@ -1,6 +1,6 @@
 """The four rules of the papers as torch optimizers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -107,10 +107,23 @@ class RpropVariant(StepMixin, Optimizer):
             step_sizes = hyperparameters.validate(options["etas"], options["step_sizes"])[2:]
             hyperparameters.validate_lr(options["lr"], step_sizes)
             self._refuse_differentiable(param_group.get("differentiable", False))
+            if isinstance(param_group.get("params"), Iterator):  # an iterator serves once, but the dict may be shared
+                param_group["params"] = list(param_group["params"])
             param_group = {**param_group, **hyperparameters.as_floats(options)}
-            for name in ("foreach", "capturable", "differentiable"):
+            for name in ("foreach", "capturable", "differentiable", "prev_loss"):  # the last may be another optimizer's
                 param_group.pop(name, None)
         super().add_param_group(param_group)
+        try:
+            for p in self.param_groups[-1]["params"]:
+                if type(p) is Tensor:  # a Parameter of a quantized module may stay integer: it never has a gradient
+                    self._require_float(p)
+        except TypeError:
+            del self.param_groups[-1]
+            raise
+
+    def _require_float(self, p: Tensor) -> None:
+        if not (p.is_floating_point() or p.is_complex()):
+            raise TypeError(f"a parameter is {p.dtype}, which cannot take steps: pass it as p.float()")
 
     def _refuse_differentiable(self, value: Any) -> None:
         if value:
@@ -163,10 +176,9 @@ class RpropVariant(StepMixin, Optimizer):
                     continue
                 if p.grad.is_sparse:
                     raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+                self._require_float(p)
                 state = self.state.get(p)
                 if not state:
-                    if not (p.is_floating_point() or p.is_complex()):
-                        raise TypeError(f"a parameter is {p.dtype}, which cannot take steps: pass it as p.float()")
                     # Frameworks set lr to 0 and step along zero gradients, to make state.
                     lr = self.defaults["lr"] if group["lr"] == 0 and self._grads_are_zero() else group["lr"]
                     stateless.append((p, hyperparameters.validate_lr(lr, hyper[2:])))
@@ -475,6 +487,11 @@ class IRpropPlus(RpropVariant):
         self._next_loss = None
         if current is None:
             if not self._grads_are_zero():
+                if closure is not None:
+                    raise ValueError(
+                        "the closure returned None, but IRpropPlus needs the loss: end the closure with 'return loss', "
+                        "or pass step(closure, loss=...)"
+                    )
                 raise ValueError(
                     "IRpropPlus needs the loss at the current weights: pass step(loss=...), call set_loss(...) before "
                     "step(), or pass a closure that returns it"
