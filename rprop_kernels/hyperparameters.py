@@ -126,3 +126,20 @@ def validate_lr(lr: object, step_sizes: tuple[float, float]) -> float:
             f"within step_sizes = ({step_min}, {step_max}); change lr or widen step_sizes"
         )
     return value
+
+
+def validate_maximize(value: object) -> bool:
+    """Return ``maximize`` as a bool.
+
+    Raises:
+        TypeError: it is neither a bool nor a NumPy bool.
+
+    Examples:
+        >>> validate_maximize(True)
+        True
+    """
+    if type(value) is bool:
+        return value
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise TypeError(f"maximize is {value!r} ({type(value).__name__}): pass True or False")

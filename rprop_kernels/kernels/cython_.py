@@ -50,16 +50,12 @@ def native_hyper(hyper: Hyperparameters, maximize: bool) -> tuple[float, float, 
 class ArrayStepper:
     """Steps of one optimizer on NumPy arrays.
 
-    Caches buffers and the last overlap check, which saves a third of the time on small arrays. The cache is not copied
-    or pickled.
+    Caches buffers and the last overlap check, which saves a third of the time on small arrays.
     """
 
     def __init__(self) -> None:
         self._isa = isa()
         self._native = _native.ArrayStep(self._isa)
-
-    def __reduce__(self) -> tuple[type["ArrayStepper"], tuple[()]]:
-        return ArrayStepper, ()
 
     def __call__(
         self,

@@ -119,10 +119,22 @@ class RpropVariant:
         self._states = [(self._new_state(param),) for param in self._params]
         self._previous: float | Array | None = None  # E_prev
         self._warned: set[str] = set()
-        self.backend = resolve_backend(backend, "arrays")
+        self._requested_backend = backend
+        self._init_step()
+
+    def _init_step(self) -> None:
+        self.backend = resolve_backend(self._requested_backend, "arrays")
         engine = load_engine(self.backend)
         self._engine_step = engine.ArrayStepper() if self.backend == "cython" else engine.step
         self._stop_at_bounds = getattr(self._engine_step, "stop_at_bounds", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the engine out: the environment that loads a pickle may have another."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("backend", "_engine_step", "_stop_at_bounds")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._init_step()
 
     params = property(lambda self: tuple(self._params))
 
@@ -139,9 +151,7 @@ class RpropVariant:
 
     @maximize.setter
     def maximize(self, value: bool) -> None:
-        if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"maximize is {value!r} ({type(value).__name__}): pass True or False")
-        self._maximize = bool(value)
+        self._maximize = hyperparameters.validate_maximize(value)
 
     @property
     def lr(self) -> float:
@@ -311,14 +321,14 @@ class RpropVariant:
             return float(value.reshape(()))
         if value.ndim != 1:
             raise ValueError(
-                f"loss has shape {value.shape}: pass one number, or an array of shape (B,) with "
+                f"loss has shape {value.shape}: pass one number, such as loss.mean(), or an array of shape (B,) with "
                 "one number for each row of the parameters"
             )
         for index, shape in enumerate(shapes):
             if shape[:1] != value.shape:
                 raise ValueError(
                     f"loss has shape {value.shape}, but params[{index}] has shape {shape}, "
-                    f"which has not {len(value)} rows: pass one number, or parameters whose "
+                    f"which has not {len(value)} rows: pass one number, such as loss.mean(), or parameters whose "
                     f"first dimension is {len(value)}"
                 )
         return value

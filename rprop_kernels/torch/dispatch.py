@@ -138,6 +138,7 @@ class StepMixin:
     """The part of an optimizer that performs steps; none of its attributes is in the groups or the state."""
 
     _variant: ClassVar[Variant]
+    _requested_backend: str | None
     _backend: str
     _native_step: Any
     _triton: Any
@@ -148,6 +149,7 @@ class StepMixin:
     param_groups: Any
 
     def _init_step(self, backend: str | None) -> None:
+        self._requested_backend = backend
         self._backend = resolve_backend(backend, "tensors")
         is_native = self._backend == "cython" and _compat.native_is_safe(torch.__version__)
         self._native_step = _compat.make_native_step(self._variant.name == "torch") if is_native else None
@@ -155,12 +157,12 @@ class StepMixin:
         self._always_wrap = os.environ.get(ALWAYS_WRAP_VARIABLE, "") not in ("", "0")
 
     def _picklable(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Add the name of the backend to a pickled optimizer; native objects are made anew."""
-        return {**state, "_backend": self._backend}
+        """Add the requested backend to a pickled optimizer; where it is loaded, native objects are made for it."""
+        return {**state, "_requested_backend": self._requested_backend}
 
     def _restore_step(self) -> None:
         if "_native_step" not in self.__dict__:
-            self._init_step(self.__dict__.get("_backend"))
+            self._init_step(self.__dict__.get("_requested_backend"))
 
     def set_loss(self, loss: Loss) -> None:
         """Set the loss at the current weights for the next step, for training loops that call ``step()`` themselves.

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..hyperparameters import is_number
 from ..loss import compare_loss, compare_losses
 
 Loss: TypeAlias = float | Tensor
@@ -59,6 +60,8 @@ def to_loss(loss: Any, groups: Groups, process_group: Any) -> Loss:
             loss = torch.as_tensor(loss)
         else:
             try:
+                if not is_number(loss):
+                    raise TypeError
                 loss = float(loss)
             except (TypeError, ValueError, OverflowError):
                 raise TypeError(
@@ -70,11 +73,14 @@ def to_loss(loss: Any, groups: Groups, process_group: Any) -> Loss:
             loss = loss.full_tensor()
         if loss.is_complex():
             raise TypeError("loss must be real, got a complex tensor: pass its real part")
+        if loss.dtype == torch.bool:
+            raise TypeError(f"loss must be a number, got {loss!r}: pass the value that backward() was called on")
         if loss.dim() == 1 and loss.numel() == 1:
             loss = loss.reshape(())
         if loss.dim() > 1 or loss.numel() == 0:
             raise ValueError(
-                f"loss must have shape () or (B,), got {tuple(loss.shape)}: reduce it to one number, or one a row"
+                f"loss must have shape () or (B,), got {tuple(loss.shape)}: reduce it to one number, such as "
+                "loss.mean(), or one a row"
             )
         if loss.dim() == 1:
             _check_loss_rows(loss.numel(), groups)
@@ -96,8 +102,9 @@ def _check_loss_rows(rows: int, groups: Groups) -> None:
         for j, p in enumerate(group["params"]):
             if p.grad is not None and (p.dim() == 0 or p.shape[0] != rows):
                 raise ValueError(
-                    f"loss has shape ({rows},), one loss a row, but parameter {j} of group {i} has shape "
-                    f"{tuple(p.shape)}: its first dimension must be {rows}; put it into an optimizer of its own"
+                    f"loss has shape ({rows},), but parameter {j} of group {i} has shape {tuple(p.shape)}: reduce the "
+                    "loss to one number by loss.mean() or loss.sum(), as for backward(). For one loss a row of the "
+                    f"parameters its first dimension must be {rows}; put it into an optimizer of its own"
                 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.rprop import rprop as torch_rprop
 
 from ..hyperparameters import Hyperparameters
@@ -14,6 +15,7 @@ from ..rules import VARIANTS
 from . import _compat
 from .dispatch import GroupTensors, Outcome, StepMixin, is_number_tensor, to_local
 from .loss import Loss
+from .state import state_to_torch
 
 
 def _as_number(value: Any, scalar_type: type[np.floating[Any]]) -> float | None:
@@ -39,6 +41,19 @@ def rounded_hyper(group: dict[str, Any], dtype: torch.dtype) -> Hyperparameters 
     if not (eta_minus > 0.0 and eta_plus < math.inf and 0.0 <= step_min <= step_max < math.inf):
         return None
     return Hyperparameters(eta_minus, eta_plus, step_min, step_max)
+
+
+def _convert_variant(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, Any] | None:
+    """Convert a state_dict of the four variants; None where it is none."""
+    states = loaded.get("state")
+    if not isinstance(states, dict) or not any(isinstance(s, dict) and s.keys() == {"move"} for s in states.values()):
+        return None
+    converted = {
+        key: state_to_torch(state["move"]) if isinstance(state, dict) and state.keys() == {"move"} else state
+        for key, state in states.items()
+    }
+    groups = [{k: v for k, v in group.items() if k != "prev_loss"} for group in loaded["param_groups"]]
+    return {**loaded, "state": converted, "param_groups": groups}
 
 
 class Rprop(StepMixin, torch.optim.Rprop):
@@ -134,6 +149,20 @@ class Rprop(StepMixin, torch.optim.Rprop):
             self._validate_loss(loss)
         self._step_tensors()
         return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a ``state_dict`` of this class, of torch.optim.Rprop, or of one of the four variants.
+
+        A state of the variants holds the sign of the last gradient and no more, which then stands in its place.
+
+        Raises:
+            ValueError: as torch; and where the state of a variant is damaged.
+        """
+        before = self.register_load_state_dict_pre_hook(_convert_variant)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            before.remove()
 
     def _plan_groups(self) -> list[tuple[Any, Any]]:
         plans = []

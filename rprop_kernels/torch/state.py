@@ -66,6 +66,24 @@ def state_from_torch(prev: Tensor, step_size: Tensor) -> Tensor:
     return state
 
 
+def state_to_torch(move: Any) -> dict[str, Tensor]:
+    """Return torch's state for one of ours: the remembered sign in the place of the gradient, and the step size.
+
+    Raises:
+        ValueError: it is damaged, or was cast to a dtype that cannot hold it.
+    """
+    if not isinstance(move, Tensor) or state_dtype(move.dtype) != move.dtype:
+        raise ValueError(
+            f"a saved state 'move' is {getattr(move, 'dtype', type(move).__name__)}, which cannot be converted to "
+            "torch's: save and load it in the dtype it has in optimizer.state (float32 for half precision parameters)"
+        )
+    if type(move) in _EXACT_TYPES:
+        validate_state(move, move)
+    q, step_size = signs_and_steps(move)
+    counter = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+    return {"step": torch.zeros((), dtype=counter, device="cpu"), "prev": q, "step_size": step_size}
+
+
 def signs_and_steps(move: Tensor) -> tuple[Tensor, Tensor]:
     """Return the remembered signs and the step sizes of a state (complex: of real and imaginary part each)."""
     if not move.is_complex():

@@ -1,6 +1,6 @@
 """The four rules of the papers as torch optimizers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -77,6 +77,7 @@ class RpropVariant(StepMixin, Optimizer):
             raise ValueError("Tensor lr must be 1-element")
         self._init_step(backend)
         self._last_lrs: list[float] | None = []
+        maximize = hyperparameters.validate_maximize(maximize)
         defaults: dict[str, Any] = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
         if self._variant.needs_loss:
             defaults["prev_loss"] = None
@@ -84,7 +85,9 @@ class RpropVariant(StepMixin, Optimizer):
         super().__init__(params, {**defaults, **hyperparameters.as_floats(defaults)})
 
     def __getstate__(self) -> dict[str, Any]:
-        return self._picklable(super().__getstate__())
+        loss = self._next_loss
+        state = {**super().__getstate__(), "_next_loss": loss.detach() if isinstance(loss, Tensor) else loss}
+        return self._picklable(state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -106,11 +109,25 @@ class RpropVariant(StepMixin, Optimizer):
             options = {**self.defaults, **param_group}
             step_sizes = hyperparameters.validate(options["etas"], options["step_sizes"])[2:]
             hyperparameters.validate_lr(options["lr"], step_sizes)
+            maximize = hyperparameters.validate_maximize(options["maximize"])
             self._refuse_differentiable(param_group.get("differentiable", False))
-            param_group = {**param_group, **hyperparameters.as_floats(options)}
-            for name in ("foreach", "capturable", "differentiable"):
+            if isinstance(param_group.get("params"), Iterator):  # an iterator serves once, but the dict may be shared
+                param_group["params"] = list(param_group["params"])
+            param_group = {**param_group, **hyperparameters.as_floats(options), "maximize": maximize}
+            for name in ("foreach", "capturable", "differentiable", "prev_loss"):  # the last may be another optimizer's
                 param_group.pop(name, None)
         super().add_param_group(param_group)
+        try:
+            for p in self.param_groups[-1]["params"]:
+                if type(p) is Tensor:  # a Parameter of a quantized module may stay integer: it never has a gradient
+                    self._require_float(p)
+        except TypeError:
+            del self.param_groups[-1]
+            raise
+
+    def _require_float(self, p: Tensor) -> None:
+        if not (p.is_floating_point() or p.is_complex()):
+            raise TypeError(f"a parameter is {p.dtype}, which cannot take steps: pass it as p.float()")
 
     def _refuse_differentiable(self, value: Any) -> None:
         if value:
@@ -163,10 +180,9 @@ class RpropVariant(StepMixin, Optimizer):
                     continue
                 if p.grad.is_sparse:
                     raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+                self._require_float(p)
                 state = self.state.get(p)
                 if not state:
-                    if not (p.is_floating_point() or p.is_complex()):
-                        raise TypeError(f"a parameter is {p.dtype}, which cannot take steps: pass it as p.float()")
                     # Frameworks set lr to 0 and step along zero gradients, to make state.
                     lr = self.defaults["lr"] if group["lr"] == 0 and self._grads_are_zero() else group["lr"]
                     stateless.append((p, hyperparameters.validate_lr(lr, hyper[2:])))
@@ -477,6 +493,11 @@ class IRpropPlus(RpropVariant):
         self._next_loss = None
         if current is None:
             if not self._grads_are_zero():
+                if closure is not None:
+                    raise ValueError(
+                        "the closure returned None, but IRpropPlus needs the loss: end the closure with 'return loss', "
+                        "or pass step(closure, loss=...)"
+                    )
                 raise ValueError(
                     "IRpropPlus needs the loss at the current weights: pass step(loss=...), call set_loss(...) before "
                     "step(), or pass a closure that returns it"
@@ -505,7 +526,7 @@ class IRpropPlus(RpropVariant):
         directions = [bool(group["maximize"]) for group in self.param_groups]
         results = compare(loss, previous, directions, lambda loss: self._triton_step((loss,)))
         new_previous = results[0][1]
-        if new_previous is None and not self._warned_loss:
+        if not self._warned_loss and self._is_unknown(new_previous):
             self._warned_loss = True
             warn_user(
                 f"the first loss is {loss}: there is nothing to return to yet, so this step moves as usual; "
@@ -515,3 +536,12 @@ class IRpropPlus(RpropVariant):
         outcomes = [outcome for outcome, _ in results]
         is_mixed = any(maximize != directions[0] for maximize in directions)
         return (outcomes if is_mixed else outcomes[0]), new_previous
+
+    def _is_unknown(self, previous: Loss | None) -> bool:
+        """Check whether a loss (or that of a row) was never finite; losses on a device are not waited for."""
+        if not isinstance(previous, Tensor):
+            return previous is None
+        try:
+            return previous.is_cpu and bool(previous.isnan().any())
+        except RuntimeError:  # meta, fake or vmapped: there is no number yet
+            return False

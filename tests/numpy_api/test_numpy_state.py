@@ -3,6 +3,7 @@
 import math
 import os
 import pickle
+import sys
 import zipfile
 
 import numpy as np
@@ -210,3 +211,13 @@ def test_pickles_name_the_public_module(cls):
     assert cls.__module__ == "rprop_kernels.numpy"
     data = pickle.dumps(cls(np.zeros(2)), protocol=0)
     assert b"rprop_kernels.numpy\n" in data and b"rprop_kernels.numpy." not in data
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_pickle_loads_where_there_is_no_extension(method, monkeypatch):
+    """It holds the backend that was requested, not the one that was found."""
+    data = pickle.dumps([METHODS[method](np.ones(3)), METHODS[method](np.ones(3), backend="numpy")])
+    monkeypatch.setitem(sys.modules, "rprop_kernels.kernels._native", None)
+    with pytest.warns(RuntimeWarning, match="slower backend"):
+        default, requested = pickle.loads(data)
+    assert default.backend == "numba" and requested.backend == "numpy"

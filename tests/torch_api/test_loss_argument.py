@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -39,6 +40,13 @@ BAD = [
     (torch.ones(2, 2), ValueError, r"loss must have shape \(\) or \(B,\), got \(2, 2\)"),
     (torch.ones(()) * 1j, TypeError, "loss must be real"),
     (object(), TypeError, "loss must be a number"),
+    ("0.3", TypeError, "loss must be a number .* got str: '0.3'"),
+    (True, TypeError, "loss must be a number .* got bool: True"),
+    (np.True_, TypeError, "loss must be a number"),
+    (np.array("0.3"), TypeError, "loss must be a number"),
+    (torch.tensor(True), TypeError, "loss must be a number"),
+    (torch.ones(2), ValueError, r"loss\.mean\(\)"),
+    (torch.ones(2, 2), ValueError, r"loss\.mean\(\)"),
     (10**400, TypeError, "loss must be a number"),
 ]
 
@@ -99,3 +107,86 @@ def test_only_irprop_plus_averages_over_a_process_group(cls: Any) -> None:
     if cls is not rt.IRpropPlus:  # which needs the group
         optimizer.step(loss=1.0)
         assert copy.deepcopy(optimizer).param_groups[0].keys() == optimizer.param_groups[0].keys()
+
+
+def test_a_closure_that_returns_none_has_its_own_message() -> None:
+    p = parameter()
+    optimizer = rt.IRpropPlus([p])
+    with pytest.raises(ValueError, match=r"the closure returned None.*'return loss'.*step\(closure, loss=\.\.\.\)"):
+        optimizer.step(lambda: None)
+    assert p.tolist() == [1.0, 1.0, 1.0] and not optimizer.state
+    optimizer.step(lambda: None, loss=1.0)
+
+
+@pytest.mark.parametrize("cls", FOUR)
+def test_integer_parameters_are_refused_by_name(cls: Any) -> None:
+    text = r"a parameter is torch\.int64, which cannot take steps: pass it as p\.float\(\)"
+    whole = torch.tensor([1, 2])
+    with pytest.raises(TypeError, match=text):
+        cls([whole])
+    optimizer = cls([parameter()])
+    with pytest.raises(TypeError, match=text):
+        optimizer.add_param_group({"params": [parameter(), whole]})
+    assert len(optimizer.param_groups) == 1
+
+    frozen = torch.nn.Parameter(torch.tensor([1, 2]), requires_grad=False)  # as in quantized modules
+    p = parameter()
+    optimizer = cls([p, frozen])
+    optimizer.step(loss=1.0)
+    before = p.tolist()
+    optimizer.state[frozen]["move"] = torch.ones(2)
+    frozen.grad = torch.ones_like(frozen)
+    with pytest.raises(TypeError, match=text):
+        optimizer.step(loss=1.0)
+    assert p.tolist() == before and frozen.tolist() == [1, 2]
+
+
+def test_optimizers_that_share_a_group_share_no_loss() -> None:
+    group = {"params": iter([parameter()])}
+    first = rt.IRpropPlus([group])
+    first.step(loss=1.0)
+    assert first.param_groups[0]["prev_loss"] == 1.0
+    second, third = rt.IRpropPlus([group]), rt.IRpropPlus(first.param_groups)
+    for optimizer in (second, third):
+        assert len(optimizer.param_groups[0]["params"]) == 1
+        assert optimizer.param_groups[0]["prev_loss"] is None
+        optimizer.step(loss=2.0)
+    assert first.param_groups[0]["prev_loss"] == 1.0
+
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("cls", FOUR)
+def test_a_checkpoint_of_a_variant_loads_into_the_drop_in(cls: Any, dtype: Any) -> None:
+    p = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.5]).to(dtype))
+    optimizer = cls([p], lr=0.25)
+    for grad in ([1.0, 1.0, 1.0], [1.0, -1.0, 0.0]):
+        p.grad = torch.tensor(grad).to(dtype)
+        optimizer.step(loss=1.0)
+    q, step_size = optimizer.signs_and_steps(p)
+    saved = copy.deepcopy(optimizer.state_dict())
+
+    r = torch.nn.Parameter(p.detach().clone())
+    drop_in = rt.Rprop([r])
+    drop_in.load_state_dict(saved)
+    state, group = drop_in.state[r], drop_in.param_groups[0]
+    assert torch.equal(state["prev"], q.to(dtype)) and torch.equal(state["step_size"], step_size.to(dtype))
+    assert group["lr"] == 0.25 and "prev_loss" not in group and saved["state"][0].keys() == {"move"}
+
+    theirs = torch.optim.Rprop([p])
+    theirs.load_state_dict(copy.deepcopy(drop_in.state_dict()))
+    for grad in ([1.0, 1.0, 1.0], [-1.0, 1.0, 1.0], [-1.0, 1.0, -1.0]):
+        p.grad = torch.tensor(grad).to(dtype)
+        r.grad = p.grad.clone()
+        theirs.step()
+        drop_in.step()
+        assert torch.equal(p, r)
+
+    saved["state"][0]["move"] = saved["state"][0]["move"].real.to(torch.float16)
+    with pytest.raises(ValueError, match=r"'move' is torch\.float16, which cannot be converted"):
+        rt.Rprop([r]).load_state_dict(saved)
+    saved["state"][0]["move"] = torch.full((3,), torch.nan)
+    with pytest.raises(ValueError, match="it is damaged"):
+        rt.Rprop([r]).load_state_dict(saved)

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -472,3 +473,57 @@ def test_what_users_get_wrong_first():
     with pytest.raises(TypeError, match=r"torch.int64, which cannot take steps"):
         rt.IRpropMinus([whole]).step()
     assert whole.tolist() == [1, 1] and p.item() == 1.0
+
+
+# ------------------------------------------------------------------------------------- copies and pickles
+
+
+@pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
+def test_a_pickle_loads_where_there_is_no_extension(cls, monkeypatch):
+    """It holds the backend that was requested, not the one that was found."""
+    p = torch.nn.Parameter(torch.ones(3))
+    data = pickle.dumps([cls([p]), cls([p], backend="torch")])
+    monkeypatch.setitem(sys.modules, "rprop_kernels.kernels._native", None)
+    with pytest.warns(RuntimeWarning, match="slower backend"):
+        default, requested = pickle.loads(data)
+    assert default._backend == "numba" and requested._backend == "torch"
+
+
+def test_a_copy_keeps_the_loss_that_was_set():
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    optimizer = rt.IRpropPlus([p])
+    optimizer.set_loss((p**2).sum())
+    copied = copy.deepcopy(optimizer)
+    copied.step()
+    assert copied.param_groups[0]["prev_loss"] == 3.0
+
+
+@pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
+@pytest.mark.parametrize("maximize", ["no", None, 1, 0.0])
+def test_maximize_is_a_bool(cls, maximize):
+    p, q = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+    with pytest.raises(TypeError, match=r"maximize is .*pass True or False"):
+        cls([p], maximize=maximize)
+    optimizer = cls([p])
+    with pytest.raises(TypeError, match=r"maximize is .*pass True or False"):
+        optimizer.add_param_group({"params": [q], "maximize": maximize})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_rows_whose_first_loss_is_nan_warn():
+    p = torch.nn.Parameter(torch.ones(2, 3))
+    p.grad = torch.ones(2, 3)
+    with pytest.warns(UserWarning, match="first loss is"):
+        rt.IRpropPlus([p]).step(loss=torch.tensor([float("nan"), 1.0]))
+
+
+def test_params_of_a_checkpoint_are_validated_beside_a_tensor_loss():
+    p = torch.nn.Parameter(torch.ones(3))
+    p.grad = torch.ones(3)
+    optimizer = rt.IRpropPlus([p])
+    optimizer.step(loss=1.0)
+    saved = optimizer.state_dict()
+    saved["param_groups"][0] |= {"prev_loss": torch.tensor(1.0), "params": [[0]]}
+    with pytest.raises(ValueError, match="params of the state_dict must be numbers or names"):
+        optimizer.load_state_dict(saved)
