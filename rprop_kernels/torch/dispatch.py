@@ -149,6 +149,7 @@ class StepMixin:
     param_groups: Any
 
     def _init_step(self, backend: str | None) -> None:
+        self._rules = RULE_FOR_OUTCOME[self._variant.name]
         self._requested_backend = backend
         self._backend = resolve_backend(backend, "tensors")
         is_native = self._backend == "cython" and _compat.native_is_safe(torch.__version__)
@@ -205,11 +206,10 @@ class StepMixin:
         """Step all parameters, natively if possible."""
         native = self._native_step
         if native is not None:
-            rules = RULE_FOR_OUTCOME[self._variant.name]
             if type(outcome) is int:
-                rule, rows = rules[outcome], None
+                rule, rows = self._rules[outcome], None
             elif isinstance(outcome, Tensor) and is_plain_tensor(outcome, torch.uint8):
-                rule, rows = rules[NOT_WORSE], bytes(outcome.numpy())
+                rule, rows = self._rules[NOT_WORSE], bytes(outcome.numpy())
             else:
                 native = None
         if native is not None:
