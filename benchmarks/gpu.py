@@ -355,12 +355,12 @@ def facts() -> dict[str, Any]:
 
 
 def run_tests(out: Path, seconds: float) -> bool:
-    """tests/test_triton.py, on the GPU where there is one."""
+    """tests/kernels/test_triton.py, on the GPU where there is one."""
     command = [
         sys.executable,
         "-m",
         "pytest",
-        "tests/test_triton.py",
+        "tests/kernels/test_triton.py",
         "-q",
         "-rs",
         "--tb=short",
