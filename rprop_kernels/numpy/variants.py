@@ -328,7 +328,7 @@ class RpropVariant:
             if shape[:1] != value.shape:
                 raise ValueError(
                     f"loss has shape {value.shape}, but params[{index}] has shape {shape}, "
-                    f"which has not {len(value)} rows: pass one number, such as loss.mean(), or parameters whose "
+                    f"which does not have {len(value)} rows: pass one number, such as loss.mean(), or parameters whose "
                     f"first dimension is {len(value)}"
                 )
         return value

@@ -162,6 +162,7 @@ class StepMixin:
         return {**state, "_requested_backend": self._requested_backend}
 
     def _restore_step(self) -> None:
+        """Make the native objects after unpickling; load_state_dict calls __setstate__ too, and there they stay."""
         if "_native_step" not in self.__dict__:
             self._init_step(self.__dict__.get("_requested_backend"))
 
@@ -237,13 +238,13 @@ class StepMixin:
     def _fallback_step(self, outcome: Outcome) -> None:
         """Step all parameters by the Triton or Numba engine where they take the tensors, else by torch's operations."""
         groups = self._group_tensors(outcome)
-        self._step_on_device(groups)
+        self._step_by_triton(groups)
         for tensors in groups:
-            if tensors.params and not self._step_arrays(tensors):
+            if tensors.params and not self._step_by_numba(tensors):
                 require_storage((*tensors.params, *tensors.grads, *(t for column in tensors.states for t in column)))
                 self._torch_step(tensors)
 
-    def _step_arrays(self, tensors: GroupTensors) -> bool:
+    def _step_by_numba(self, tensors: GroupTensors) -> bool:
         """Step one group by the Numba engine; False where it cannot be taken."""
         group, params, outcome = tensors.group, tensors.params, tensors.outcome
         if self._backend != "numba" or isinstance(outcome, list):
@@ -273,15 +274,15 @@ class StepMixin:
             )
         )
 
-    def _step_on_device(self, groups: list[GroupTensors]) -> None:
+    def _step_by_triton(self, groups: list[GroupTensors]) -> None:
         """Step the tensors that the Triton engine takes, and remove them from their groups."""
-        native = self._triton_step(p for tensors in groups for p in tensors.params)
-        if native is None:
+        launcher = self._triton_launcher(p for tensors in groups for p in tensors.params)
+        if launcher is None:
             return
         from ..kernels.triton_ import UPDATES, state_hyper
 
         torch_rule = self._variant.name == "torch"
-        native.begin()
+        launcher.begin()
         taken: list[list[int]] = []
         for tensors in groups:
             taken.append([])
@@ -297,9 +298,9 @@ class StepMixin:
                 if p.dtype not in hypers or not self._counter_on_device(tensors, i):
                     continue
                 outcome = tensors.outcome[i] if isinstance(tensors.outcome, list) else tensors.outcome
-                if native.add(p, g, tuple(state), hypers[p.dtype], outcome):
+                if launcher.add(p, g, tuple(state), hypers[p.dtype], outcome):
                     taken[-1].append(i)
-        if not any(taken) or not native.launch(UPDATES[self._variant.name]):
+        if not any(taken) or not launcher.launch(UPDATES[self._variant.name]):
             return
         counters = [t.counters[i] for t, indices in zip(groups, taken, strict=True) for i in indices if t.counters]
         if counters:
@@ -316,7 +317,7 @@ class StepMixin:
             return False
         return not tensors.group["capturable"] or (tensors.params[index].is_cuda and counter.is_cuda)
 
-    def _triton_step(self, tensors: Iterable[Tensor]) -> Any:
+    def _triton_launcher(self, tensors: Iterable[Tensor]) -> Any:
         """Return the Triton engine, or None where it has nothing to do or cannot be used."""
         if self._backend == "torch" or not (self._backend == "triton" or any(t.is_cuda for t in tensors)):
             return None

@@ -119,14 +119,16 @@ def _all_reduce_mean(loss: Loss, groups: Groups, process_group: Any) -> Tensor:
     return mean / dist.get_world_size(group)
 
 
-def compare(loss: Loss, previous: Loss | None, directions: Sequence[bool], triton_step: Any) -> list[tuple[Any, Any]]:
+def compare(
+    loss: Loss, previous: Loss | None, directions: Sequence[bool], triton_launcher: Any
+) -> list[tuple[Any, Any]]:
     """Compare the loss with the previous one.
 
     Args:
         loss: from `to_loss`.
         previous: E_prev, or None.
         directions: whether each param group maximizes.
-        triton_step: a function of the loss that returns the Triton engine for its device, or None.
+        triton_launcher: a function of the loss that returns the Triton launcher for its device, or None.
 
     Returns:
         For each group ``(outcome, E_prev for the next step)``. On a GPU E_prev keeps its memory, for captured graphs.
@@ -140,14 +142,14 @@ def compare(loss: Loss, previous: Loss | None, directions: Sequence[bool], trito
             f"{tuple(getattr(previous, 'shape', ()))}: keep to one loss, or one a row, of the same problem"
         )
     if isinstance(loss, Tensor):
-        return _compare_tensor(loss, previous, directions, triton_step)
+        return _compare_tensor(loss, previous, directions, triton_launcher)
     if isinstance(previous, Tensor):
         previous = float(previous)
     return [compare_loss(loss, previous, maximize) for maximize in directions]
 
 
 def _compare_tensor(
-    loss: Tensor, previous: Loss | None, directions: Sequence[bool], triton_step: Any
+    loss: Tensor, previous: Loss | None, directions: Sequence[bool], triton_launcher: Any
 ) -> list[tuple[Any, Any]]:
     if previous is not None:
         previous = torch.as_tensor(previous, device=loss.device)
@@ -158,10 +160,10 @@ def _compare_tensor(
                 "the replays remember their loss in its place"
             )
         previous = None if previous is None else previous.to(loss.dtype)
-    engine = triton_step(loss)
+    launcher = triton_launcher(loss)
     if previous is None:
         previous = torch.full_like(loss, torch.nan)
-    if engine is not None and (both := engine.compare_losses(loss, previous)) is not None:
+    if launcher is not None and (both := launcher.compare_losses(loss, previous)) is not None:
         return [(both[maximize], previous) for maximize in directions]
     results = [compare_losses(loss, previous, maximize, torch) for maximize in directions]
     if loss.is_cuda:

@@ -105,7 +105,7 @@ def require_storage(tensors: Iterable[Tensor]) -> None:
             continue
         try:
             freed = tensor.layout == torch.strided and tensor.untyped_storage().size() == 0
-        except RuntimeError:  # no storage at all, which is another matter
+        except RuntimeError:  # it has no storage at all
             continue
         if freed:
             raise RuntimeError(
@@ -135,7 +135,7 @@ def validate_tensors(p: Tensor, g: Tensor, state: Any) -> None:
         if not isinstance(move, Tensor):
             raise RuntimeError(
                 f"the state 'move' of a parameter is {type(move).__name__}, not a tensor: load a checkpoint, or call "
-                "optimizer.state.clear() to start anew"
+                "optimizer.state.clear() to start again"
             )
         if type(move) not in _EXACT_TYPES:
             return
@@ -154,7 +154,7 @@ def validate_tensors(p: Tensor, g: Tensor, state: Any) -> None:
         if has_internal_overlap(t):
             raise RuntimeError(
                 f"{name} (shape {tuple(t.shape)}, strides {t.stride()}) has several elements in the same memory: "
-                "make it whole by p.data = p.data.clone()"
+                "give it memory of its own by p.data = p.data.clone()"
             )
         if t.is_inference() and not torch.is_inference_mode_enabled():
             t.as_strided((0,), (1,)).zero_()  # torch's own error, and nothing is written

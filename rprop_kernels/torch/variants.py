@@ -524,7 +524,7 @@ class IRpropPlus(RpropVariant):
     def _compare(self, loss: Loss, previous: Loss | None) -> tuple[Any, Loss | None]:
         """Return the outcome (a list, one for each group, where directions differ) and E_prev for the next step."""
         directions = [bool(group["maximize"]) for group in self.param_groups]
-        results = compare(loss, previous, directions, lambda loss: self._triton_step((loss,)))
+        results = compare(loss, previous, directions, lambda loss: self._triton_launcher((loss,)))
         new_previous = results[0][1]
         if not self._warned_loss and self._is_unknown(new_previous):
             self._warned_loss = True
