@@ -18,6 +18,15 @@ class Hyperparameters(NamedTuple):
     step_min: float
     step_max: float
 
+    def with_direction(self, maximize: bool) -> tuple[float, float, float, float, float]:
+        """Return the row of an engine's table: the four numbers and the direction, -1 to maximize.
+
+        Examples:
+            >>> Hyperparameters(0.5, 1.2, 1e-6, 50.0).with_direction(maximize=True)
+            (0.5, 1.2, 1e-06, 50.0, -1.0)
+        """
+        return (*self, -1.0 if maximize else 1.0)
+
 
 def is_number(value: Any) -> bool:
     """Check that float() converts a value that means a number; it would convert text and truth values, too."""

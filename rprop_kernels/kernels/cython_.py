@@ -42,11 +42,6 @@ def instruction_set() -> str:
     return INSTRUCTION_SETS[isa()]
 
 
-def native_hyper(hyper: Hyperparameters, maximize: bool) -> tuple[float, float, float, float, float]:
-    """Return the hyper-parameters in the extension's form: with the direction, -1 to maximize."""
-    return (*hyper, -1.0 if maximize else 1.0)
-
-
 class ArrayStepper:
     """Steps of one optimizer on NumPy arrays.
 
@@ -82,7 +77,7 @@ class ArrayStepper:
             rule, outcomes = RULE_FOR_OUTCOME[variant][NOT_WORSE], outcome
         team = None if n_threads == 1 else functools.partial(threads.thread_team, n_threads)
         stepped: bool = self._native(
-            rule, params, grads, states, native_hyper(hyper, maximize), outcomes, team, threads.MIN_SHARED_WEIGHTS
+            rule, params, grads, states, hyper.with_direction(maximize), outcomes, team, threads.MIN_SHARED_WEIGHTS
         )
         return stepped
 

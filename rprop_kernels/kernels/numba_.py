@@ -177,7 +177,7 @@ def _is_dense(arrays: Sequence[Array]) -> bool:
 @functools.lru_cache(maxsize=64)
 def _hyper_array(real: type, hyper: Hyperparameters, maximize: bool) -> Array:
     with np.errstate(over="ignore", under="ignore"):
-        return np.array((*hyper, -1.0 if maximize else 1.0)).astype(real)
+        return np.array(hyper.with_direction(maximize)).astype(real)
 
 
 def _run(real: type, rule: int, rows: Sequence[Sequence[Array]], hyper: Array, n_threads: int) -> None:

@@ -312,7 +312,7 @@ def _encoding(dtype: torch.dtype) -> Encoding:
 def state_hyper(hyper: Hyperparameters, maximize: bool, dtype: torch.dtype) -> Hyper:
     """Return the hyper-parameters of the four variants, with the smallest step size that their state can hold."""
     step_min = max(hyper.step_min, _encoding(dtype).min_step)
-    return hyper.eta_minus, hyper.eta_plus, step_min, hyper.step_max, -1.0 if maximize else 1.0
+    return hyper._replace(step_min=step_min).with_direction(maximize)
 
 
 def _is_dense(t: Tensor) -> bool:
@@ -630,8 +630,7 @@ def step(
     """
     native = TritonStep()
     for w, g, state in zip(params, grads, states, strict=True):
-        direction = -1.0 if maximize else 1.0
-        row_hyper = (*hyper, direction) if variant == "torch" else state_hyper(hyper, maximize, w.dtype)
+        row_hyper = hyper.with_direction(maximize) if variant == "torch" else state_hyper(hyper, maximize, w.dtype)
         if not native.add(w, g, state, row_hyper, outcome):
             return False
     return native.launch(UPDATES[variant])

@@ -16,7 +16,7 @@ from ..files import read_npz, write_atomic
 from ..kernels import load_engine, numpy_
 from ..loss import NOT_WORSE, LossOutcome, compare_loss, compare_losses
 from ..rules import VARIANTS, Variant
-from ..state import STEP_LIMIT, decode, encode, forget_sign, is_valid
+from ..state import STEP_LIMIT, decode, forget_sign, initial_value, is_valid
 from ..warn import warn_user
 from .validation import float_array, validate_arrays
 
@@ -116,7 +116,7 @@ class RpropVariant:
             for param, mask in zip(self._params, self._frozen, strict=True)
         ]
         self._any_frozen = any(mask is not None for mask in self._frozen)
-        self._states = [(self._new_state(param),) for param in self._params]
+        self._states = [(np.full_like(x, initial_value(self._lr, x.dtype), subok=False),) for x in self._params]
         self._previous: float | Array | None = None  # E_prev
         self._warned: set[str] = set()
         self._requested_backend = backend
@@ -137,12 +137,6 @@ class RpropVariant:
         self._init_step()
 
     params = property(lambda self: tuple(self._params))
-
-    def _new_state(self, param: Array) -> Array:
-        """Return the state before the first step: no sign, step size lr."""
-        state = np.empty_like(param, subok=False)
-        state[...] = encode(0, np.array(self._lr, param.dtype))
-        return state
 
     @property
     def maximize(self) -> bool:

@@ -292,8 +292,10 @@ class StepMixin:
             hypers: dict[torch.dtype, Any] = {}
             for dtype in {p.dtype for p in tensors.params} & _compat.DTYPES.keys():
                 if (hyper := self._group_hyper(group, dtype)) is not None:
-                    direction = -1.0 if group["maximize"] else 1.0
-                    hypers[dtype] = (*hyper, direction) if torch_rule else state_hyper(hyper, group["maximize"], dtype)
+                    maximize = group["maximize"]
+                    hypers[dtype] = (
+                        hyper.with_direction(maximize) if torch_rule else state_hyper(hyper, maximize, dtype)
+                    )
             for i, (p, g, *state) in enumerate(zip(tensors.params, tensors.grads, *tensors.states, strict=True)):
                 if p.dtype not in hypers or not self._counter_on_device(tensors, i):
                     continue

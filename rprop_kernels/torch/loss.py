@@ -166,7 +166,7 @@ def _compare_tensor(
     if launcher is not None and (both := launcher.compare_losses(loss, previous)) is not None:
         return [(both[maximize], previous) for maximize in directions]
     results = [compare_losses(loss, previous, maximize, torch) for maximize in directions]
+    new_previous = results[0][1]  # the same in both directions
     if loss.is_cuda:
-        previous.copy_(results[0][1])
-        return [(outcome.to(torch.uint8), previous) for outcome, _ in results]
-    return [(outcome.to(torch.uint8), remembered) for outcome, remembered in results]
+        new_previous = previous.copy_(new_previous)
+    return [(outcome.to(torch.uint8), new_previous) for outcome, _ in results]

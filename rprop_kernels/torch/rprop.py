@@ -170,9 +170,9 @@ class Rprop(StepMixin, torch.optim.Rprop):
         with torch.no_grad():
             for group in self.param_groups:
                 init_group(group, [], [], [], [], [])
-                direction = -1.0 if group["maximize"] else 1.0
                 hypers = [rounded_hyper(group, dtype) for dtype in _compat.DTYPES]
-                plans.append((None, tuple(None if h is None else (*h, direction) for h in hypers)))
+                rows = tuple(None if h is None else h.with_direction(group["maximize"]) for h in hypers)
+                plans.append((None, rows))
         return plans
 
     def _fallback_step(self, outcome: Outcome) -> None:

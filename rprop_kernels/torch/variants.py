@@ -231,9 +231,9 @@ class RpropVariant(StepMixin, Optimizer):
     def _plan_groups(self) -> list[tuple[Any, Any]]:
         plans = []
         for group, hyper in zip(self.param_groups, self._validate(), strict=True):
-            native_hyper = (*hyper, -1.0 if group["maximize"] else 1.0)
+            row = hyper.with_direction(group["maximize"])
             lr = None if self._last_lrs is None else group["lr"]
-            plans.append((lr, (native_hyper,) * len(_compat.DTYPES)))
+            plans.append((lr, (row,) * len(_compat.DTYPES)))
         return plans
 
     @torch.no_grad()
@@ -526,7 +526,7 @@ class IRpropPlus(RpropVariant):
         directions = [bool(group["maximize"]) for group in self.param_groups]
         results = compare(loss, previous, directions, lambda loss: self._triton_launcher((loss,)))
         new_previous = results[0][1]
-        if not self._warned_loss and self._is_unknown(new_previous):
+        if previous is None and not self._warned_loss and self._is_unknown(new_previous):
             self._warned_loss = True
             warn_user(
                 f"the first loss is {loss}: there is nothing to return to yet, so this step moves as usual; "
