@@ -2,10 +2,11 @@
 
 An update works on one parameter in place::
 
-    update(w, g, state, hyper, maximize, outcome)
+    update(w, g, state, hyper, maximize, outcome, constraints)
 
 w, g and the state arrays have one shape and dtype, float32 or float64. ``state`` is ``(move,)`` for the four variants
-(:mod:`rprop_kernels.state`) and ``(prev, step_size)`` for ``"torch"``.
+(:mod:`rprop_kernels.state`) and ``(prev, step_size)`` for ``"torch"``, which has no constraints. ``constraints`` is
+None or ``(lower, upper, frozen)``, each None, a number or an array that broadcasts to w.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 from ..hyperparameters import Hyperparameters
 from ..loss import NONFINITE, NOT_WORSE, LossOutcome
 from ..rules import VARIANTS
-from ..state import decode, encoding_of
+from ..state import decode, encoding_of, forget_sign
 
 Array: TypeAlias = NDArray[Any]
 State: TypeAlias = tuple[Array, ...]
+Constraints: TypeAlias = tuple[Any, Any, Any] | None
 
 
 def _sign(g: Array, dtype: np.dtype[Any]) -> Array:
@@ -39,8 +41,10 @@ def _rule(on_flip: str) -> Callable[..., None]:
         hyper: Hyperparameters,
         maximize: bool = False,
         outcome: LossOutcome = NOT_WORSE,
+        constraints: Constraints = None,
     ) -> None:
         (move,) = state
+        lower, upper, frozen = constraints or (None, None, None)
         real = move.dtype
         encoding = encoding_of(real)
         with np.errstate(all="ignore"):  # eta_plus may be infinite in float32; NaN and inf are ordinary input
@@ -56,6 +60,8 @@ def _rule(on_flip: str) -> Callable[..., None]:
             sign = -_sign(g, real) if maximize else _sign(g, real)
             if on_flip == "backtrack if worse":  # a loss that is not finite turns every remembered move into a flip
                 sign = np.where(np.asarray(outcome) == NONFINITE, -q, sign)
+            if frozen is not None:
+                q, sign = (np.where(frozen, real.type(0), x) for x in (q, sign))
 
             c = sign * q
             step = step * np.where(c > 0, eta_plus, np.where(c < 0, eta_minus, real.type(1)))
@@ -67,8 +73,22 @@ def _rule(on_flip: str) -> Callable[..., None]:
                 w[...] = w - np.where(c < 0, taken_back, np.where(sign != 0, sign * step, real.type(0)))
                 sign = np.where(c < 0, real.type(0), sign)
             move[...] = np.where(sign != 0, sign * step, step * real.type(encoding.shift))
+            if lower is not None or upper is not None:
+                _stop_at_bounds(w, move, lower, upper, frozen)
 
     return update
+
+
+def _stop_at_bounds(w: Array, move: Array, lower: Any, upper: Any, frozen: Any) -> None:
+    """Set weights at or beyond a bound on it; they forget their signs, and step by half their interval at most."""
+    encoding, real = encoding_of(move.dtype), move.dtype.type
+    lower = np.asarray(-np.inf if lower is None else lower, w.dtype)
+    upper = np.asarray(np.inf if upper is None else upper, w.dtype)
+    high = w >= upper
+    stopped = ((w <= lower) | high) & (True if frozen is None else ~np.asarray(frozen))
+    largest = np.maximum((upper - lower) / real(2), real(encoding.min_step)) * real(encoding.shift)
+    w[...] = np.where(stopped, np.where(high, upper, lower), w)
+    move[...] = np.where(stopped, np.minimum(forget_sign(move), largest), move)
 
 
 def torch_update(
@@ -78,6 +98,7 @@ def torch_update(
     hyper: Hyperparameters,
     maximize: bool = False,
     outcome: LossOutcome = NOT_WORSE,
+    constraints: Constraints = None,
 ) -> None:
     """Update as torch.optim.Rprop: iRprop- with the product g * prev, which can underflow, in place of c."""
     prev, step_size = state
@@ -110,6 +131,7 @@ def step(
     maximize: bool = False,
     outcome: LossOutcome = NOT_WORSE,
     n_threads: int = 1,
+    constraints: Sequence[Constraints] | None = None,
 ) -> bool:
     """Perform one step of ``variant`` on every array, in place; nothing is validated.
 
@@ -123,11 +145,13 @@ def step(
         outcome: of the loss comparison, for ``"irprop+"``: NOT_WORSE, WORSE or NONFINITE, or an array of them of
             shape (B,) for the rows of parameters whose first dimension is B.
         n_threads: the number of threads that an engine may use; NumPy uses one.
+        constraints: None, or for each parameter None or ``(lower, upper, frozen)``. Each of these is None, a number or
+            an array that broadcasts to the parameter, the bounds in its dtype, ``frozen`` of booleans.
 
     Returns:
         True where all was done. (An engine that cannot take the arrays returns False and has touched nothing.)
     """
     update = UPDATES[variant]
-    for w, g, state in zip(params, grads, states, strict=True):
-        update(w, g, state, hyper, maximize, outcome)
+    for w, g, state, limits in zip(params, grads, states, constraints or [None] * len(params), strict=True):
+        update(w, g, state, hyper, maximize, outcome, limits)
     return True
