@@ -14,8 +14,8 @@ from libc.string cimport memset
 
 cdef extern from "step_table.h" nogil:
     enum:
-        MAX_DIMS, GATHER_SIZE
-        PARAM, GRAD, STATE, STATE2, N_ARRAYS
+        MAX_DIMS
+        PARAM, GRAD, STATE, STATE2, LOWER, UPPER, FROZEN, BEST, N_ARRAYS
         FLOAT, DOUBLE, HALF, BFLOAT16, N_DTYPES
         TORCH, N_RULES
         N_HYPER
@@ -36,8 +36,6 @@ cdef extern from "step_table.h" nogil:
         ParallelFunction* parallel
         ThreadQuery* thread_number
         ThreadQuery* thread_count
-    ctypedef void ClampLoop(char**, const char*, const char*, const char*, Py_ssize_t)
-    ClampLoop* CLAMP_LOOPS[RPROP_ISAS][N_DTYPES]
     int reserve(void*, Py_ssize_t*, Py_ssize_t, size_t)
     void free_table(StepTable*)
     void clear_table(StepTable*)
@@ -47,7 +45,6 @@ cdef extern from "step_table.h" nogil:
     void run_table(StepTable*)
     int state_dtype_of(int64_t dtype, int64_t rule)
     int n_arrays_of(int64_t rule)
-    int64_t itemsize_of(int64_t dtype)
     int best_isa()
 
 cdef extern from "dlpack.h":
@@ -173,17 +170,18 @@ cdef class ArrayStep:
     def __dealloc__(self):
         free_table(&self.table)
 
-    def __call__(self, int rule, params, grads, states, hyper, outcomes, threads, Py_ssize_t threshold):
+    def __call__(self, int rule, params, grads, states, hyper, outcomes, constraints, threads, Py_ssize_t threshold):
         """Step all arrays and return True; return False, with nothing changed, where one of them is unsupported.
 
         ``hyper`` is (eta_minus, eta_plus, step_min, step_max, direction); ``outcomes`` is None or bytes-like, one
-        outcome for each element of the first dimension; ``threads``: see get_threads.
+        outcome for each element of the first dimension; ``constraints`` is None or has None or
+        ``(lower, upper, frozen)`` for each array, see add_option; ``threads``: see get_threads.
         """
         if self.busy:                # in use by another thread
             return False
         self.busy = True
         try:
-            if not self.collect(rule, params, grads, states, hyper, outcomes):
+            if not self.collect(rule, params, grads, states, hyper, outcomes, constraints):
                 return False
             get_threads(&self.table, threads, threshold)
             with nogil:
@@ -195,7 +193,7 @@ cdef class ArrayStep:
             self.buffers.release()
             self.busy = False
 
-    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes) except -1:
+    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes, constraints) except -1:
         cdef StepTable* table = &self.table
         cdef Py_ssize_t n = len(params), n_losses = 0, hyper_index, i
         cdef int j, d, ndim, dtype, arrays = n_arrays_of(rule)
@@ -204,9 +202,11 @@ cdef class ArrayStep:
         cdef Layout layout
         if not 0 <= rule < N_RULES or len(grads) != n or len(states) != n:
             return False
+        if constraints is not None and (len(constraints) != n or rule == TORCH):
+            return False
         clear_table(table)
         hyper_index = add_hyper(table, hyper)
-        self.buffers.reserve(4 * n + 1)                   # so that pointers stay valid
+        self.buffers.reserve((4 if constraints is None else 6) * n + 1)                   # so that pointers stay valid
         if outcomes is not None:
             buffers[0] = self.buffers.add(outcomes, 0)
             table.outcomes = <const unsigned char*>buffers[0].buf
@@ -235,79 +235,39 @@ cdef class ArrayStep:
                     if buffers[j].shape[d] != layout.shape[d]:
                         return False
                     layout.strides[j][d] = buffers[j].strides[d]
+            data[LOWER] = data[UPPER] = data[FROZEN] = data[BEST] = NULL
+            if constraints is not None and constraints[i] is not None:
+                lower, upper, frozen = constraints[i]
+                if not (self.add_option(LOWER, lower, dtype, data, &layout)
+                        and self.add_option(UPPER, upper, dtype, data, &layout)
+                        and self.add_option(FROZEN, frozen, dtype, data, &layout)):
+                    return False
             if not check(add_row(table, dtype, rule, hyper_index, n_losses, data, &layout)):
                 return False
         return check(is_disjoint(table))
 
+    cdef bint add_option(self, int j, array, int dtype, char** data, Layout* layout) except -1:
+        """Read an option of the last row: None, one number (an array of shape ()) or an array of the row's shape.
 
-cdef bint is_broadcast(Py_buffer* x) noexcept:
-    """Whether all elements are one number in memory."""
-    cdef int d
-    for d in range(x.ndim):
-        if x.shape[d] != 1 and x.strides[d] != 0:
+        Bounds have the row's dtype; ``frozen`` has NumPy's bool.
+        """
+        if array is None:
+            return True
+        cdef Py_buffer* buffer = self.buffers.add(array, PyBUF_STRIDES | PyBUF_FORMAT)
+        cdef int d
+        if j == FROZEN:
+            if buffer.format == NULL or buffer.format[0] != c"?" or buffer.format[1] != 0:
+                return False
+        elif dtype_of_format(buffer.format) != dtype:
             return False
-    return True
-
-cdef bint same_layout(Py_buffer* x, Py_buffer* y) noexcept:
-    cdef int d
-    for d in range(x.ndim):
-        if x.shape[d] != 1 and x.strides[d] != y.strides[d]:
+        if buffer.ndim != layout.ndim and buffer.ndim != 0:
             return False
-    return True
-
-def stop_at_bounds(int isa, param, state, lower, upper, most):
-    """Set weights beyond a bound on it, forget their signs, and return True; return False, with nothing changed, where
-    the arrays are not dense in one order. All have one dtype and shape; the last three may be a broadcast number."""
-    check_isa(isa)
-    cdef Buffers buffers = Buffers()
-    cdef Py_buffer* view[5]
-    cdef double filled[3][GATHER_SIZE]
-    cdef char* data[5]
-    cdef char* arrays[N_ARRAYS]
-    cdef Py_ssize_t step[5]
-    cdef Py_ssize_t i, j, n, itemsize, c_stride, f_stride, start = 0
-    cdef int dtype, d
-    cdef bint c_contiguous = True, f_contiguous = True
-    buffers.reserve(5)
-    try:
-        for i, array in enumerate((param, state, lower, upper, most)):
-            view[i] = buffers.add(array, PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if i < 2 else 0))
-    except (BufferError, TypeError, ValueError):
-        return False
-    dtype = dtype_of_format(view[0].format)
-    if dtype < 0:
-        return False
-    itemsize = itemsize_of(dtype)
-    n = view[0].len // itemsize
-    c_stride = f_stride = itemsize
-    for d in range(view[0].ndim - 1, -1, -1):
-        c_contiguous = c_contiguous and (view[0].shape[d] == 1 or view[0].strides[d] == c_stride)
-        c_stride *= view[0].shape[d]
-    for d in range(view[0].ndim):
-        f_contiguous = f_contiguous and (view[0].shape[d] == 1 or view[0].strides[d] == f_stride)
-        f_stride *= view[0].shape[d]
-    if n > 0 and not c_contiguous and not f_contiguous:
-        return False
-    for i in range(5):
-        data[i], step[i] = <char*>view[i].buf, itemsize
-        if dtype_of_format(view[i].format) != dtype or not same_shape(view[0], view[i]):
-            return False
-        if i > 1 and n > 1 and is_broadcast(view[i]):
-            for j in range(GATHER_SIZE):
-                if dtype == FLOAT:
-                    (<float*>filled[i - 2])[j] = (<float*>data[i])[0]
-                else:
-                    filled[i - 2][j] = (<double*>data[i])[0]
-            data[i], step[i] = <char*>filled[i - 2], 0
-        elif n > 0 and not same_layout(view[0], view[i]):
-            return False
-    while start < n:
-        arrays[PARAM] = data[0] + start * itemsize
-        arrays[STATE] = data[1] + start * itemsize
-        CLAMP_LOOPS[isa][dtype](arrays, data[2] + start * step[2], data[3] + start * step[3], data[4] + start * step[4],
-                                min(n - start, GATHER_SIZE))
-        start += GATHER_SIZE
-    return True
+        data[j] = <char*>buffer.buf
+        for d in range(layout.ndim):
+            if buffer.ndim != 0 and buffer.shape[d] != layout.shape[d]:
+                return False
+            layout.strides[j][d] = 0 if buffer.ndim == 0 else buffer.strides[d]
+        return True
 
 
 # ------------------------------------------------------------------------------------------ torch tensors
