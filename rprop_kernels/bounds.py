@@ -110,7 +110,7 @@ def split_option(name: str, value: Any, count: int, *, array_like: bool = False)
 def holds_arrays(option: Any) -> bool:
     """Check whether an option holds a list or an array, which belongs to the parameters of one group."""
     if hasattr(option, "lb") and hasattr(option, "ub"):
-        return any(np.size(half) != 1 for half in (option.lb, option.ub))
+        return any(np.asarray(half).size != 1 for half in (option.lb, option.ub))
     if isinstance(option, tuple):
         return any(holds_arrays(half) for half in option)
     return isinstance(option, list) or (is_array(option) and np.ndim(option) > 0)

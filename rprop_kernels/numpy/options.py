@@ -1,5 +1,6 @@
 """Bounds, frozen masks and first step sizes as arrays of the parameters' shapes."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -37,9 +38,9 @@ def _to_array(name: str, item: Any, param: Array, kind: str = "numbers") -> Arra
         broadcast = np.broadcast_to(array, param.shape)
     except ValueError:
         raise shape_error(name, array.shape, param.shape) from None
-    copy = np.empty_like(param, dtype=dtype, subok=False)
-    copy[...] = broadcast
-    return copy
+    result = np.empty_like(param, dtype=dtype, subok=False)
+    result[...] = broadcast
+    return result
 
 
 def make_constraints(
@@ -68,16 +69,15 @@ def make_constraints(
         upper = _to_array(f"upper bound of {name}", high, param)
         if lower is not None or upper is not None:
             ends = (
-                np.array(missing, param.dtype) if end is None else end
-                for end, missing in ((lower, -np.inf), (upper, np.inf))
+                np.array(-np.inf, param.dtype) if lower is None else lower,
+                np.array(np.inf, param.dtype) if upper is None else upper,
             )
-            least, largest = ends
-            validate_bounds(name, least, largest)
+            validate_bounds(name, *ends)
             if is_start:
-                validate_start(name, param, least, largest)
+                validate_start(name, param, *ends)
         entry = Constraints(lower, upper, _to_array(f"frozen[{index}]", mask, param, "booleans"))
-        constraints.append(None if entry == (None, None, None) else entry)
-    return constraints
+        constraints.append(None if all(x is None for x in entry) else entry)
+    return None if all(x is None for x in constraints) else constraints
 
 
 def make_first_steps(lr: Any, params: Sequence[Array], step_sizes: tuple[float, float], *, array_like: bool) -> FirstSteps:
@@ -101,3 +101,30 @@ def make_first_steps(lr: Any, params: Sequence[Array], step_sizes: tuple[float, 
         validate_first_steps(name, array, (param.dtype.type(step_sizes[0]), param.dtype.type(step_sizes[1])))
         steps.append(array)
     return steps
+
+
+def _to_item(value: Any) -> Any:
+    """Return an array as a state_dict holds it: a float for a number, else a copy."""
+    return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else copy.copy(value)
+
+
+def to_options(constraints: list[Constraints | None] | None, count: int) -> dict[str, Any]:
+    """Return constraints as a state_dict holds them, in the form of the arguments.
+
+    Args:
+        constraints: the result of `make_constraints`.
+        count: the number of parameters.
+
+    Returns:
+        ``bounds``: None, or a tuple of two lists, (lower, upper), each with None, a float or an array for each
+        parameter; ``frozen``: None, or a list with None or a boolean array for each parameter.
+    """
+    rows = [x or Constraints() for x in constraints or [None] * count]
+    lower, upper, frozen = ([_to_item(x) for x in column] for column in zip(*rows, strict=True))
+    is_bounded, is_frozen = (any(x is not None for x in column) for column in ((*lower, *upper), frozen))
+    return {"bounds": (lower, upper) if is_bounded else None, "frozen": frozen if is_frozen else None}
+
+
+def copy_first_steps(lr: FirstSteps) -> FirstSteps:
+    """Return lr as a state_dict holds it: a float, or a list with a float or an array for each parameter."""
+    return [copy.copy(x) for x in lr] if isinstance(lr, list) else lr
