@@ -9,7 +9,9 @@ Every figure is a median, every ratio is between medians of one run; the machine
 """
 
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ PEERS = ("torch-for-loop", "torch-foreach")
 SHOWN = ("13-5-1", "161x64", "100k", "MLP-784-128-10", "1M", "transformer", "ResNet-50", "25M", "100M")
 COLOURS = {"Rprop-cython": "#0072B2", "IRpropPlus-cython": "#D55E00", "IRpropPlus-numba": "#009E73"}
 TORCH = "#555555"
+
+COLUMNS = "median,min,iqr,rounds"  # as in pyproject.toml
 
 Median = dict[tuple[str, str], float]
 
@@ -44,7 +48,7 @@ def seconds(x: float) -> str:
 def table(rows: list[list[str]]) -> str:
     head, *body = rows
     if not body:
-        return "Not in the results on file."
+        return f"({head[0]}: not in the results on file)"
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -183,6 +187,21 @@ def searches(rows: list[dict[str, Any]]) -> str:
     return table(lines)
 
 
+def printed(path: Path, group: str) -> str:
+    """The table that pytest-benchmark prints of a group: ours on the extension, and torch.optim.Rprop."""
+    data = json.loads(path.read_text())
+    names = [row["extra_info"]["contender"] for row in data["benchmarks"]]
+    kept = [name.endswith("-cython") or name in PEERS for name in names]
+    data["benchmarks"] = [
+        row for row, keep in zip(data["benchmarks"], kept, strict=True) if keep and row["group"] == group
+    ]
+    command = [sys.executable, "-P", "-m", "pytest_benchmark", "compare", path.name, f"--columns={COLUMNS}"]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, path.name).write_text(json.dumps(data))
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    return done.stdout[done.stdout.index("---") : done.stdout.index("Legend")].strip()
+
+
 def moved(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Bytes of memory traffic a weight and step, by contender."""
     infos = [row["extra_info"] for row in rows]
@@ -290,8 +309,8 @@ def pages(results: Path) -> dict[Path, str]:
         f"Measured on {machine(data)}. Medians, side by side in one run, a fresh gradient at every step.",
         speed(medians),
         'torch.optim.Rprop is its faster mode (for-loop or foreach) in each row; "compiled" is torch.compile of its '
-        "step, after compilation. 13-5-1 and MLP-784-128-10 are networks, 161x64 is 161 tensors of 64 weights, 100k is one "
-        "tensor of 100,000.",
+        "step, after compilation. 13-5-1 and MLP-784-128-10 are networks, 161x64 is 161 tensors of 64 weights, 100k is "
+        "one tensor of 100,000.",
     ]
     whole = [
         "## Whole training steps",
@@ -300,8 +319,8 @@ def pages(results: Path) -> dict[Path, str]:
         "## By size",
         *pictures("images", ("Speed-up by size", "speedup"), ("Step time by number of tensors", "tensors")),
         "## Memory",
-        "Bytes that a step moves in a second, also as a fraction of what an in-place scale over the same number of bytes "
-        "moves.",
+        "Bytes that a step moves in a second, also as a fraction of what an in-place scale over the same number of "
+        "bytes moves.",
         bandwidth(
             medians,
             rows,
@@ -313,8 +332,8 @@ def pages(results: Path) -> dict[Path, str]:
         memory(rows),
         "## Backends",
         backends(medians),
-        "The first step makes the state. Numba and torch.compile also compile in it, here with empty caches. Each row is "
-        "the slowest first step of the backend's optimizers.",
+        "The first step makes the state; Numba and torch.compile also compile in it. Each row is the slowest first "
+        "step of the backend's optimizers.",
         first_steps(medians, rows),
         "## Bounds and frozen weights",
         constraints(medians | numpy_medians),
@@ -339,6 +358,14 @@ def pages(results: Path) -> dict[Path, str]:
         training(medians),
         *pictures("docs/images", ("Speed-up by size", "speedup")),
         arrays(numpy_medians),
+        "One command measures your machine, in the environment of the tests:",
+        "```sh\n.venv-test/bin/pytest benchmarks --benchmark-only\n```",
+        "It takes minutes and prints a table for each work, with the ratio to the fastest row in parentheses. These "
+        "are rows of one of its tables, from the results on file:",
+        f"```text\n{printed(path, 'torch: 161x64')}\n```",
+        '`-k 161x64` chooses a work, `-k Rprop-cython` an optimizer, `-m ""` adds the works above 10 M weights. '
+        "pytest-benchmark's options keep and compare results: `--benchmark-autosave`, `--benchmark-compare`, "
+        "`--benchmark-json=FILE`.",
         END,
     ]
     return {
