@@ -49,7 +49,7 @@ cdef extern from "step_table.h" nogil:
 
 cdef extern from "dlpack.h":
     enum:
-        DL_CPU, DL_FLOAT, DL_BFLOAT
+        DL_CPU, DL_FLOAT, DL_BFLOAT, DL_BOOL
     ctypedef struct DLPackVersion:
         uint32_t major
     ctypedef struct DLPackHeader:
@@ -73,6 +73,7 @@ cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(object, object) except? NULL
     int PyDict_Next(object, Py_ssize_t*, PyObject**, PyObject**)
     PyObject* PyList_GetItem(object, Py_ssize_t) except NULL
+    PyObject* PyTuple_GetItem(object, Py_ssize_t) except NULL
     void* PyCapsule_GetPointer(object, const char*) except NULL
     void PyErr_Clear()
     object PyObject_CallFunctionObjArgs(object, PyObject*, void*)     # needs no tuple of arguments
@@ -370,6 +371,19 @@ cdef bint pair_unchanged(object value, object planned) except -1:
         return True
     return type(value) in (tuple, list) and tuple(value) == planned
 
+cdef bint options_unchanged(object group, tuple planned) except -1:
+    """Whether bounds and frozen masks are those of the plan; their tensors are read on every step."""
+    cdef Py_ssize_t i
+    if group.get("bounds") is not planned[6] or group.get("frozen") is not planned[7]:
+        return False
+    for current, before in <list>planned[8]:
+        if len(<list>current) != len(<tuple>before):
+            return False
+        for i in range(len(<tuple>before)):
+            if PyList_GetItem(current, i) != PyTuple_GetItem(before, i):
+                return False
+    return True
+
 cdef class TorchStep:
     """Steps of one torch optimizer, all groups in one call. Objects are compared by identity with those of the plan;
     addresses and shapes are read on every step."""
@@ -379,7 +393,8 @@ cdef class TorchStep:
     cdef StateEntry* entries
     cdef StepCounter* counters
     cdef Py_ssize_t n_params, n_entries, n_counters, param_capacity, entry_capacity, counter_capacity
-    cdef list groups           # of each: (number of parameters, etas, step_sizes, maximize, lr, hypers of each dtype)
+    cdef list groups           # of each: (number of parameters, etas, step_sizes, maximize, lr, hypers of each dtype,
+                               # bounds, frozen, the lists among them, constraints)
     cdef bint torch_rule, busy
 
     def __init__(self, TorchApi torch, int isa, bint torch_rule):
@@ -397,8 +412,10 @@ cdef class TorchStep:
     def plan(self, state, param_groups, list hypers):
         """Record the objects that make up the optimizer.
 
-        ``hypers`` holds for each group (etas, step_sizes, maximize, lr or None, rounded), where ``rounded`` has for
-        float32, float64, float16 and bfloat16 a tuple as in add_hyper, or None where that dtype is unsupported.
+        ``hypers`` holds for each group (etas, step_sizes, maximize, lr or None, rounded, constraints), where
+        ``rounded`` has for float32, float64, float16 and bfloat16 a tuple as in add_hyper, or None where that dtype is
+        unsupported, and ``constraints`` is None or has None or (lower, upper, frozen) for each parameter, see
+        add_option.
         """
         cdef PyObject* key
         cdef PyObject* value
@@ -418,7 +435,7 @@ cdef class TorchStep:
             index_of[<uintptr_t>key] = self.n_entries
             self.n_entries += 1
         groups = []
-        for group, (etas, step_sizes, maximize, lr, rounded) in zip(param_groups, hypers, strict=True):
+        for group, (etas, step_sizes, maximize, lr, rounded, constraints) in zip(param_groups, hypers, strict=True):
             for param in group["params"]:
                 check(reserve(&self.params, &self.param_capacity, self.n_params + 1, sizeof(PlannedParam)))
                 planned = &self.params[self.n_params]
@@ -426,7 +443,10 @@ cdef class TorchStep:
                 planned.state_index = index_of.get(<uintptr_t><PyObject*>param, -1)
                 memset(planned.checked_data, 0, sizeof(planned.checked_data))
                 self.n_params += 1
-            groups.append((len(group["params"]), tuple(etas), tuple(step_sizes), maximize, lr, rounded))
+            bounds, frozen = group.get("bounds"), group.get("frozen")
+            lists = [(half, tuple(half)) for half in (*(bounds or ()), frozen) if type(half) is list]
+            groups.append((len(group["params"]), tuple(etas), tuple(step_sizes), maximize, lr, rounded, bounds, frozen,
+                           lists, constraints))
         self.groups = groups
 
     def __call__(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold):
@@ -473,7 +493,7 @@ cdef class TorchStep:
         cdef Py_ssize_t hyper_index[N_DTYPES]
         cdef int status
         cdef PlannedParam* planned = self.params
-        cdef tuple group_plan, rounded
+        cdef tuple group_plan, rounded, constraints
         cdef list params, groups = self.groups, states = []   # held, since other threads may run and clear everything
         clear_table(table)
         self.n_counters = 0
@@ -502,9 +522,11 @@ cdef class TorchStep:
                     or not pair_unchanged(group["step_sizes"], group_plan[2]) \
                     or (group_plan[4] is not None and group["lr"] is not group_plan[4]):
                 return REPLAN
+            if not self.torch_rule and not options_unchanged(group, group_plan):
+                return REPLAN
             if self.torch_rule and (group["capturable"] is not False or group["differentiable"] is not False):
                 return UNSUPPORTED
-            rounded = <tuple>group_plan[5]
+            rounded, constraints = <tuple>group_plan[5], <tuple>group_plan[9]
             hyper_index[0] = hyper_index[1] = hyper_index[2] = hyper_index[3] = -1
             for i in range(count):
                 param = <object>PyList_GetItem(params, i)
@@ -515,7 +537,8 @@ cdef class TorchStep:
                     if planned.state_index < 0:
                         return REPLAN
                     status = self.add(rule, planned, param, grad, <object>PyList_GetItem(states, planned.state_index),
-                                      rounded, hyper_index, n_losses, written)
+                                      rounded, hyper_index, n_losses, written,
+                                      None if constraints is None else constraints[i])
                     if status != STEPPED:
                         return status
                     grads.append(grad)
@@ -523,7 +546,7 @@ cdef class TorchStep:
         return STEPPED
 
     cdef int add(self, int rule, PlannedParam* planned, object param, object grad, object state, tuple rounded,
-                 Py_ssize_t* hyper_index, Py_ssize_t n_losses, list written) except -1:
+                 Py_ssize_t* hyper_index, Py_ssize_t n_losses, list written, tuple constraints) except -1:
         """Add one parameter to the table."""
         cdef StepTable* table = &self.table
         cdef TorchApi torch = self.torch
@@ -589,6 +612,12 @@ cdef class TorchStep:
             if t[i].data == NULL and stride > 0:
                 return UNSUPPORTED
             data[i] = <char*>t[i].data + t[i].byte_offset
+        data[LOWER] = data[UPPER] = data[FROZEN] = data[BEST] = NULL
+        if constraints is not None:
+            for i in range(3):
+                tensors[LOWER + i] = PyTuple_GetItem(constraints, i)
+                if not self.add_option(LOWER + i, tensors[LOWER + i], dtype, data, &layout):
+                    return REPLAN                      # the dtype or shape of the parameter has changed
         if self.torch_rule:
             if not torch.read_tensor(step, &counter, dims[4]) or counter.ndim != 0 or counter.code != DL_FLOAT \
                     or counter.bits < 32 or counter.bits > 64 or counter.data == NULL:
@@ -599,6 +628,33 @@ cdef class TorchStep:
                 return UNSUPPORTED
             hyper_index[dtype] = add_hyper(table, rounded[dtype])
         return STEPPED if check(add_row(table, dtype, rule, hyper_index[dtype], n_losses, data, &layout)) else UNSUPPORTED
+
+    cdef bint add_option(self, int j, PyObject* tensor, int dtype, char** data, Layout* layout) except -1:
+        """Read an option of a row: None, one number (of shape ()) or a tensor of the row's shape.
+
+        Bounds have the row's dtype; ``frozen`` has torch's bool.
+        """
+        cdef DLTensor t
+        cdef int64_t dims[2 * MAX_DIMS]
+        cdef int64_t itemsize, stride
+        cdef int d
+        if tensor == <PyObject*>None:
+            return True
+        if not self.torch.read_tensor(tensor, &t, dims) or (t.ndim != 0 and t.ndim != layout.ndim):
+            return False
+        if (t.code != DL_BOOL or t.bits != 8) if j == FROZEN else dtype_of_tensor(&t) != dtype:
+            return False
+        itemsize = stride = t.bits // 8
+        for d in range(<int>layout.ndim - 1, -1, -1):
+            if t.ndim == 0:
+                layout.strides[j][d] = 0
+                continue
+            if t.shape[d] != layout.shape[d]:
+                return False
+            layout.strides[j][d] = stride if t.strides == NULL else t.strides[d] * itemsize
+            stride *= layout.shape[d]
+        data[j] = <char*>t.data + t.byte_offset
+        return t.data != NULL or stride == 0
 
     cdef int add_counter(self, char* data, int bits) except -1:
         check(reserve(&self.counters, &self.counter_capacity, self.n_counters + 1, sizeof(StepCounter)))

@@ -18,6 +18,8 @@ typedef void Loop(char *const arrays[N_ARRAYS], ptrdiff_t n, const double *hyper
 
 #define T float
 #define BITS_T uint32_t
+#define ANY_T int
+#define ANY(x, y) ((x) | (y))
 #define STATE_T float
 #define LOAD(x) (x)
 #define STORE(x) (x)
@@ -28,6 +30,8 @@ typedef void Loop(char *const arrays[N_ARRAYS], ptrdiff_t n, const double *hyper
 
 #define T double
 #define BITS_T uint64_t
+#define ANY_T double
+#define ANY(x, y) ((y) ? 1 : (x))
 #define STATE_T double
 #define LOAD(x) (x)
 #define STORE(x) (x)
@@ -38,6 +42,8 @@ typedef void Loop(char *const arrays[N_ARRAYS], ptrdiff_t n, const double *hyper
 
 #define T half_t
 #define BITS_T uint16_t
+#define ANY_T int
+#define ANY(x, y) ((x) | (y))
 #define STATE_T float
 #define LOAD(x) half_to_float(x)
 #define STORE(x) float_to_half(x)
@@ -48,6 +54,8 @@ typedef void Loop(char *const arrays[N_ARRAYS], ptrdiff_t n, const double *hyper
 
 #define T bfloat16_t
 #define BITS_T uint16_t
+#define ANY_T int
+#define ANY(x, y) ((x) | (y))
 #define STATE_T float
 #define LOAD(x) bfloat16_to_float(x)
 #define STORE(x) float_to_bfloat16(x)
@@ -151,7 +159,7 @@ static RPROP_INLINE void NAME(torch_loop)(char *const arrays[N_ARRAYS], const pt
     }
 }
 
-/* The weight is rounded before it is compared. Hits are counted in the type of the weights, or the loop widens masks. */
+/* The weight is rounded before it is compared. ANY is the form of "or" that gcc 12 vectorises beside the type. */
 static RPROP_INLINE int NAME(bounded_loop)(const int rule, char *const arrays[N_ARRAYS], const ptrdiff_t n,
                                            const double *hyper)
 {
@@ -161,16 +169,17 @@ static RPROP_INLINE int NAME(bounded_loop)(const int rule, char *const arrays[N_
     const T *const lower = (const T *)arrays[LOWER];
     const T *const upper = (const T *)arrays[UPPER];
     const RULE(Hyper) h = RULE(state_hyper)(hyper);
-    STATE_T hit = 0;
+    ANY_T hit = 0;
     for (ptrdiff_t i = 0; i < n; i++) {
         const T moved = STORE(RULE(update)(rule, LOAD(w[i]), LOAD(g[i]), &state[i], h));
         const STATE_T x = LOAD(moved), low = LOAD(lower[i]), high = LOAD(upper[i]);
-        const int is_low = x <= low, is_high = x >= high;
-        const T bound = is_high ? upper[i] : lower[i];
-        w[i] = is_low | is_high ? bound : moved;
-        hit = is_low | is_high ? 1 : hit;
+        const int is_low = x <= low, is_high = x >= high, stopped = is_low | is_high;
+        const STATE_T bound = is_high ? high : low;
+        const STATE_T next = stopped ? bound : x;
+        w[i] = STORE(next);
+        hit = ANY(hit, stopped);
     }
-    return hit > 0;
+    return hit != 0;
 }
 
 static RPROP_INLINE void NAME(limit_loop)(char *const arrays[N_ARRAYS], const ptrdiff_t n)
@@ -251,6 +260,8 @@ DEFINE_LOOPS(v4)
 
 #undef T
 #undef BITS_T
+#undef ANY_T
+#undef ANY
 #undef STATE_T
 #undef LOAD
 #undef STORE

@@ -25,6 +25,7 @@ class ArrayStep:
         states: Sequence[Sequence[Any]],
         hyper: _Hyper,
         outcomes: Any,
+        constraints: Sequence[tuple[Any, Any, Any] | None] | None,
         threads: _Threads,
         threshold: int,
     ) -> bool: ...
