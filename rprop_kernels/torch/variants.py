@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from .. import hyperparameters
 from ..hyperparameters import Hyperparameters
 from ..kernels.torch_ import UPDATES
-from ..loss import NOT_WORSE, compare_loss
+from ..loss import NONFINITE, NOT_WORSE, compare_loss
 from ..rules import VARIANTS, Variant
 from ..warn import warn_user
 from . import _compat
@@ -416,9 +416,10 @@ class IRpropPlus(RpropVariant):
     The loss at the current weights comes from ``step(loss=...)``, else :meth:`set_loss`, else the closure: a number,
     a tensor of shape (), or one of shape (B,) that decides each row of parameters whose first dimension is B by its
     own loss. Losses of different mini-batches are not comparable: use the rule where the loss is the same
-    function at every step. A loss that is NaN or infinite takes back every remembered move. ``process_group``, a
-    ``torch.distributed`` group or True for the default one, averages the loss over its processes, so that
-    replicas decide alike.
+    function at every step. A loss that is NaN or infinite takes back every remembered move, also of parameters without
+    a gradient: where the objective raises an error, call ``zero_grad()`` and pass ``loss=math.inf``.
+    ``process_group``, a ``torch.distributed`` group or True for the default one, averages the loss over its processes,
+    so that replicas decide alike.
     {ARGUMENTS}
     Examples:
         >>> import torch
@@ -516,10 +517,56 @@ class IRpropPlus(RpropVariant):
             outcome, new_previous = compare_loss(current, previous, self.param_groups[0]["maximize"])
         else:
             outcome, new_previous = self._compare(current, previous)
-        self._step_tensors(outcome)
+        if type(outcome) is int and outcome != NONFINITE:  # most steps
+            self._step_tensors(outcome)
+        else:
+            backtracked = self._backtrack_without_grad(outcome)
+            self._step_tensors(outcome)
+            with torch.no_grad():
+                for tensor, value in backtracked:
+                    tensor.copy_(value)
         for group in self.param_groups:
             group["prev_loss"] = new_previous
         return result
+
+    @torch.no_grad()
+    def _backtrack_without_grad(self, outcome: Outcome) -> list[tuple[Tensor, Tensor]]:
+        """Take back the last moves of parameters that have a state but no gradient, where the loss is not finite.
+
+        They have none where the objective raised an error before backward(). Nothing is written here, so that an error
+        leaves everything as it was.
+
+        Returns:
+            tensors, each with its new value.
+        """
+        update = UPDATES[self._variant.name]
+        changes = []
+        for i, group in enumerate(self.param_groups):
+            group_outcome = outcome[i] if isinstance(outcome, list) else outcome
+            rows = group_outcome.shape if isinstance(group_outcome, Tensor) else ()
+            # A parameter of another first dimension than the losses never moved along with them.
+            params = [
+                p
+                for p in group["params"]
+                if p.grad is None and "move" in self.state.get(p, ()) and (not rows or p.shape[:1] == rows)
+            ]
+            if not params or (isinstance(group_outcome, int) and group_outcome != NONFINITE):
+                continue
+            hyper = self._group_hyper(group, torch.float32)
+            grads = [torch.zeros_like(p) for p in params]
+            for p, g in zip(params, grads, strict=True):
+                validate_tensors(p, g, self.state[p])
+            moves = [self.state[p]["move"] for p in params]
+            shards = to_local(params, grads, moves)
+            for k, (p, g, move) in enumerate(zip(params, grads, moves, strict=True)):
+                new_p, new_move = p.detach().clone(), move.clone()
+                update(new_p, g, new_move, hyper, group["maximize"], NONFINITE)
+                if isinstance(group_outcome, Tensor):  # which may lie on a device, where nothing waits for it
+                    nonfinite = local_outcomes(group_outcome, shards.get(k)).to(p.device) == NONFINITE
+                    nonfinite = nonfinite.reshape(-1, *(1,) * (p.dim() - 1)) if nonfinite.dim() else nonfinite
+                    new_p, new_move = torch.where(nonfinite, new_p, p), torch.where(nonfinite, new_move, move)
+                changes += [(p, new_p), (move, new_move)]
+        return changes
 
     def _compare(self, loss: Loss, previous: Loss | None) -> tuple[Any, Loss | None]:
         """Return the outcome (a list, one for each group, where directions differ) and E_prev for the next step."""
