@@ -393,9 +393,11 @@ class RpropVariant:
         previous = state_dict["loss"]
         if previous is not None:
             previous = float_array("loss", previous)
-            if previous.ndim != self._batched:
+            if previous.ndim < 2 and previous.ndim != self._batched:
                 kind = "one number" if self._batched else f"one number for each of {len(previous)} rows"
-                raise ValueError(f"loss is {kind}: load it into an optimizer made with batched={not self._batched}")
+                raise ValueError(
+                    f"loss of the state is {kind}: load it into an optimizer made with batched={not self._batched}"
+                )
             previous = self._loss_value(previous)
             if np.isinf(previous).any() or (isinstance(previous, float) and math.isnan(previous)):
                 raise ValueError(f"loss is {previous}, which no step leaves behind: load the result of state_dict()")

@@ -87,7 +87,7 @@ def test_all_parameters_return_to_one_point(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_rows_with_a_finite_loss_are_left_alone(backend: str) -> None:
     params = [torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2)]
-    optimizer = IRpropPlus(params, lr=0.5, backend=backend)
+    optimizer = IRpropPlus(params, lr=0.5, batched=True, backend=backend)
     step(optimizer, params, torch.tensor([1.0, 1.0, 1.0]), 1.0, 1.0)
     move = optimizer.state[params[1]]["move"].clone()
     step(optimizer, params, torch.tensor([0.5, math.nan, 2.0]), 1.0, None)
