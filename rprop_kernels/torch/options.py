@@ -183,9 +183,10 @@ def _like(name: str, value: Any, p: Any, dtype: torch.dtype) -> Tensor:
         return torch.empty_like(p, dtype=dtype, requires_grad=False).copy_(value)
     from torch.distributed.tensor import DTensor, Replicate
 
-    whole = DTensor.from_local(value.contiguous(), p.device_mesh, [Replicate()] * len(p.placements), run_check=False)
-    placed: Any = whole.redistribute(placements=p.placements)
-    return placed if placed.to_local().untyped_storage() is not value.untyped_storage() else placed.clone()
+    copied = value.clone(memory_format=torch.contiguous_format)
+    whole = DTensor.from_local(copied, p.device_mesh, [Replicate()] * len(p.placements), run_check=False)
+    placed: Tensor = whole.redistribute(placements=p.placements)
+    return placed
 
 
 def _local(x: Any) -> Any:

@@ -104,6 +104,8 @@ class RpropVariant(StepMixin, Optimizer):
         limits = hyperparameters.validate(etas, step_sizes)[2:]
         if not hyperparameters.is_per_weight(lr):
             hyperparameters.validate_lr(lr, limits)
+        elif params is None:
+            raise ValueError("Tensor lr must be 1-element where params is None: pass the parameters of its weights")
         params = list(params) if isinstance(params, Iterator) else params
         if isinstance(params, (list, tuple)) and len(params) > 1 and isinstance(params[0], dict):
             for name in NAMES:
