@@ -1,7 +1,5 @@
 """Errors of the NumPy optimizers: each names the remedy and is raised before anything changes."""
 
-import math
-
 import numpy as np
 import pytest
 
