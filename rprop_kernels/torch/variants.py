@@ -26,6 +26,7 @@ from .options import (
     local_constraints,
     planned_constraints,
     same_lr,
+    same_objects,
     validate_starts,
     versions,
 )
@@ -94,7 +95,6 @@ class RpropVariant(StepMixin, Optimizer):
         self._init_step(backend)
         self._options: list[GroupOptions] = []
         self._last_lrs: list[Any] | None = []
-        self._lr_versions: list[tuple[Any, int]] = []
         self._batched = hyperparameters.validate_bool("batched", batched)
         maximize = hyperparameters.validate_bool("maximize", maximize)
         defaults: dict[str, Any] = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
@@ -299,9 +299,9 @@ class RpropVariant(StepMixin, Optimizer):
         if self._last_lrs is None:  # has warned
             return
         lrs = [group["lr"] for group in self.param_groups]
-        self._lr_versions = [version for lr in lrs for version in versions(lr)]
+        self._lr_versions = versions(self.param_groups)
         for lr, before in zip(lrs, self._last_lrs, strict=False):
-            if not same_lr(lr, before) and before != 0.0:  # 0 was there for a moment only, see _first_steps
+            if not same_lr(lr, before) and not same_lr(before, 0.0):  # 0 was there for a moment only, see _first_steps
                 self._last_lrs, self._lr_versions = None, []
                 warn_user(
                     f"lr was changed from {before} to {lr}, which has no effect: in Rprop lr is only the first step "
@@ -313,10 +313,9 @@ class RpropVariant(StepMixin, Optimizer):
         if self.state:
             self._last_lrs = [copy_lr(lr) for lr in lrs]
 
-    def _step_tensors(self, outcome: Outcome = NOT_WORSE) -> None:
-        if self._lr_versions and self._lr_versions != [x for group in self.param_groups for x in versions(group["lr"])]:
+    def _notice_lr(self) -> None:
+        if not same_objects(self._lr_versions, versions(self.param_groups)):
             self._warn_if_lr_changed()
-        super()._step_tensors(outcome)
 
     def _plan_groups(self) -> list[tuple[Any, Any, Any]]:
         plans = []
