@@ -6,7 +6,7 @@ weight are None, a tensor or such a list. The tensors have the shape, device and
 parameter. DTensors are placed as it is.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -277,7 +277,7 @@ def versions(groups: Iterable[dict[str, Any]]) -> list[Any]:
     return found
 
 
-def same_objects(some: list[Any], others: list[Any]) -> bool:
+def same_objects(some: Sequence[Any], others: Sequence[Any]) -> bool:
     """Check whether two results of `versions` are equal."""
     return len(some) == len(others) and all(
         x is y or (type(x) is int and x == y) for x, y in zip(some, others, strict=True)
