@@ -284,6 +284,20 @@ def same_objects(some: Sequence[Any], others: Sequence[Any]) -> bool:
     )
 
 
+def pack_bounds(bounds: Any) -> Any:
+    """Return the bounds of a group as a state_dict holds them: a dict in the place of the tuple, if with DTensors."""
+    if not any(hasattr(part, "placements") for part in _parts(bounds)):
+        return bounds
+    return dict(zip(("lower", "upper"), bounds, strict=True))
+
+
+def unpack_bounds(bounds: Any) -> Any:
+    """Return the bounds that `pack_bounds` packed."""
+    return (
+        (bounds["lower"], bounds["upper"]) if isinstance(bounds, dict) and {"lower", "upper"} == set(bounds) else bounds
+    )
+
+
 def local_constraints(constraints: Constraints | None) -> Constraints | None:
     """Return constraints with this process's shards in the place of DTensors."""
     return None if constraints is None else Constraints(*map(_local, constraints))

@@ -24,9 +24,11 @@ from .options import (
     copy_lr,
     first_steps,
     local_constraints,
+    pack_bounds,
     planned_constraints,
     same_lr,
     same_objects,
+    unpack_bounds,
     validate_starts,
     versions,
 )
@@ -379,6 +381,17 @@ class RpropVariant(StepMixin, Optimizer):
             raise KeyError("this parameter has no state: it is not in this optimizer, or was never stepped")
         return signs_and_steps(self.state[parameter]["move"])
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state and the groups; see ``torch.optim.Optimizer.state_dict``.
+
+        Bounds that hold DTensors become ``{"lower": ..., "upper": ...}``, since torch.distributed.checkpoint finds
+        no tensors in a tuple.
+        """
+        saved = super().state_dict()
+        for group in saved["param_groups"]:
+            group["bounds"] = pack_bounds(group.get("bounds"))
+        return saved
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a ``state_dict`` of this class, or of torch.optim.Rprop; exact in every dtype.
 
@@ -425,6 +438,7 @@ class RpropVariant(StepMixin, Optimizer):
         if len(group["params"]) != len(own["params"]):  # or of parameters
             return {}
         options = {name: group.get(name, own.get(name)) for name in NAMES}
+        options["bounds"] = unpack_bounds(options["bounds"])
         return convert_options({**options, "params": own["params"]}, place).values
 
     def _load_state_of(self, state: Any, p: Any) -> dict[str, Any]:

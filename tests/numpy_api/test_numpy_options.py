@@ -159,7 +159,7 @@ def test_a_run_with_options_continues_to_the_bit(rule, by, backend, tmp_path):
     for optimizer in (first, second):
         walk(optimizer, 1)
     assert contents(second) == contents(first)
-    assert first.params[0][2] == make().params[0][2] and second.params[0].max() == np.float32(0.6)
+    assert first.params[0][2] == make().params[0][2] and second.params[0].max() <= np.float32(0.6)
 
 
 def test_the_form_of_a_state_dict():
