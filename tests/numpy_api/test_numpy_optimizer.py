@@ -77,7 +77,7 @@ def test_bits_after_every_step_equal_the_oracle(rule, real, maximize, boxed, bac
         loss = float(rng.choice([1.0, 2.0, 3.0] * 6 + [math.nan, math.inf])) if step else 2.0
         optimizer.step(g, loss)
         oracle.step(g, loss)
-        met += sum(weight.w in (weight.lower, weight.upper) for weight in oracle.weights)
+        met += sum(weight.w in oracle.limits(weight) for weight in oracle.weights)
         same(w, [weight.w for weight in oracle.weights])
         q, steps = optimizer.signs_and_steps()
         same(steps, [weight.D for weight in oracle.weights])
