@@ -216,16 +216,18 @@ class Rprop(StepMixin, torch.optim.Rprop):
     def _torch_step(self, tensors: GroupTensors) -> None:
         group = tensors.group
         prevs, step_sizes = tensors.states
+        eta_minus, eta_plus = group["etas"]
+        step_size_min, step_size_max = group["step_sizes"]
         torch_rprop(
             tensors.params,
             tensors.grads,
             prevs,
             step_sizes,
             tensors.counters,
-            step_size_min=group["step_sizes"][0],
-            step_size_max=group["step_sizes"][1],
-            etaminus=group["etas"][0],
-            etaplus=group["etas"][1],
+            step_size_min=step_size_min,
+            step_size_max=step_size_max,
+            etaminus=eta_minus,
+            etaplus=eta_plus,
             foreach=group["foreach"],
             maximize=group["maximize"],
             differentiable=group["differentiable"],
