@@ -14,8 +14,8 @@ from libc.string cimport memset
 
 cdef extern from "step_table.h" nogil:
     enum:
-        MAX_DIMS, GATHER_SIZE
-        PARAM, GRAD, STATE, STATE2, N_ARRAYS
+        MAX_DIMS
+        PARAM, GRAD, STATE, STATE2, LOWER, UPPER, FROZEN, BEST, N_ARRAYS
         FLOAT, DOUBLE, HALF, BFLOAT16, N_DTYPES
         TORCH, N_RULES
         N_HYPER
@@ -36,8 +36,6 @@ cdef extern from "step_table.h" nogil:
         ParallelFunction* parallel
         ThreadQuery* thread_number
         ThreadQuery* thread_count
-    ctypedef void ClampLoop(char**, const char*, const char*, const char*, Py_ssize_t)
-    ClampLoop* CLAMP_LOOPS[RPROP_ISAS][N_DTYPES]
     int reserve(void*, Py_ssize_t*, Py_ssize_t, size_t)
     void free_table(StepTable*)
     void clear_table(StepTable*)
@@ -47,12 +45,11 @@ cdef extern from "step_table.h" nogil:
     void run_table(StepTable*)
     int state_dtype_of(int64_t dtype, int64_t rule)
     int n_arrays_of(int64_t rule)
-    int64_t itemsize_of(int64_t dtype)
     int best_isa()
 
 cdef extern from "dlpack.h":
     enum:
-        DL_CPU, DL_FLOAT, DL_BFLOAT
+        DL_CPU, DL_FLOAT, DL_BFLOAT, DL_BOOL
     ctypedef struct DLPackVersion:
         uint32_t major
     ctypedef struct DLPackHeader:
@@ -76,6 +73,7 @@ cdef extern from "Python.h":
     PyObject* PyDict_GetItemWithError(object, object) except? NULL
     int PyDict_Next(object, Py_ssize_t*, PyObject**, PyObject**)
     PyObject* PyList_GetItem(object, Py_ssize_t) except NULL
+    PyObject* PyTuple_GetItem(object, Py_ssize_t) except NULL
     void* PyCapsule_GetPointer(object, const char*) except NULL
     void PyErr_Clear()
     object PyObject_CallFunctionObjArgs(object, PyObject*, void*)     # needs no tuple of arguments
@@ -173,17 +171,18 @@ cdef class ArrayStep:
     def __dealloc__(self):
         free_table(&self.table)
 
-    def __call__(self, int rule, params, grads, states, hyper, outcomes, threads, Py_ssize_t threshold):
+    def __call__(self, int rule, params, grads, states, hyper, outcomes, constraints, threads, Py_ssize_t threshold):
         """Step all arrays and return True; return False, with nothing changed, where one of them is unsupported.
 
         ``hyper`` is (eta_minus, eta_plus, step_min, step_max, direction); ``outcomes`` is None or bytes-like, one
-        outcome for each element of the first dimension; ``threads``: see get_threads.
+        outcome for each element of the first dimension; ``constraints`` is None or has None or
+        ``(lower, upper, frozen)`` for each array, see add_option; ``threads``: see get_threads.
         """
         if self.busy:                # in use by another thread
             return False
         self.busy = True
         try:
-            if not self.collect(rule, params, grads, states, hyper, outcomes):
+            if not self.collect(rule, params, grads, states, hyper, outcomes, constraints):
                 return False
             get_threads(&self.table, threads, threshold)
             with nogil:
@@ -195,7 +194,7 @@ cdef class ArrayStep:
             self.buffers.release()
             self.busy = False
 
-    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes) except -1:
+    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes, constraints) except -1:
         cdef StepTable* table = &self.table
         cdef Py_ssize_t n = len(params), n_losses = 0, hyper_index, i
         cdef int j, d, ndim, dtype, arrays = n_arrays_of(rule)
@@ -204,9 +203,11 @@ cdef class ArrayStep:
         cdef Layout layout
         if not 0 <= rule < N_RULES or len(grads) != n or len(states) != n:
             return False
+        if constraints is not None and (len(constraints) != n or rule == TORCH):
+            return False
         clear_table(table)
         hyper_index = add_hyper(table, hyper)
-        self.buffers.reserve(4 * n + 1)                   # so that pointers stay valid
+        self.buffers.reserve((4 if constraints is None else 6) * n + 1)                   # so that pointers stay valid
         if outcomes is not None:
             buffers[0] = self.buffers.add(outcomes, 0)
             table.outcomes = <const unsigned char*>buffers[0].buf
@@ -235,79 +236,39 @@ cdef class ArrayStep:
                     if buffers[j].shape[d] != layout.shape[d]:
                         return False
                     layout.strides[j][d] = buffers[j].strides[d]
+            data[LOWER] = data[UPPER] = data[FROZEN] = data[BEST] = NULL
+            if constraints is not None and constraints[i] is not None:
+                lower, upper, frozen = constraints[i]
+                if not (self.add_option(LOWER, lower, dtype, data, &layout)
+                        and self.add_option(UPPER, upper, dtype, data, &layout)
+                        and self.add_option(FROZEN, frozen, dtype, data, &layout)):
+                    return False
             if not check(add_row(table, dtype, rule, hyper_index, n_losses, data, &layout)):
                 return False
         return check(is_disjoint(table))
 
+    cdef bint add_option(self, int j, array, int dtype, char** data, Layout* layout) except -1:
+        """Read an option of the last row: None, one number (an array of shape ()) or an array of the row's shape.
 
-cdef bint is_broadcast(Py_buffer* x) noexcept:
-    """Whether all elements are one number in memory."""
-    cdef int d
-    for d in range(x.ndim):
-        if x.shape[d] != 1 and x.strides[d] != 0:
+        Bounds have the row's dtype; ``frozen`` has NumPy's bool.
+        """
+        if array is None:
+            return True
+        cdef Py_buffer* buffer = self.buffers.add(array, PyBUF_STRIDES | PyBUF_FORMAT)
+        cdef int d
+        if j == FROZEN:
+            if buffer.format == NULL or buffer.format[0] != c"?" or buffer.format[1] != 0:
+                return False
+        elif dtype_of_format(buffer.format) != dtype:
             return False
-    return True
-
-cdef bint same_layout(Py_buffer* x, Py_buffer* y) noexcept:
-    cdef int d
-    for d in range(x.ndim):
-        if x.shape[d] != 1 and x.strides[d] != y.strides[d]:
+        if buffer.ndim != layout.ndim and buffer.ndim != 0:
             return False
-    return True
-
-def stop_at_bounds(int isa, param, state, lower, upper, most):
-    """Set weights beyond a bound on it, forget their signs, and return True; return False, with nothing changed, where
-    the arrays are not dense in one order. All have one dtype and shape; the last three may be a broadcast number."""
-    check_isa(isa)
-    cdef Buffers buffers = Buffers()
-    cdef Py_buffer* view[5]
-    cdef double filled[3][GATHER_SIZE]
-    cdef char* data[5]
-    cdef char* arrays[N_ARRAYS]
-    cdef Py_ssize_t step[5]
-    cdef Py_ssize_t i, j, n, itemsize, c_stride, f_stride, start = 0
-    cdef int dtype, d
-    cdef bint c_contiguous = True, f_contiguous = True
-    buffers.reserve(5)
-    try:
-        for i, array in enumerate((param, state, lower, upper, most)):
-            view[i] = buffers.add(array, PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if i < 2 else 0))
-    except (BufferError, TypeError, ValueError):
-        return False
-    dtype = dtype_of_format(view[0].format)
-    if dtype < 0:
-        return False
-    itemsize = itemsize_of(dtype)
-    n = view[0].len // itemsize
-    c_stride = f_stride = itemsize
-    for d in range(view[0].ndim - 1, -1, -1):
-        c_contiguous = c_contiguous and (view[0].shape[d] == 1 or view[0].strides[d] == c_stride)
-        c_stride *= view[0].shape[d]
-    for d in range(view[0].ndim):
-        f_contiguous = f_contiguous and (view[0].shape[d] == 1 or view[0].strides[d] == f_stride)
-        f_stride *= view[0].shape[d]
-    if n > 0 and not c_contiguous and not f_contiguous:
-        return False
-    for i in range(5):
-        data[i], step[i] = <char*>view[i].buf, itemsize
-        if dtype_of_format(view[i].format) != dtype or not same_shape(view[0], view[i]):
-            return False
-        if i > 1 and n > 1 and is_broadcast(view[i]):
-            for j in range(GATHER_SIZE):
-                if dtype == FLOAT:
-                    (<float*>filled[i - 2])[j] = (<float*>data[i])[0]
-                else:
-                    filled[i - 2][j] = (<double*>data[i])[0]
-            data[i], step[i] = <char*>filled[i - 2], 0
-        elif n > 0 and not same_layout(view[0], view[i]):
-            return False
-    while start < n:
-        arrays[PARAM] = data[0] + start * itemsize
-        arrays[STATE] = data[1] + start * itemsize
-        CLAMP_LOOPS[isa][dtype](arrays, data[2] + start * step[2], data[3] + start * step[3], data[4] + start * step[4],
-                                min(n - start, GATHER_SIZE))
-        start += GATHER_SIZE
-    return True
+        data[j] = <char*>buffer.buf
+        for d in range(layout.ndim):
+            if buffer.ndim != 0 and buffer.shape[d] != layout.shape[d]:
+                return False
+            layout.strides[j][d] = 0 if buffer.ndim == 0 else buffer.strides[d]
+        return True
 
 
 # ------------------------------------------------------------------------------------------ torch tensors
@@ -410,6 +371,19 @@ cdef bint pair_unchanged(object value, object planned) except -1:
         return True
     return type(value) in (tuple, list) and tuple(value) == planned
 
+cdef bint options_unchanged(object group, tuple planned) except -1:
+    """Whether bounds and frozen masks are those of the plan; their tensors are read on every step."""
+    cdef Py_ssize_t i
+    if group.get("bounds") is not planned[6] or group.get("frozen") is not planned[7]:
+        return False
+    for current, before in <list>planned[8]:
+        if len(<list>current) != len(<tuple>before):
+            return False
+        for i in range(len(<tuple>before)):
+            if PyList_GetItem(current, i) != PyTuple_GetItem(before, i):
+                return False
+    return True
+
 cdef class TorchStep:
     """Steps of one torch optimizer, all groups in one call. Objects are compared by identity with those of the plan;
     addresses and shapes are read on every step."""
@@ -419,7 +393,8 @@ cdef class TorchStep:
     cdef StateEntry* entries
     cdef StepCounter* counters
     cdef Py_ssize_t n_params, n_entries, n_counters, param_capacity, entry_capacity, counter_capacity
-    cdef list groups           # of each: (number of parameters, etas, step_sizes, maximize, lr, hypers of each dtype)
+    cdef list groups           # of each: (number of parameters, etas, step_sizes, maximize, lr, hypers of each dtype,
+                               # bounds, frozen, the lists among them, constraints)
     cdef bint torch_rule, busy
 
     def __init__(self, TorchApi torch, int isa, bint torch_rule):
@@ -437,8 +412,10 @@ cdef class TorchStep:
     def plan(self, state, param_groups, list hypers):
         """Record the objects that make up the optimizer.
 
-        ``hypers`` holds for each group (etas, step_sizes, maximize, lr or None, rounded), where ``rounded`` has for
-        float32, float64, float16 and bfloat16 a tuple as in add_hyper, or None where that dtype is unsupported.
+        ``hypers`` holds for each group (etas, step_sizes, maximize, lr or None, rounded, constraints), where
+        ``rounded`` has for float32, float64, float16 and bfloat16 a tuple as in add_hyper, or None where that dtype is
+        unsupported, and ``constraints`` is None or has None or (lower, upper, frozen) for each parameter, see
+        add_option.
         """
         cdef PyObject* key
         cdef PyObject* value
@@ -458,7 +435,7 @@ cdef class TorchStep:
             index_of[<uintptr_t>key] = self.n_entries
             self.n_entries += 1
         groups = []
-        for group, (etas, step_sizes, maximize, lr, rounded) in zip(param_groups, hypers, strict=True):
+        for group, (etas, step_sizes, maximize, lr, rounded, constraints) in zip(param_groups, hypers, strict=True):
             for param in group["params"]:
                 check(reserve(&self.params, &self.param_capacity, self.n_params + 1, sizeof(PlannedParam)))
                 planned = &self.params[self.n_params]
@@ -466,7 +443,10 @@ cdef class TorchStep:
                 planned.state_index = index_of.get(<uintptr_t><PyObject*>param, -1)
                 memset(planned.checked_data, 0, sizeof(planned.checked_data))
                 self.n_params += 1
-            groups.append((len(group["params"]), tuple(etas), tuple(step_sizes), maximize, lr, rounded))
+            bounds, frozen = group.get("bounds"), group.get("frozen")
+            lists = [(half, tuple(half)) for half in (*(bounds or ()), frozen) if type(half) is list]
+            groups.append((len(group["params"]), tuple(etas), tuple(step_sizes), maximize, lr, rounded, bounds, frozen,
+                           lists, constraints))
         self.groups = groups
 
     def __call__(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold):
@@ -513,7 +493,7 @@ cdef class TorchStep:
         cdef Py_ssize_t hyper_index[N_DTYPES]
         cdef int status
         cdef PlannedParam* planned = self.params
-        cdef tuple group_plan, rounded
+        cdef tuple group_plan, rounded, constraints
         cdef list params, groups = self.groups, states = []   # held, since other threads may run and clear everything
         clear_table(table)
         self.n_counters = 0
@@ -542,9 +522,11 @@ cdef class TorchStep:
                     or not pair_unchanged(group["step_sizes"], group_plan[2]) \
                     or (group_plan[4] is not None and group["lr"] is not group_plan[4]):
                 return REPLAN
+            if not self.torch_rule and not options_unchanged(group, group_plan):
+                return REPLAN
             if self.torch_rule and (group["capturable"] is not False or group["differentiable"] is not False):
                 return UNSUPPORTED
-            rounded = <tuple>group_plan[5]
+            rounded, constraints = <tuple>group_plan[5], <tuple>group_plan[9]
             hyper_index[0] = hyper_index[1] = hyper_index[2] = hyper_index[3] = -1
             for i in range(count):
                 param = <object>PyList_GetItem(params, i)
@@ -555,7 +537,8 @@ cdef class TorchStep:
                     if planned.state_index < 0:
                         return REPLAN
                     status = self.add(rule, planned, param, grad, <object>PyList_GetItem(states, planned.state_index),
-                                      rounded, hyper_index, n_losses, written)
+                                      rounded, hyper_index, n_losses, written,
+                                      None if constraints is None else constraints[i])
                     if status != STEPPED:
                         return status
                     grads.append(grad)
@@ -563,7 +546,7 @@ cdef class TorchStep:
         return STEPPED
 
     cdef int add(self, int rule, PlannedParam* planned, object param, object grad, object state, tuple rounded,
-                 Py_ssize_t* hyper_index, Py_ssize_t n_losses, list written) except -1:
+                 Py_ssize_t* hyper_index, Py_ssize_t n_losses, list written, tuple constraints) except -1:
         """Add one parameter to the table."""
         cdef StepTable* table = &self.table
         cdef TorchApi torch = self.torch
@@ -629,6 +612,12 @@ cdef class TorchStep:
             if t[i].data == NULL and stride > 0:
                 return UNSUPPORTED
             data[i] = <char*>t[i].data + t[i].byte_offset
+        data[LOWER] = data[UPPER] = data[FROZEN] = data[BEST] = NULL
+        if constraints is not None:
+            for i in range(3):
+                tensors[LOWER + i] = PyTuple_GetItem(constraints, i)
+                if not self.add_option(LOWER + i, tensors[LOWER + i], dtype, data, &layout):
+                    return REPLAN                      # the dtype or shape of the parameter has changed
         if self.torch_rule:
             if not torch.read_tensor(step, &counter, dims[4]) or counter.ndim != 0 or counter.code != DL_FLOAT \
                     or counter.bits < 32 or counter.bits > 64 or counter.data == NULL:
@@ -639,6 +628,33 @@ cdef class TorchStep:
                 return UNSUPPORTED
             hyper_index[dtype] = add_hyper(table, rounded[dtype])
         return STEPPED if check(add_row(table, dtype, rule, hyper_index[dtype], n_losses, data, &layout)) else UNSUPPORTED
+
+    cdef bint add_option(self, int j, PyObject* tensor, int dtype, char** data, Layout* layout) except -1:
+        """Read an option of a row: None, one number (of shape ()) or a tensor of the row's shape.
+
+        Bounds have the row's dtype; ``frozen`` has torch's bool.
+        """
+        cdef DLTensor t
+        cdef int64_t dims[2 * MAX_DIMS]
+        cdef int64_t itemsize, stride
+        cdef int d
+        if tensor == <PyObject*>None:
+            return True
+        if not self.torch.read_tensor(tensor, &t, dims) or (t.ndim != 0 and t.ndim != layout.ndim):
+            return False
+        if (t.code != DL_BOOL or t.bits != 8) if j == FROZEN else dtype_of_tensor(&t) != dtype:
+            return False
+        itemsize = stride = t.bits // 8
+        for d in range(<int>layout.ndim - 1, -1, -1):
+            if t.ndim == 0:
+                layout.strides[j][d] = 0
+                continue
+            if t.shape[d] != layout.shape[d]:
+                return False
+            layout.strides[j][d] = stride if t.strides == NULL else t.strides[d] * itemsize
+            stride *= layout.shape[d]
+        data[j] = <char*>t.data + t.byte_offset
+        return t.data != NULL or stride == 0
 
     cdef int add_counter(self, char* data, int bits) except -1:
         check(reserve(&self.counters, &self.counter_capacity, self.n_counters + 1, sizeof(StepCounter)))

@@ -24,6 +24,6 @@ typedef struct {
     void *current_stream;
 } DLPackExchange;
 
-enum { DL_CPU = 1, DL_FLOAT = 2, DL_BFLOAT = 4 };
+enum { DL_CPU = 1, DL_FLOAT = 2, DL_BFLOAT = 4, DL_BOOL = 6 };
 
 #endif

@@ -125,18 +125,20 @@ static RPROP_INLINE REAL NAME(torch_update)(const REAL grad, REAL *prev, const R
     return step;
 }
 
-/* A weight within its bounds; at a bound it forgets its sign, and its step is at most `most` / SHIFT. */
-static RPROP_INLINE REAL NAME(clamp)(const REAL w, REAL *state, const REAL lower, const REAL upper, const REAL most)
+/* The state of the same step without a sign. */
+static RPROP_INLINE REAL NAME(forget)(const REAL state)
 {
-    const REAL s = *state;
-    const REAL size = FABS(s);
-    const int low = w <= lower, high = w >= upper, stopped = low | high;
-    const REAL bound = high ? upper : lower;
-    const REAL next = stopped ? bound : w;
-    const REAL scaled = size > THRESHOLD ? size : size * SHIFT;
-    const REAL limited = scaled > most ? most : scaled;
-    *state = stopped ? limited : s;
-    return next;
+    const REAL size = FABS(state);
+    return size > THRESHOLD ? size : size * SHIFT;
+}
+
+/* The state of a weight that has met a bound: no sign, and a step of half the width of its interval at most. */
+static RPROP_INLINE REAL NAME(limit)(const REAL state, const REAL lower, const REAL upper)
+{
+    const REAL half = (upper - lower) / 2;
+    const REAL largest = (half < LEAST_STEP ? LEAST_STEP : half) * SHIFT;
+    const REAL scaled = NAME(forget)(state);
+    return scaled > largest ? largest : scaled;
 }
 
 #undef REAL

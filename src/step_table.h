@@ -29,8 +29,17 @@ typedef struct {
     int64_t hyper;           /* index into hypers */
     int64_t layout;          /* index into layouts; -1: all arrays are dense in one order */
     int64_t dtype, rule;
-    int64_t extra;           /* index of the options of the step; -1: none */
+    int64_t extra;           /* index into extras; -1: none */
 } Row;
+
+/* The options of a row: arrays of its shape, or NULL. The bounds have its dtype; `frozen` holds bytes, not 0 where a
+ * weight is frozen. */
+typedef struct {
+    char *lower, *upper, *frozen, *best;
+    int64_t flags;           /* SCALAR_LOWER, SCALAR_UPPER: the bound is one number */
+} Extra;
+
+enum { SCALAR_LOWER = 1, SCALAR_UPPER = 2 };
 
 /* Common dimensions of all arrays of a row, outermost first; strides in bytes. */
 typedef struct {
@@ -48,12 +57,13 @@ typedef struct {
     char **grads;                /* a gradient for each row */
     double (*hypers)[N_HYPER];
     Layout *layouts;
+    Extra *extras;
     ByteRange *writes;           /* of every array that is written, in the order of collection */
-    ByteRange *reads;            /* of the gradients */
+    ByteRange *reads;            /* of the gradients and options */
     ByteRange *sorted_writes;    /* followed by a copy of `writes`: the last ones found to be disjoint */
-    ByteRange *last_reads;       /* gradients found to be disjoint from `sorted_writes` */
-    ptrdiff_t n_rows, n_hypers, n_layouts, n_writes, n_reads, n_sorted_writes, n_last_reads;
-    ptrdiff_t row_capacity, grad_capacity, hyper_capacity, layout_capacity, write_capacity, read_capacity;
+    ByteRange *last_reads;       /* reads found to be disjoint from `sorted_writes` */
+    ptrdiff_t n_rows, n_hypers, n_layouts, n_extras, n_writes, n_reads, n_sorted_writes, n_last_reads;
+    ptrdiff_t row_capacity, grad_capacity, hyper_capacity, layout_capacity, extra_capacity, write_capacity, read_capacity;
     ptrdiff_t sorted_write_capacity, last_read_capacity;
     int64_t numel;               /* weights in all rows */
     const unsigned char *outcomes; /* a loss outcome each, for rows with numel_per_loss > 0 */
@@ -87,6 +97,7 @@ static void free_table(StepTable *table)
     free(table->grads);
     free(table->hypers);
     free(table->layouts);
+    free(table->extras);
     free(table->writes);
     free(table->reads);
     free(table->sorted_writes);
@@ -96,7 +107,7 @@ static void free_table(StepTable *table)
 /* Empties the table; buffers, and the result of the last overlap check, are kept. */
 static void clear_table(StepTable *table)
 {
-    table->n_rows = table->n_hypers = table->n_layouts = table->n_writes = table->n_reads = 0;
+    table->n_rows = table->n_hypers = table->n_layouts = table->n_extras = table->n_writes = table->n_reads = 0;
     table->numel = 0;
     table->outcomes = NULL;
 }
@@ -113,9 +124,12 @@ static int n_arrays_of(int64_t rule) { return rule == TORCH ? 4 : 3; }
 
 static void get_itemsizes(int64_t dtype, int64_t rule, int64_t itemsize[N_ARRAYS])
 {
-    itemsize[PARAM] = itemsize[GRAD] = itemsize_of(dtype);
+    itemsize[PARAM] = itemsize[GRAD] = itemsize[LOWER] = itemsize[UPPER] = itemsize[BEST] = itemsize_of(dtype);
     itemsize[STATE] = itemsize[STATE2] = itemsize_of(state_dtype_of(dtype, rule));
+    itemsize[FROZEN] = 1;
 }
+
+static int is_written(int array) { return array != GRAD && array != LOWER && array != UPPER && array != FROZEN; }
 
 static int add_write(StepTable *table, char *begin, char *end)
 {
@@ -149,7 +163,7 @@ static int self_overlaps(const Layout *layout, int array, int64_t itemsize)
 
 /* Sorts the dimensions by falling stride of the parameter, so that permuted arrays merge, and drops those of one
  * element; whether the outermost dimension of more than one element stayed the first. */
-static int sort_dims(Layout *layout, int arrays)
+static int sort_dims(Layout *layout, const int *used, int n_used)
 {
     const Layout given = *layout;
     int order[MAX_DIMS], n = 0, first = -1;
@@ -165,27 +179,27 @@ static int sort_dims(Layout *layout, int arrays)
     }
     for (int e = 0; e < n; e++) {
         layout->shape[e] = given.shape[order[e]];
-        for (int i = 0; i < arrays; i++)
-            layout->strides[i][e] = given.strides[i][order[e]];
+        for (int i = 0; i < n_used; i++)
+            layout->strides[used[i]][e] = given.strides[used[i]][order[e]];
     }
     layout->ndim = n;
     return n == 0 || order[0] == first;
 }
 
 /* Merges neighbouring dimensions that are one run in every array. */
-static void merge_dims(Layout *layout, int arrays)
+static void merge_dims(Layout *layout, const int *used, int n_used)
 {
     int e = 0;
     for (int d = 1; d < layout->ndim; d++) {
         int merges = 1;
-        for (int i = 0; i < arrays; i++)
-            merges &= layout->strides[i][e] == layout->strides[i][d] * layout->shape[d];
+        for (int i = 0; i < n_used; i++)
+            merges &= layout->strides[used[i]][e] == layout->strides[used[i]][d] * layout->shape[d];
         if (merges)
             layout->shape[e] *= layout->shape[d];
         else
             layout->shape[++e] = layout->shape[d];
-        for (int i = 0; i < arrays; i++)
-            layout->strides[i][e] = layout->strides[i][d];
+        for (int i = 0; i < n_used; i++)
+            layout->strides[used[i]][e] = layout->strides[used[i]][d];
     }
     if (layout->ndim > 0)
         layout->ndim = e + 1;
@@ -204,59 +218,81 @@ static ByteRange byte_range(char *data, const Layout *layout, int array, int64_t
     return range;
 }
 
+/* Whether all elements of an array are one number in memory. */
+static int is_scalar(const Layout *layout, int array)
+{
+    for (int d = 0; d < layout->ndim; d++)
+        if (layout->shape[d] != 1 && layout->strides[array][d] != 0)
+            return 0;
+    return 1;
+}
+
 /* Adds one parameter: 1; 0 where it must be refused; -1 without memory. `layout` holds the arrays' common shape and
- * their strides; it is changed. With n_losses > 0 each element of the first dimension has a loss outcome of its own. */
+ * their strides; it is changed. Options that the row does not have are NULL. With n_losses > 0 each element of the first
+ * dimension has a loss outcome of its own. */
 static int add_row(StepTable *table, int dtype, int rule, ptrdiff_t hyper, int64_t n_losses,
                    char *const data[N_ARRAYS], Layout *layout)
 {
-    const int arrays = n_arrays_of(rule);
+    const int has_options = data[LOWER] != NULL || data[UPPER] != NULL || data[FROZEN] != NULL;
+    int used[N_ARRAYS], scalar[N_ARRAYS] = {0}, n_used = 0, dense = 1;
     int64_t itemsize[N_ARRAYS], expected[N_ARRAYS], numel = 1;
-    int dense = 1;
     if (n_losses > 0 && (rule == TORCH || layout->ndim == 0 || layout->shape[0] != n_losses))
         return 0;
     for (int d = 0; d < layout->ndim; d++)
         numel *= layout->shape[d];
     if (numel == 0)
         return 1;
+    for (int i = 0; i < (has_options ? N_ARRAYS : n_arrays_of(rule)); i++)
+        if (i < n_arrays_of(rule) || (i > STATE2 && data[i] != NULL))
+            used[n_used++] = i;
     get_itemsizes(dtype, rule, itemsize);
-    for (int i = 0; i < arrays; i++) {
+    if (has_options) {
+        scalar[LOWER] = data[LOWER] != NULL && is_scalar(layout, LOWER);
+        scalar[UPPER] = data[UPPER] != NULL && is_scalar(layout, UPPER);
+    }
+    for (int k = 0; k < n_used; k++) {
+        const int i = used[k];
         expected[i] = itemsize[i];
         if ((uintptr_t)data[i] & (uintptr_t)(itemsize[i] - 1)) /* the compiler relies on alignment */
             return 0;
     }
     for (int64_t d = layout->ndim - 1; d >= 0; d--)
-        for (int i = 0; i < arrays; i++) {
-            dense &= layout->shape[d] == 1 || layout->strides[i][d] == expected[i];
+        for (int k = 0; k < n_used; k++) {
+            const int i = used[k];
+            dense &= layout->shape[d] == 1 || layout->strides[i][d] == expected[i] || scalar[i];
             expected[i] *= layout->shape[d];
         }
     if (!dense) {
-        const int ordered = sort_dims(layout, arrays);
+        const int ordered = sort_dims(layout, used, n_used);
         if (n_losses > 1 && !ordered) /* the rows of a loss are not contiguous */
             return 0;
-        for (int i = 0; i < arrays; i++) {
+        for (int k = 0; k < n_used; k++) {
+            const int i = used[k];
             for (int d = 0; d < layout->ndim; d++)
                 if (layout->strides[i][d] & (itemsize[i] - 1))
                     return 0;
-            if (i != GRAD && self_overlaps(layout, i, itemsize[i]))
+            if (is_written(i) && self_overlaps(layout, i, itemsize[i]))
                 return 0;
         }
-        merge_dims(layout, arrays);
+        merge_dims(layout, used, n_used);
         dense = layout->ndim <= 1;
-        for (int i = 0; i < arrays; i++)
-            dense &= layout->ndim == 0 || layout->strides[i][0] == itemsize[i];
+        for (int k = 0; k < n_used; k++)
+            dense &= layout->ndim == 0 || layout->strides[used[k]][0] == itemsize[used[k]] || scalar[used[k]];
     }
     if (n_losses > 0 && !dense)
         return 0;
 
     if (reserve(&table->rows, &table->row_capacity, table->n_rows + 1, sizeof(Row)) < 0
             || reserve(&table->grads, &table->grad_capacity, table->n_rows + 1, sizeof(char *)) < 0
-            || reserve(&table->reads, &table->read_capacity, table->n_reads + 1, sizeof(ByteRange)) < 0
+            || reserve(&table->reads, &table->read_capacity, table->n_reads + n_used, sizeof(ByteRange)) < 0
+            || reserve(&table->extras, &table->extra_capacity, table->n_extras + has_options, sizeof(Extra)) < 0
             || reserve(&table->layouts, &table->layout_capacity, table->n_layouts + !dense, sizeof(Layout)) < 0)
         return -1;
-    for (int i = 0; i < arrays; i++) {
-        const ByteRange contiguous = {data[i], data[i] + numel * itemsize[i]};
+    for (int k = 0; k < n_used; k++) {
+        const int i = used[k];
+        const ByteRange contiguous = {data[i], data[i] + (scalar[i] ? 1 : numel) * itemsize[i]};
         const ByteRange range = dense ? contiguous : byte_range(data[i], layout, i, itemsize[i]);
-        if (i == GRAD)
+        if (!is_written(i))
             table->reads[table->n_reads++] = range;
         else if (add_write(table, range.begin, range.end) < 0)
             return -1;
@@ -265,7 +301,7 @@ static int add_row(StepTable *table, int dtype, int rule, ptrdiff_t hyper, int64
     Row *row = &table->rows[table->n_rows++];
     row->param = data[PARAM];
     row->state[0] = data[STATE];
-    row->state[1] = arrays > STATE2 ? data[STATE2] : NULL;
+    row->state[1] = rule == TORCH ? data[STATE2] : NULL;
     row->numel = numel;
     row->numel_per_loss = n_losses > 0 ? numel / n_losses : 0;
     row->first_loss = 0;
@@ -275,6 +311,15 @@ static int add_row(StepTable *table, int dtype, int rule, ptrdiff_t hyper, int64
     row->dtype = dtype;
     row->rule = rule;
     row->extra = -1;
+    if (has_options) {
+        Extra *extra = &table->extras[table->n_extras];
+        extra->lower = data[LOWER];
+        extra->upper = data[UPPER];
+        extra->frozen = data[FROZEN];
+        extra->best = NULL;
+        extra->flags = (scalar[LOWER] ? SCALAR_LOWER : 0) | (scalar[UPPER] ? SCALAR_UPPER : 0);
+        row->extra = table->n_extras++;
+    }
     if (!dense) {
         table->layouts[table->n_layouts] = *layout;
         row->layout = table->n_layouts++;
@@ -347,22 +392,104 @@ static void copy_strided(char *to, ptrdiff_t to_stride, const char *from, ptrdif
     else if (itemsize == 8)
         for (ptrdiff_t i = 0; i < n; i++)
             *(double *)(to + i * to_stride) = *(const double *)(from + i * from_stride);
-    else
+    else if (itemsize == 2)
         for (ptrdiff_t i = 0; i < n; i++)
             *(uint16_t *)(to + i * to_stride) = *(const uint16_t *)(from + i * from_stride);
+    else
+        for (ptrdiff_t i = 0; i < n; i++)
+            to[i * to_stride] = from[i * from_stride];
 }
 
+/* NULL where the row has none. */
 static void get_arrays(const StepTable *table, const Row *row, char *arrays[N_ARRAYS])
 {
+    static const Extra NO_OPTIONS = {NULL, NULL, NULL, NULL, 0};
+    const Extra *extra = row->extra >= 0 ? &table->extras[row->extra] : &NO_OPTIONS;
     arrays[PARAM] = row->param;
     arrays[GRAD] = table->grads[row - table->rows];
     arrays[STATE] = row->state[0];
     arrays[STATE2] = row->state[1];
+    arrays[LOWER] = extra->lower;
+    arrays[UPPER] = extra->upper;
+    arrays[FROZEN] = extra->frozen;
+    arrays[BEST] = extra->best;
+}
+
+/* Writes n times the number at `bound`, or where that is NULL an infinity. */
+static void fill_bound(const StepTable *table, const Row *row, char *to, const char *bound, double infinity, int64_t n)
+{
+    static const char mask = 1;
+    double number = 0;
+    if (bound == NULL) {
+        MASK_LOOPS[table->isa][row->dtype]((char *)&number, (const char *)&number, &mask, infinity, 1);
+        bound = (const char *)&number;
+    }
+    const int64_t itemsize = itemsize_of(row->dtype);
+    copy_strided(to, itemsize, bound, 0, n, itemsize);
+}
+
+/* n weights with bounds or frozen ones among them, in parts whose arrays stay in the cache for the second look at those
+ * that met a bound. `arrays` are dense, but for a scalar bound. */
+static void run_options(const StepTable *table, const Row *row, int rule, char *const arrays[N_ARRAYS], int64_t flags,
+                        int64_t n)
+{
+    double filled_lower[GATHER_SIZE], filled_upper[GATHER_SIZE];
+    double masked_grad[GATHER_SIZE], masked_lower[GATHER_SIZE], masked_upper[GATHER_SIZE];
+    const int64_t itemsize = itemsize_of(row->dtype), state_size = itemsize_of(state_dtype_of(row->dtype, rule));
+    const double *hyper = table->hypers[row->hyper];
+    MaskLoop *mask = MASK_LOOPS[table->isa][row->dtype];
+    const int bounded = arrays[LOWER] != NULL || arrays[UPPER] != NULL;
+    const int fills_lower = arrays[LOWER] == NULL || (flags & SCALAR_LOWER);
+    const int fills_upper = arrays[UPPER] == NULL || (flags & SCALAR_UPPER);
+    const int64_t size = n < GATHER_SIZE ? n : GATHER_SIZE;
+    char *use[N_ARRAYS] = {NULL};
+    if (bounded && fills_lower)
+        fill_bound(table, row, (char *)filled_lower, arrays[LOWER], -INFINITY, size);
+    if (bounded && fills_upper)
+        fill_bound(table, row, (char *)filled_upper, arrays[UPPER], INFINITY, size);
+    for (int64_t start = 0; start < n; start += GATHER_SIZE) {
+        const ptrdiff_t part = (ptrdiff_t)(n - start < GATHER_SIZE ? n - start : GATHER_SIZE);
+        use[PARAM] = arrays[PARAM] + start * itemsize;
+        use[GRAD] = arrays[GRAD] + start * itemsize;
+        use[STATE] = arrays[STATE] + start * state_size;
+        if (bounded) {
+            use[LOWER] = fills_lower ? (char *)filled_lower : arrays[LOWER] + start * itemsize;
+            use[UPPER] = fills_upper ? (char *)filled_upper : arrays[UPPER] + start * itemsize;
+        }
+        if (arrays[FROZEN] != NULL) {
+            use[FROZEN] = arrays[FROZEN] + start;
+            mask((char *)masked_grad, use[GRAD], use[FROZEN], 0, part);
+            use[GRAD] = (char *)masked_grad;
+            if (rule == BACKTRACK_ALL)
+                FORGET_LOOPS[table->isa][row->dtype](use, part);
+            if (bounded) {
+                mask((char *)masked_lower, use[LOWER], use[FROZEN], -INFINITY, part);
+                mask((char *)masked_upper, use[UPPER], use[FROZEN], INFINITY, part);
+                use[LOWER] = (char *)masked_lower;
+                use[UPPER] = (char *)masked_upper;
+            }
+        }
+        if (!bounded)
+            LOOPS[table->isa][row->dtype][rule](use, part, hyper);
+        else if (BOUNDED_LOOPS[table->isa][row->dtype][rule](use, part, hyper))
+            LIMIT_LOOPS[table->isa][row->dtype](use, part);
+    }
+}
+
+/* n weights whose arrays are dense. */
+static void run_arrays(const StepTable *table, const Row *row, int rule, char *const arrays[N_ARRAYS], int64_t flags,
+                       int64_t n)
+{
+    if (row->extra >= 0)
+        run_options(table, row, rule, arrays, flags, n);
+    else
+        LOOPS[table->isa][row->dtype][rule](arrays, (ptrdiff_t)n, table->hypers[row->hyper]);
 }
 
 /* Weights begin..end of a row that is dense. */
 static void run_dense(const StepTable *table, const Row *row, int rule, int64_t begin, int64_t end)
 {
+    const int64_t flags = row->extra >= 0 ? table->extras[row->extra].flags : 0;
     const int64_t itemsize = itemsize_of(row->dtype), state_size = itemsize_of(state_dtype_of(row->dtype, rule));
     char *arrays[N_ARRAYS];
     get_arrays(table, row, arrays);
@@ -371,7 +498,13 @@ static void run_dense(const StepTable *table, const Row *row, int rule, int64_t 
     arrays[STATE] += begin * state_size;
     if (rule == TORCH)
         arrays[STATE2] += begin * state_size;
-    LOOPS[table->isa][row->dtype][rule](arrays, (ptrdiff_t)(end - begin), table->hypers[row->hyper]);
+    if (arrays[LOWER] != NULL && !(flags & SCALAR_LOWER))
+        arrays[LOWER] += begin * itemsize;
+    if (arrays[UPPER] != NULL && !(flags & SCALAR_UPPER))
+        arrays[UPPER] += begin * itemsize;
+    if (arrays[FROZEN] != NULL)
+        arrays[FROZEN] += begin;
+    run_arrays(table, row, rule, arrays, flags, end - begin);
 }
 
 /* Weights begin..end of a row that is not dense, a part of an innermost dimension at a time. */
@@ -379,36 +512,42 @@ static void run_strided(const StepTable *table, const Row *row, int64_t begin, i
 {
     double buffers[N_ARRAYS][GATHER_SIZE];
     const Layout *layout = &table->layouts[row->layout];
-    const int arrays = n_arrays_of(row->rule), last = (int)layout->ndim - 1;
+    const int last = (int)layout->ndim - 1;
     const int64_t inner = layout->shape[last];
     int64_t itemsize[N_ARRAYS];
-    char *start[N_ARRAYS], *at[N_ARRAYS], *use[N_ARRAYS];
+    char *start[N_ARRAYS], *at[N_ARRAYS], *use[N_ARRAYS] = {NULL};
+    int used[N_ARRAYS], n_used = 0;
     get_arrays(table, row, start);
     get_itemsizes(row->dtype, row->rule, itemsize);
-    use[STATE2] = NULL;
+    for (int i = 0; i < N_ARRAYS; i++)
+        if (start[i] != NULL)
+            used[n_used++] = i;
     while (begin < end) {
         int64_t outer = begin / inner, index = begin - outer * inner, n = inner - index;
         n = n < end - begin ? n : end - begin;
         n = n < GATHER_SIZE ? n : GATHER_SIZE;
-        for (int i = 0; i < arrays; i++)
-            at[i] = start[i] + index * layout->strides[i][last];
+        for (int k = 0; k < n_used; k++)
+            at[used[k]] = start[used[k]] + index * layout->strides[used[k]][last];
         for (int d = last - 1; d >= 0; d--) {
             index = outer % layout->shape[d];
             outer /= layout->shape[d];
-            for (int i = 0; i < arrays; i++)
-                at[i] += index * layout->strides[i][d];
+            for (int k = 0; k < n_used; k++)
+                at[used[k]] += index * layout->strides[used[k]][d];
         }
-        for (int i = 0; i < arrays; i++) {
+        for (int k = 0; k < n_used; k++) {
+            const int i = used[k];
             use[i] = at[i];
             if (layout->strides[i][last] != itemsize[i]) {
                 use[i] = (char *)buffers[i];
                 copy_strided(use[i], itemsize[i], at[i], layout->strides[i][last], n, itemsize[i]);
             }
         }
-        LOOPS[table->isa][row->dtype][row->rule](use, (ptrdiff_t)n, table->hypers[row->hyper]);
-        for (int i = 0; i < arrays; i++)
-            if (i != GRAD && use[i] != at[i])
+        run_arrays(table, row, (int)row->rule, use, 0, n);
+        for (int k = 0; k < n_used; k++) {
+            const int i = used[k];
+            if (is_written(i) && use[i] != at[i])
                 copy_strided(at[i], layout->strides[i][last], use[i], itemsize[i], n, itemsize[i]);
+        }
         begin += n;
     }
 }

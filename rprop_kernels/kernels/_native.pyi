@@ -25,6 +25,7 @@ class ArrayStep:
         states: Sequence[Sequence[Any]],
         hyper: _Hyper,
         outcomes: Any,
+        constraints: Sequence[tuple[Any, Any, Any] | None] | None,
         threads: _Threads,
         threshold: int,
     ) -> bool: ...
@@ -55,5 +56,4 @@ class TorchStep:
         threshold: int,
     ) -> int: ...
 
-def stop_at_bounds(isa: int, param: Any, state: Any, lower: Any, upper: Any, most: Any) -> bool: ...
 def instruction_sets() -> tuple[int, int]: ...

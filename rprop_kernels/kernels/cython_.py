@@ -49,8 +49,7 @@ class ArrayStepper:
     """
 
     def __init__(self) -> None:
-        self._isa = isa()
-        self._native = _native.ArrayStep(self._isa)
+        self._native = _native.ArrayStep(isa())
 
     def __call__(
         self,
@@ -63,8 +62,11 @@ class ArrayStepper:
         maximize: bool = False,
         outcome: LossOutcome = NOT_WORSE,
         n_threads: int = 1,
+        constraints: Sequence[Any] | None = None,
     ) -> bool:
         """Perform one step in one call, as :func:`rprop_kernels.kernels.numpy_.step`, but validated.
+
+        The bounds of ``constraints`` are arrays of shape () or of the parameter's; ``frozen`` has the parameter's.
 
         Returns:
             False, with nothing touched, where an array is read-only, overlaps another, or is not of the expected type,
@@ -77,18 +79,17 @@ class ArrayStepper:
             rule, outcomes = RULE_FOR_OUTCOME[variant][NOT_WORSE], outcome
         team = None if n_threads == 1 else functools.partial(threads.thread_team, n_threads)
         stepped: bool = self._native(
-            rule, params, grads, states, hyper.with_direction(maximize), outcomes, team, threads.MIN_SHARED_WEIGHTS
+            rule,
+            params,
+            grads,
+            states,
+            hyper.with_direction(maximize),
+            outcomes,
+            constraints,
+            team,
+            threads.MIN_SHARED_WEIGHTS,
         )
         return stepped
-
-    def stop_at_bounds(self, param: Any, state: Any, lower: Any, upper: Any, most: Any) -> bool:
-        """Set weights beyond a bound on it; there they forget their sign, and step by ``most`` / SHIFT at most.
-
-        Returns:
-            False, with nothing touched, where the arrays are not dense in one order.
-        """
-        stopped: bool = _native.stop_at_bounds(self._isa, param, state, lower, upper, most)
-        return stopped
 
 
 def step(*arguments: Any, **options: Any) -> bool:

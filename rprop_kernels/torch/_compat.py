@@ -134,7 +134,7 @@ def _read_attributes(tensor: Tensor) -> tuple[int, int, int, tuple[int, ...], tu
 
     The native step calls it before torch 2.10, which has no DLPack exchange table.
     """
-    dtype = DTYPES.get(tensor.dtype)
+    dtype = (6, 8) if tensor.dtype == torch.bool else DTYPES.get(tensor.dtype)
     if dtype is None or not tensor.is_cpu or tensor.layout is not torch.strided:
         return None
     try:
@@ -206,7 +206,9 @@ def _native_update(p: Tensor, grads: Iterable[Tensor], state: dict[str, Tensor],
         "differentiable": False,
     }
     states = {p: state}
-    native.plan(states, [group], [(group["etas"], group["step_sizes"], False, None, ((*rounded, 1.0),) * len(DTYPES))])
+    native.plan(
+        states, [group], [(group["etas"], group["step_sizes"], False, None, ((*rounded, 1.0),) * len(DTYPES), None)]
+    )
     for g in grads:
         p.grad = g.detach()
         if native(TORCH if torch_rule else BACKTRACK, states, [group], None, threads.MIN_SHARED_WEIGHTS) != 0:

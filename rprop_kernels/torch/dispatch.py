@@ -225,7 +225,7 @@ class StepMixin:
     def _plan(self) -> None:
         """Describe the groups to the native step."""
         plan = [
-            (_planned_pair(group["etas"]), _planned_pair(group["step_sizes"]), group["maximize"], lr, hyper)
+            (_planned_pair(group["etas"]), _planned_pair(group["step_sizes"]), group["maximize"], lr, hyper, None)
             for group, (lr, hyper) in zip(self.param_groups, self._plan_groups(), strict=True)
         ]
         params = [p for group in self.param_groups for p in group["params"]]

@@ -18,7 +18,9 @@ REGISTER_BYTES = {"baseline": 16, "v3": 32, "v4": 64}
 DTYPES = ("float", "double", "half", "bfloat16")
 LOOPS = {
     "Loop": ("MOVE", "SKIP", "BACKTRACK", "BACKTRACK_ALL", "TORCH"),
-    "ClampLoop": ("CLAMP",),
+    "BoundedLoop": ("BOUNDED_MOVE", "BOUNDED_SKIP", "BOUNDED_BACKTRACK", "BOUNDED_BACKTRACK_ALL"),
+    "OptionLoop": ("LIMIT", "FORGET"),
+    "MaskLoop": ("MASK",),
 }
 
 
