@@ -4,7 +4,7 @@ The engine runs the table of :mod:`.step_table` by address, as ``src/step_table.
 it and calls a loop for each piece of memory. A loop is compiled when a table first needs it, and is kept on disk where
 Numba finds a folder that can be written. The rules are branch-free and give the same bits as ``src/rules.h``. Large
 steps are shared among libgomp's threads (Numba's own parallel layers kill a forked child or abort on concurrent Python
-threads). float32 and float64.
+threads).
 """
 
 import ctypes
@@ -49,7 +49,7 @@ HEADER_THREAD_NUMBER, HEADER_THREAD_COUNT, N_HEADER = range(11, 14)
 # ------------------------------------------------------------------------------------------- memory and calls
 
 CPointer: Any = types.CPointer  # not annotated in Numba
-whole, byte = np.int64(0), np.uint8(0)
+byte: Final = np.uint8(0)
 
 
 @intrinsic
@@ -157,6 +157,89 @@ def _mulsign(typing_context: Any, x: Any, y: Any) -> Any:
     return x(x, x), generate
 
 
+class _Float32Builder:
+    """Instructions on 32-bit integers and floats, for the conversions of ``src/half.h``."""
+
+    def __init__(self, builder: Any) -> None:
+        self.builder, self.i32, self.f32 = builder, ir.IntType(32), ir.FloatType()
+
+    def bits(self, x: Any) -> Any:
+        """Return the bits of a float."""
+        return self.builder.bitcast(x, self.i32)
+
+    def real(self, x: Any) -> Any:
+        """Return the float of some bits."""
+        return self.builder.bitcast(x, self.f32)
+
+    def select(self, operator: str, x: Any, limit: int, then: Any, otherwise: Any) -> Any:
+        """Select by a comparison of unsigned integers."""
+        then, otherwise = (self.i32(value) if isinstance(value, int) else value for value in (then, otherwise))
+        return self.builder.select(self.builder.icmp_unsigned(operator, x, self.i32(limit)), then, otherwise)
+
+    def apply(self, name: str, x: Any, constant: int) -> Any:
+        """Apply an operation to an integer and a constant."""
+        return getattr(self.builder, name)(x, self.i32(constant))
+
+
+def _from_half(builder: Any, half: Any) -> Any:
+    b = _Float32Builder(builder)
+    bits = builder.zext(half, b.i32)
+    sign = b.apply("shl", b.apply("and_", bits, 0x8000), 16)
+    magnitude = b.apply("and_", bits, 0x7FFF)
+    rebias = b.select("<", magnitude, 0x7C00, 112 << 23, 224 << 23)  # inf and NaN keep all exponent bits
+    normal = builder.add(b.apply("shl", magnitude, 13), rebias)
+    denormal = b.bits(builder.fmul(builder.sitofp(magnitude, b.f32), b.f32(2.0**-24)))
+    return b.real(builder.or_(b.select("<", magnitude, 0x0400, denormal, normal), sign))
+
+
+def _to_half(builder: Any, x: Any) -> Any:
+    b = _Float32Builder(builder)
+    bits = b.bits(x)
+    sign = b.apply("and_", b.apply("lshr", bits, 16), 0x8000)
+    magnitude = b.apply("and_", bits, 0x7FFFFFFF)
+    odd = b.apply("and_", b.apply("lshr", magnitude, 13), 1)
+    normal = b.apply("lshr", b.apply("sub", builder.add(b.apply("add", magnitude, 0xFFF), odd), 112 << 23), 13)
+    denormal = b.apply("sub", b.bits(builder.fadd(b.real(magnitude), b.f32(0.5))), 0x3F000000)  # 0.5 has the ulp 2^-24
+    finite = b.select("<", magnitude, 0x38800000, denormal, normal)
+    finite = b.select(">", finite, 0x7C00, 0x7C00, finite)
+    finite = b.select(">", magnitude, 0x7F7FFFFF, 0x7C00, finite)
+    finite = b.select(">", magnitude, 0x7F800000, 0x7E00, finite)
+    return builder.trunc(builder.or_(finite, sign), ir.IntType(16))
+
+
+def _from_bfloat16(builder: Any, half: Any) -> Any:
+    b = _Float32Builder(builder)
+    return b.real(b.apply("shl", builder.zext(half, b.i32), 16))
+
+
+def _to_bfloat16(builder: Any, x: Any) -> Any:
+    b = _Float32Builder(builder)
+    bits = b.bits(x)
+    odd = b.apply("and_", b.apply("lshr", bits, 16), 1)
+    rounded = b.apply("lshr", builder.add(b.apply("add", bits, 0x7FFF), odd), 16)
+    return builder.trunc(b.select(">", b.apply("and_", bits, 0x7FFFFFFF), 0x7F800000, 0x7FC0, rounded), ir.IntType(16))
+
+
+_TO_FLOAT: Final = {table.HALF: _from_half, table.BFLOAT16: _from_bfloat16}
+_FROM_FLOAT: Final = {table.HALF: _to_half, table.BFLOAT16: _to_bfloat16}
+
+
+@intrinsic(prefer_literal=True)
+def _widen(typing_context: Any, x: Any, dtype: Any) -> Any:
+    """Return a stored number in the type in which a loop computes; ``dtype`` is a constant."""
+    convert = _TO_FLOAT.get(dtype.literal_value)
+    result = types.float32 if convert else x
+    return result(x, dtype), lambda context, builder, signature, args: convert(builder, args[0]) if convert else args[0]
+
+
+@intrinsic(prefer_literal=True)
+def _narrow(typing_context: Any, x: Any, dtype: Any) -> Any:
+    """Return a number as it is stored; ``dtype`` is a constant."""
+    convert = _FROM_FLOAT.get(dtype.literal_value)
+    result = types.uint16 if convert else x
+    return result(x, dtype), lambda context, builder, signature, args: convert(builder, args[0]) if convert else args[0]
+
+
 pointer: Any = _pointer_to  # as compiled code calls them: without the typing context
 load: Any = _load
 store: Any = _store
@@ -165,25 +248,42 @@ set_item: Any = _set_item
 call_loop: Any = _call_loop
 call_query: Any = _call_query
 mulsign: Any = _mulsign
+widen: Any = _widen
+narrow: Any = _narrow
 
 # -------------------------------------------------------------------------------------------------- loops
 
+# The loops are made for a dtype of the parameters. 16-bit numbers are computed as float32, and rounded wherever torch
+# rounds. ``numbers`` are hyper-parameters in the type of the computation.
 
-def _rule_loop(real: type, rule: int, shift: float, threshold: float, min_step: float) -> Callable[..., None]:
-    """Make the loop of one of the four rules over n weights; ``numbers`` are hyper-parameters of type ``real``."""
+STORED: Final = (np.float32, np.float64, np.uint16, np.uint16)
+TINY: Final = (0.0, 0.0, 2.0**-25, 2.0**-134)
+"""The largest product that a dtype rounds to 0."""
+
+
+def _real(dtype: int) -> type:
+    """Return the type in which loops compute, which is that of states with one array."""
+    return np.float64 if dtype == table.DOUBLE else np.float32
+
+
+def _rule_loop(dtype: int, rule: int) -> Callable[..., None]:
+    """Make the loop of one of the four rules over n weights."""
+    real, stored = _real(dtype), STORED[dtype](0)
+    encoding = encoding_of(np.dtype(real))
     zero, one = real(0), real(1)
-    SHIFT, UNSHIFT, THRESHOLD, LEAST_STEP = real(shift), real(1 / shift), real(threshold), real(min_step)
+    SHIFT, UNSHIFT = real(encoding.shift), real(1 / encoding.shift)
+    THRESHOLD, LEAST_STEP = real(encoding.threshold), real(encoding.min_step)
     moves_on_flip, backtracks, backtracks_all = rule == MOVE, rule in (BACKTRACK, BACKTRACK_ALL), rule == BACKTRACK_ALL
 
     def loop(param: Any, grad: Any, state: Any, unused: Any, n: Any, numbers: Any) -> None:
-        w, s = carray(pointer(param, zero), (n,)), carray(pointer(state, zero), (n,))
-        grads, hyper = carray(pointer(grad, zero), (n,)), carray(pointer(numbers, zero), (5,))
+        w, s = carray(pointer(param, stored), (n,)), carray(pointer(state, zero), (n,))
+        grads, hyper = carray(pointer(grad, stored), (n,)), carray(pointer(numbers, zero), (5,))
         eta_minus, eta_plus, step_min, step_max, direction = hyper[0], hyper[1], hyper[2], hyper[3], hyper[4]
         step_min = LEAST_STEP if step_min < LEAST_STEP else step_min
         for i in range(n):  # both sides of a select are values, so that no branch is left
             last = s[i]
             size = abs(last)
-            g = mulsign(grads[i], direction)
+            g = mulsign(widen(grads[i], dtype), direction)
             c = -one if backtracks_all else mulsign(last, g)  # has the sign of sign(g) * q, if both exist
             has_sign = size <= THRESHOLD
             has_grad = abs(g) > zero  # neither 0 nor NaN
@@ -203,91 +303,91 @@ def _rule_loop(real: type, rule: int, shift: float, threshold: float, min_step: 
             if backtracks:
                 taken_back = -last
                 change = taken_back if flipped else change
-            w[i] = w[i] - change
+            w[i] = narrow(widen(w[i], dtype) - change, dtype)
 
     return loop
 
 
-def _torch_loop(real: type) -> Callable[..., None]:
+def _torch_loop(dtype: int) -> Callable[..., None]:
     """Make the loop of torch's rule over n weights."""
-    zero, one = real(0), real(1)
+    real, stored = _real(dtype), STORED[dtype](0)
+    zero, one, tiny = real(0), real(1), real(TINY[dtype])
 
     def loop(param: Any, grad: Any, prev: Any, step_size: Any, n: Any, numbers: Any) -> None:
-        w, grads = carray(pointer(param, zero), (n,)), carray(pointer(grad, zero), (n,))
-        prevs, steps = carray(pointer(prev, zero), (n,)), carray(pointer(step_size, zero), (n,))
+        w, grads = carray(pointer(param, stored), (n,)), carray(pointer(grad, stored), (n,))
+        prevs, steps = carray(pointer(prev, stored), (n,)), carray(pointer(step_size, stored), (n,))
         hyper = carray(pointer(numbers, zero), (5,))
         eta_minus, eta_plus, step_min, step_max, direction = hyper[0], hyper[1], hyper[2], hyper[3], hyper[4]
         for i in range(n):
-            g = mulsign(grads[i], direction)
-            product = g * prevs[i]
-            factor = eta_plus if product > zero else (eta_minus if product < zero else one)
-            step = steps[i] * factor
+            g = mulsign(widen(grads[i], dtype), direction)
+            product = g * widen(prevs[i], dtype)
+            factor = eta_plus if product > tiny else (eta_minus if product < -tiny else one)
+            step = widen(steps[i], dtype) * factor
             step = step_min if step < step_min else step
             step = step_max if step > step_max else step
             g = zero if factor == eta_minus else g  # torch compares the factor, not the sign
             unit = mulsign(one, g)
             sign = unit if abs(g) > zero else zero
-            steps[i] = step
-            prevs[i] = g
-            w[i] = w[i] - sign * step
+            rounded = narrow(step, dtype)
+            steps[i] = rounded
+            prevs[i] = narrow(g, dtype)
+            w[i] = narrow(widen(w[i], dtype) - sign * widen(rounded, dtype), dtype)
 
     return loop
 
 
-def _forget_loop(real: type, shift: float, threshold: float) -> Callable[..., None]:
+def _forget_loop(dtype: int) -> Callable[..., None]:
     """Make the loop that copies n gradients, 0 for frozen weights, whose states lose their signs."""
-    zero = real(0)
-    SHIFT, THRESHOLD = real(shift), real(threshold)
+    real, stored = _real(dtype), STORED[dtype](0)
+    encoding = encoding_of(np.dtype(real))
+    zero, SHIFT, THRESHOLD = real(0), real(encoding.shift), real(encoding.threshold)
 
     def loop(frozen: Any, grad: Any, state: Any, masked_grad: Any, n: Any, unused: Any) -> None:
         is_frozen, s = carray(pointer(frozen, byte), (n,)), carray(pointer(state, zero), (n,))
-        grads, masked_grads = carray(pointer(grad, zero), (n,)), carray(pointer(masked_grad, zero), (n,))
+        grads, masked_grads = carray(pointer(grad, stored), (n,)), carray(pointer(masked_grad, stored), (n,))
         for i in range(n):
-            size = abs(s[i])
+            last, g = s[i], grads[i]
+            size = abs(last)
             shifted = size * SHIFT
             unsigned = size if size > THRESHOLD else shifted
-            s[i] = s[i] if is_frozen[i] == 0 else unsigned
-            masked_grads[i] = grads[i] if is_frozen[i] == 0 else zero
+            s[i] = last if is_frozen[i] == 0 else unsigned
+            masked_grads[i] = g if is_frozen[i] == 0 else stored
 
     return loop
 
 
-def _stop_loop(real: type, shift: float, threshold: float, min_step: float) -> Callable[..., None]:
+def _stop_loop(dtype: int) -> Callable[..., None]:
     """Make the loop that sets n weights at or beyond a bound on it, without sign and with a limited step."""
+    real, stored = _real(dtype), STORED[dtype](0)
+    encoding = encoding_of(np.dtype(real))
     zero, two = real(0), real(2)
-    SHIFT, THRESHOLD, LEAST_STEP = real(shift), real(threshold), real(min_step)
+    SHIFT, THRESHOLD, LEAST_STEP = real(encoding.shift), real(encoding.threshold), real(encoding.min_step)
 
     def loop(param: Any, lower: Any, state: Any, upper: Any, n: Any, frozen: Any) -> None:
-        w, s = carray(pointer(param, zero), (n,)), carray(pointer(state, zero), (n,))
-        lows, highs = carray(pointer(lower, zero), (n,)), carray(pointer(upper, zero), (n,))
+        w, s = carray(pointer(param, stored), (n,)), carray(pointer(state, zero), (n,))
+        lows, highs = carray(pointer(lower, stored), (n,)), carray(pointer(upper, stored), (n,))
         is_frozen = carray(pointer(frozen, byte), (n,))
         for i in range(n):
-            x, low, high = w[i], lows[i], highs[i]
+            weight, lowest, highest, last = w[i], lows[i], highs[i], s[i]
+            x, low, high = widen(weight, dtype), widen(lowest, dtype), widen(highest, dtype)
             is_high = x >= high
             stopped = ((x <= low) | is_high) & (is_frozen[i] == 0)
-            size = abs(s[i])
+            size = abs(last)
             shifted = size * SHIFT
             unsigned = size if size > THRESHOLD else shifted
             half = (high - low) / two
             largest = (LEAST_STEP if half < LEAST_STEP else half) * SHIFT
             limited = largest if unsigned > largest else unsigned
-            bound = high if is_high else low
-            s[i] = limited if stopped else s[i]
-            w[i] = bound if stopped else x
+            bound = highest if is_high else lowest
+            s[i] = limited if stopped else last
+            w[i] = bound if stopped else weight
 
     return loop
 
 
 def _make_loop(dtype: int, loop: int) -> Callable[..., None]:
-    real = (np.float32, np.float64)[dtype]
-    encoding = encoding_of(np.dtype(real))
-    if loop == TORCH:
-        return _torch_loop(real)
-    if loop == FORGET:
-        return _forget_loop(real, encoding.shift, encoding.threshold)
-    if loop == STOP:
-        return _stop_loop(real, *encoding)
-    return _rule_loop(real, loop, *encoding)
+    special = {TORCH: _torch_loop, FORGET: _forget_loop, STOP: _stop_loop}
+    return special[loop](dtype) if loop in special else _rule_loop(dtype, loop)
 
 
 # ---------------------------------------------------------------------------------------- running the table
@@ -301,6 +401,16 @@ def _loss_rule(header: Any, row: Any, loss: Any) -> Any:
     """Return the rule by the outcome of one of a row's losses, as RULE_FOR_OUTCOME of iRprop+."""
     outcome = load(item(header, HEADER_OUTCOMES) + item(row, table.FIRST_LOSS) + loss, byte)
     return SKIP if outcome == 0 else (BACKTRACK if outcome == 1 else BACKTRACK_ALL)
+
+
+@compiled
+def _itemsizes(dtype: Any, rule: Any) -> Any:
+    """Return the itemsizes of a parameter and of its state."""
+    if dtype == table.DOUBLE:
+        return 8, 8
+    if dtype == table.FLOAT:
+        return 4, 4
+    return 2, 2 if rule == TORCH else 4
 
 
 def _run_range(header: Any, begin: Any, end: Any) -> None:
@@ -336,7 +446,7 @@ def _run_range(header: Any, begin: Any, end: Any) -> None:
         if item(row, table.LAYOUT) >= 0 or item(row, table.EXTRA) >= 0:
             call_loop(item(header, HEADER_RUN_GATHERED), (header, row, grad, start, stop, hyper))
             continue
-        itemsize = 8 if dtype == table.DOUBLE else 4
+        itemsize, state_size = _itemsizes(dtype, rule)
         while start < stop:
             part = stop
             if per_loss > 0:  # neighbours with the same rule
@@ -348,8 +458,8 @@ def _run_range(header: Any, begin: Any, end: Any) -> None:
             elif stop - start >= MIN_ALIGNED_RUN:  # up to a cache line of the parameter
                 lead = (-(param + start * itemsize) & (CACHE_LINE - 1)) // itemsize
                 part = start + lead if lead > 0 else stop
-            skipped = start * itemsize
-            arrays = (param + skipped, grad + skipped, state + skipped, state2 + skipped)
+            skipped, skipped_state = start * itemsize, start * state_size
+            arrays = (param + skipped, grad + skipped, state + skipped_state, state2 + skipped_state)
             call_loop(item(loops, dtype * N_LOOPS + rule), (*arrays, part - start, hyper))
             start = part
 
@@ -382,23 +492,36 @@ def _copy(to: Any, to_stride: Any, source: Any, source_stride: Any, n: Any, item
     elif itemsize == 4:
         for i in range(n):
             store(to + i * to_stride, load(source + i * source_stride, np.int32(0)))
+    elif itemsize == 2:
+        for i in range(n):
+            store(to + i * to_stride, load(source + i * source_stride, np.uint16(0)))
     else:
         for i in range(n):
             store(to + i * to_stride, load(source + i * source_stride, np.uint8(0)))
 
 
 @compiled
-def _fill_buffers(buffers: Any, first: Any, used: Any, flags: Any, itemsize: Any, absent: Any) -> None:
+def _size_of(array: Any, param_size: Any, state_size: Any) -> Any:
+    if array == table.FROZEN:
+        return 1
+    return state_size if array == table.STATE or array == table.STATE2 else param_size
+
+
+@compiled
+def _fill_buffers(buffers: Any, first: Any, used: Any, flags: Any, dtype: Any, itemsize: Any, absent: Any) -> None:
     """Fill the buffers of bounds that are one number or absent, and of an absent mask; they need no other address."""
     for i in (table.LOWER, table.UPPER):
         address = item(first, i)
         if address == 0:
             address = absent
             infinity = -np.inf if i == table.LOWER else np.inf
-            if itemsize == 8:
+            if dtype == table.DOUBLE:
                 store(address, infinity)
-            else:
+            elif dtype == table.FLOAT:
                 store(address, np.float32(infinity))
+            else:
+                bits = (0x7C00 if dtype == table.HALF else 0x7F80) | (0x8000 if i == table.LOWER else 0)
+                store(address, np.uint16(bits))
         elif flags & (table.SCALAR_LOWER if i == table.LOWER else table.SCALAR_UPPER) == 0:
             continue
         _copy(buffers + i * BUFFER_SIZE, itemsize, address, 0, GATHER_SIZE, itemsize)
@@ -416,7 +539,7 @@ def _run_gathered(header: Any, row: Any, grad: Any, begin: Any, end: Any, hyper:
     first = buffers + table.N_ARRAYS * BUFFER_SIZE
     strides, current, used = (first + 8 * table.N_ARRAYS, first + 16 * table.N_ARRAYS, first + 24 * table.N_ARRAYS)
     dtype, rule, per_loss = item(row, table.DTYPE), item(row, table.RULE), item(row, table.NUMEL_PER_LOSS)
-    itemsize = 8 if dtype == table.DOUBLE else 4
+    param_size, state_size = _itemsizes(dtype, rule)
     loops = item(header, HEADER_LOOPS) + 8 * N_LOOPS * dtype
     has_options, dense = item(row, table.EXTRA) >= 0, item(row, table.LAYOUT) < 0
     layout = item(header, HEADER_LAYOUTS) + 8 * table.LAYOUT_COLUMNS * item(row, table.LAYOUT)
@@ -432,13 +555,13 @@ def _run_gathered(header: Any, row: Any, grad: Any, begin: Any, end: Any, hyper:
         elif has_options and i <= table.FROZEN:
             address = item(options, i - table.LOWER)
         set_item(first, i, address)
-        size = 1 if i == table.FROZEN else itemsize
+        size = _size_of(i, param_size, state_size)
         set_item(strides, i, size if dense else item(layout, table.STRIDES + i * table.MAX_DIMS + last))
     is_bounded = item(first, table.LOWER) != 0 or item(first, table.UPPER) != 0
     is_masked = item(first, table.FROZEN) != 0
     if is_bounded:
         flags = item(options, table.FLAGS)
-        _fill_buffers(buffers, first, used, flags, itemsize, used + 8 * table.N_ARRAYS)
+        _fill_buffers(buffers, first, used, flags, dtype, param_size, used + 8 * table.N_ARRAYS)
     while begin < end:
         outer, index = begin // inner, begin % inner
         n = min(inner - index, end - begin, GATHER_SIZE)
@@ -456,7 +579,7 @@ def _run_gathered(header: Any, row: Any, grad: Any, begin: Any, end: Any, hyper:
                 address += rest % length * item(layout, table.STRIDES + i * table.MAX_DIMS + d)
                 rest //= length
             set_item(current, i, address)
-            size = 1 if i == table.FROZEN else itemsize
+            size = _size_of(i, param_size, state_size)
             if stride != size:
                 _copy(buffers + i * BUFFER_SIZE, size, address, stride, n, size)
                 address = buffers + i * BUFFER_SIZE
@@ -472,7 +595,8 @@ def _run_gathered(header: Any, row: Any, grad: Any, begin: Any, end: Any, hyper:
             call_loop(item(loops, STOP), (param, item(used, table.LOWER), state, item(used, table.UPPER), n, frozen))
         for i in (table.PARAM, table.STATE, table.STATE2):
             if item(first, i) != 0 and item(used, i) != item(current, i):
-                _copy(item(current, i), item(strides, i), item(used, i), itemsize, n, itemsize)
+                size = _size_of(i, param_size, state_size)
+                _copy(item(current, i), item(strides, i), item(used, i), size, n, size)
         begin += n
 
 
