@@ -26,6 +26,9 @@ cdef extern from "step_table.h" nogil:
         int64_t strides[N_ARRAYS][MAX_DIMS]
     ctypedef void ParallelFunction(void (*)(void*), void*, unsigned, unsigned)
     ctypedef int ThreadQuery()
+    ctypedef void RangeRunner(const int64_t*, int64_t, int64_t)
+    enum:
+        HEADER_LOOPS, HEADER_RUN_GATHERED, N_HEADER
     ctypedef struct StepTable:
         double (*hypers)[N_HYPER]
         Py_ssize_t n_hypers, hyper_capacity
@@ -36,6 +39,9 @@ cdef extern from "step_table.h" nogil:
         ParallelFunction* parallel
         ThreadQuery* thread_number
         ThreadQuery* thread_count
+        RangeRunner* runner
+        uint64_t needs, ready
+        int64_t header[N_HEADER]
     int reserve(void*, Py_ssize_t*, Py_ssize_t, size_t)
     void free_table(StepTable*)
     void clear_table(StepTable*)
@@ -116,6 +122,19 @@ cdef int get_threads(StepTable* table, object threads, Py_ssize_t threshold) exc
             table.thread_count = <ThreadQuery*><uintptr_t>team[3]
     return 0
 
+cdef int prepare(StepTable* table, object engine) except -1:
+    """Let another engine compile the loops that the table needs, before anything is written.
+
+    ``engine`` is None, or a function of the set of needs that returns the addresses of a RangeRunner, of its table of
+    loops and of its function for rows that are not dense or have options.
+    """
+    if engine is not None and (table.needs & ~table.ready) != 0:
+        runner, loops, run_gathered = engine(table.needs)
+        table.runner = <RangeRunner*><uintptr_t>runner
+        table.header[HEADER_LOOPS], table.header[HEADER_RUN_GATHERED] = loops, run_gathered
+        table.ready |= table.needs
+    return 0
+
 
 # ------------------------------------------------------------------------------------------- NumPy arrays
 
@@ -162,10 +181,13 @@ cdef class ArrayStep:
     nothing is allocated after the first step."""
     cdef StepTable table
     cdef Buffers buffers
+    cdef object engine
     cdef bint busy
 
-    def __init__(self, int isa):
+    def __init__(self, int isa, engine=None):
+        """``engine``: see prepare."""
         self.table.isa = check_isa(isa)
+        self.engine = engine
         self.buffers = Buffers()
 
     def __dealloc__(self):
@@ -184,6 +206,7 @@ cdef class ArrayStep:
         try:
             if not self.collect(rule, params, grads, states, hyper, outcomes, constraints):
                 return False
+            prepare(&self.table, self.engine)
             get_threads(&self.table, threads, threshold)
             with nogil:
                 run_table(&self.table)
@@ -395,10 +418,13 @@ cdef class TorchStep:
     cdef Py_ssize_t n_params, n_entries, n_counters, param_capacity, entry_capacity, counter_capacity
     cdef list groups           # of each: (number of parameters, etas, step_sizes, maximize, lr, hypers of each dtype,
                                # bounds, frozen, the lists among them, constraints)
+    cdef object engine
     cdef bint torch_rule, busy
 
-    def __init__(self, TorchApi torch, int isa, bint torch_rule):
+    def __init__(self, TorchApi torch, int isa, bint torch_rule, engine=None):
+        """``engine``: see prepare."""
         self.table.isa = check_isa(isa)
+        self.engine = engine
         self.torch = torch
         self.torch_rule = torch_rule
         self.groups = None
@@ -468,6 +494,7 @@ cdef class TorchStep:
                 return status
             if not check(is_disjoint(&self.table)):
                 return UNSUPPORTED
+            prepare(&self.table, self.engine)
             get_threads(&self.table, self.torch.threads, threshold)
             if written:
                 self.torch.increment_version(written)      # before a byte is written: it may raise

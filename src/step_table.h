@@ -52,6 +52,18 @@ typedef struct { char *begin, *end; } ByteRange;
 typedef void ParallelFunction(void (*body)(void *), void *data, unsigned n_threads, unsigned flags);
 typedef int ThreadQuery(void);
 
+/* The function of another engine that steps the weights begin..end of a table, in the place of run_range. */
+typedef void RangeRunner(const int64_t *header, int64_t begin, int64_t end);
+
+/* A table as that function receives it: addresses, and the number of rows. */
+enum {
+    HEADER_ROWS, HEADER_N_ROWS, HEADER_GRADS, HEADER_HYPERS, HEADER_LAYOUTS, HEADER_EXTRAS, HEADER_OUTCOMES,
+    HEADER_LOOPS, HEADER_RUN_GATHERED, N_HEADER, /* the last two are that engine's own */
+};
+
+/* Bits of a dtype in the set of loops that a table needs; below them are those of the rules. */
+enum { NEEDS_OPTIONS = N_RULES, NEEDS_GATHERED, N_NEEDS = 8 };
+
 typedef struct {
     Row *rows;
     char **grads;                /* a gradient for each row */
@@ -71,6 +83,9 @@ typedef struct {
     unsigned n_threads;
     ParallelFunction *parallel;  /* NULL: one thread */
     ThreadQuery *thread_number, *thread_count;
+    RangeRunner *runner;         /* NULL: run_range */
+    uint64_t needs, ready;       /* loops that the rows need, and those that `runner` has */
+    int64_t header[N_HEADER];    /* for `runner` */
 } StepTable;
 
 /* ---------------------------------------------------------------------------------------------- filling the table */
@@ -109,6 +124,7 @@ static void clear_table(StepTable *table)
 {
     table->n_rows = table->n_hypers = table->n_layouts = table->n_extras = table->n_writes = table->n_reads = 0;
     table->numel = 0;
+    table->needs = 0;
     table->outcomes = NULL;
 }
 
@@ -324,6 +340,10 @@ static int add_row(StepTable *table, int dtype, int rule, ptrdiff_t hyper, int64
         table->layouts[table->n_layouts] = *layout;
         row->layout = table->n_layouts++;
     }
+    const uint64_t rules = n_losses > 0 ? 1u << SKIP | 1u << BACKTRACK | 1u << BACKTRACK_ALL : 1u << rule;
+    const uint64_t options = has_options ? 1u << NEEDS_OPTIONS : 0;
+    const uint64_t gathered = has_options || !dense ? 1u << NEEDS_GATHERED : 0;
+    table->needs |= (rules | options | gathered) << (N_NEEDS * dtype);
     table->numel += numel;
     return 1;
 }
@@ -602,6 +622,14 @@ static void run_range(const StepTable *table, int64_t begin, int64_t end)
     }
 }
 
+static void run_part(const StepTable *table, int64_t begin, int64_t end)
+{
+    if (table->runner != NULL)
+        table->runner(table->header, begin, end);
+    else
+        run_range(table, begin, end);
+}
+
 /* This thread's part of the table. */
 static void run_thread(void *data)
 {
@@ -610,15 +638,26 @@ static void run_thread(void *data)
     const int64_t blocks = (table->numel + THREAD_BLOCK - 1) / THREAD_BLOCK;
     const int64_t begin = blocks * thread / n_threads * THREAD_BLOCK;
     const int64_t end = blocks * (thread + 1) / n_threads * THREAD_BLOCK;
-    run_range(table, begin, end < table->numel ? end : table->numel);
+    run_part(table, begin, end < table->numel ? end : table->numel);
 }
 
 static void run_table(StepTable *table)
 {
+    if (table->numel == 0)
+        return;
+    if (table->runner != NULL) {
+        table->header[HEADER_ROWS] = (int64_t)(intptr_t)table->rows;
+        table->header[HEADER_N_ROWS] = table->n_rows;
+        table->header[HEADER_GRADS] = (int64_t)(intptr_t)table->grads;
+        table->header[HEADER_HYPERS] = (int64_t)(intptr_t)table->hypers;
+        table->header[HEADER_LAYOUTS] = (int64_t)(intptr_t)table->layouts;
+        table->header[HEADER_EXTRAS] = (int64_t)(intptr_t)table->extras;
+        table->header[HEADER_OUTCOMES] = (int64_t)(intptr_t)table->outcomes;
+    }
     if (table->parallel != NULL)
         table->parallel(run_thread, table, table->n_threads, 0);
     else
-        run_range(table, 0, table->numel);
+        run_part(table, 0, table->numel);
 }
 
 #endif

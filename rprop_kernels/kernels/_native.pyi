@@ -9,6 +9,7 @@ from .threads import ThreadTeam
 
 _Hyper = tuple[float, float, float, float, float]
 _Threads = Callable[[], ThreadTeam | None] | None
+_Engine = Callable[[int], tuple[int, int, int]] | None
 _Attributes = tuple[int, int, int, tuple[int, ...], tuple[int, ...]]
 
 @disjoint_base
@@ -16,7 +17,7 @@ class Buffers: ...
 
 @disjoint_base
 class ArrayStep:
-    def __init__(self, isa: int) -> None: ...
+    def __init__(self, isa: int, engine: _Engine = None) -> None: ...
     def __call__(
         self,
         rule: int,
@@ -45,7 +46,7 @@ class TorchApi:
 
 @disjoint_base
 class TorchStep:
-    def __init__(self, torch: TorchApi, isa: int, torch_rule: bool) -> None: ...
+    def __init__(self, torch: TorchApi, isa: int, torch_rule: bool, engine: _Engine = None) -> None: ...
     def plan(self, state: dict[Any, Any], param_groups: list[dict[str, Any]], hypers: list[Any]) -> None: ...
     def __call__(
         self,

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ..hyperparameters import Hyperparameters
@@ -48,8 +48,9 @@ class ArrayStepper:
     Caches buffers and the last overlap check, which saves a third of the time on small arrays.
     """
 
-    def __init__(self) -> None:
-        self._native = _native.ArrayStep(isa())
+    def __init__(self, engine: Callable[[int], tuple[int, int, int]] | None = None) -> None:
+        """``engine`` is the ``prepare`` of another engine that runs the table."""
+        self._native = _native.ArrayStep(isa() if engine is None else 0, engine)
 
     def __call__(
         self,

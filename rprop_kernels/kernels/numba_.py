@@ -622,50 +622,44 @@ def _compile(function: Callable[..., None], name: str, n_arguments: int) -> Any:
         return cfunc(signature, nogil=True, error_model="numpy")(function)
 
 
-class _Functions:
-    """The compiled functions, and the table of loops.
-
-    Attributes:
-        loops: the address of each loop, 0 where it is not compiled yet.
-    """
-
-    def __init__(self) -> None:
-        self._compiled: dict[str, Any] = {}
-        self.loops = np.zeros((table.N_DTYPES, N_LOOPS), np.int64)
-
-    def _get(self, name: str, make: Callable[[], Callable[..., None]], n_arguments: int) -> Any:
-        if name not in self._compiled:
-            self._compiled[name] = _compile(make(), name, n_arguments)
-        return self._compiled[name]
-
-    @property
-    def run_range(self) -> Any:
-        """The function that steps a part of a table."""
-        return self._get("run_range", lambda: _run_range, 3)
-
-    @property
-    def run_gathered(self) -> Any:
-        """The function for rows that are not dense or have options."""
-        return self._get("run_gathered", lambda: _run_gathered, 6)
-
-    @property
-    def run_thread(self) -> Any:
-        """The function that a thread runs."""
-        return self._get("run_thread", lambda: _run_thread, 1)
-
-    def add_loops(self, loops: set[tuple[int, int]]) -> None:
-        """Compile loops, pairs of dtype and loop, that are missing."""
-        for dtype, loop in loops:
-            if not self.loops[dtype, loop]:
-                compiled_loop = self._get(f"loop_{dtype}_{loop}", lambda d=dtype, i=loop: _make_loop(d, i), 6)
-                self.loops[dtype, loop] = compiled_loop.address
+_functions: Final[dict[str, Any]] = {}
+"""The compiled functions by name."""
+_loops: Final = np.zeros((table.N_DTYPES, N_LOOPS), np.int64)
+"""The address of each loop, 0 where it is not compiled yet."""
 
 
-_functions: Final = _Functions()
+def _get(name: str, make: Callable[[], Callable[..., None]], n_arguments: int) -> Any:
+    """Return a function, compiled at the first call."""
+    if name not in _functions:
+        _functions.setdefault(name, _compile(make(), name, n_arguments))  # threads agree on one: it is never freed
+    return _functions[name]
 
 
 def _address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
+
+
+def prepare(needs: int) -> tuple[int, int, int]:
+    """Compile the functions that a table needs.
+
+    Args:
+        needs: bits of the loops, see ``NEEDS_OPTIONS`` and its neighbours.
+
+    Returns:
+        The addresses of run_range, of the table of loops and of run_gathered (0 where it was never needed).
+    """
+    for dtype in range(table.N_DTYPES):
+        bits = needs >> table.N_NEEDS * dtype
+        loops = [rule for rule in range(TORCH + 1) if bits & 1 << rule]
+        loops += [FORGET, STOP] if bits & 1 << table.NEEDS_OPTIONS else []
+        for loop in loops:
+            if not _loops[dtype, loop]:
+                _loops[dtype, loop] = _get(f"loop_{dtype}_{loop}", lambda d=dtype, i=loop: _make_loop(d, i), 6).address
+        if bits & 1 << table.NEEDS_GATHERED:
+            _get("run_gathered", lambda: _run_gathered, 6)
+    run_gathered = _functions.get("run_gathered")
+    run_range = _get("run_range", lambda: _run_range, 3)
+    return run_range.address, _address(_loops), run_gathered.address if run_gathered else 0
 
 
 def run_table(step: table.StepTable, n_threads: int | Callable[[], int] = 1) -> None:
@@ -677,24 +671,18 @@ def run_table(step: table.StepTable, n_threads: int | Callable[[], int] = 1) -> 
     """
     if not step.numel:
         return
-    rules = {int(step.rows[0, table.RULE])} if not len(step.outcomes) else {SKIP, BACKTRACK, BACKTRACK_ALL}
-    loops = {(dtype, rule) for dtype in step.dtypes for rule in rules}
-    _functions.add_loops(loops | {(dtype, loop) for dtype in step.option_dtypes for loop in (FORGET, STOP)})
-    run_range = _functions.run_range
+    run_range, loops, run_gathered = prepare(step.needs)
+    columns = (step.rows, step.grads, step.hypers, step.layouts, step.extras, step.outcomes)
+    rows, *addresses = [_address(column) for column in columns]
     header = np.zeros(N_HEADER, np.int64)
-    columns = (step.grads, step.hypers, step.layouts, step.extras, step.outcomes, _functions.loops)
-    header[HEADER_ROWS], header[HEADER_N_ROWS] = _address(step.rows), len(step.rows)
-    header[HEADER_GRADS : HEADER_LOOPS + 1] = [_address(column) for column in columns]
-    header[HEADER_NUMEL], header[HEADER_RUN_RANGE] = step.numel, run_range.address
-    if len(step.layouts) or len(step.extras):
-        header[HEADER_RUN_GATHERED] = _functions.run_gathered.address
+    header[:HEADER_THREAD_NUMBER] = rows, len(step.rows), *addresses, loops, run_gathered, run_range, step.numel
     team = threads.thread_team(n_threads) if n_threads != 1 and step.numel >= threads.MIN_SHARED_WEIGHTS else None
     if team is None:
-        run_range.ctypes(_address(header), 0, step.numel)
+        _functions["run_range"].ctypes(_address(header), 0, step.numel)
         return
     header[HEADER_THREAD_NUMBER], header[HEADER_THREAD_COUNT] = team.thread_number, team.thread_count
     parallel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(team.parallel)
-    parallel(_functions.run_thread.address, _address(header), team.threads, 0)
+    parallel(_get("run_thread", lambda: _run_thread, 1).address, _address(header), team.threads, 0)
 
 
 # ------------------------------------------------------------------------------------------------ NumPy arrays
@@ -718,7 +706,7 @@ def _describe(array: Any, is_written: bool = False) -> table.Memory:
 
 
 class ArrayStepper:
-    """Steps of one optimizer on NumPy arrays. It keeps its table."""
+    """Steps of one optimizer on NumPy arrays, collected in Python. It keeps its table."""
 
     def __init__(self) -> None:
         self._table = table.StepTable()
@@ -772,6 +760,16 @@ class ArrayStepper:
         return True
 
 
+def make_stepper() -> Any:
+    """Make the steps of one optimizer on NumPy arrays; the extension collects the table, where there is one."""
+    try:
+        from . import cython_
+    except ImportError:
+        return ArrayStepper()
+    return cython_.ArrayStepper(prepare)
+
+
 def step(*arguments: Any, **options: Any) -> bool:
     """Perform one step without a cache: see :class:`ArrayStepper`."""
-    return ArrayStepper()(*arguments, **options)
+    stepped: bool = make_stepper()(*arguments, **options)
+    return stepped

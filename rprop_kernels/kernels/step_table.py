@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rules import TORCH
+from ..rules import BACKTRACK, BACKTRACK_ALL, SKIP, TORCH
 
 Ranges: TypeAlias = NDArray[np.int64]
 Memory: TypeAlias = tuple[int, tuple[int, ...], tuple[int, ...], int]
@@ -40,6 +40,9 @@ SHAPE: Final = 1
 STRIDES: Final = SHAPE + MAX_DIMS
 LAYOUT_COLUMNS: Final = STRIDES + N_ARRAYS * MAX_DIMS
 """A layout: the number of dimensions, the shape, the strides of array i from STRIDES + i * MAX_DIMS on."""
+
+NEEDS_OPTIONS, NEEDS_GATHERED, N_NEEDS = 5, 6, 8
+"""Bits of a dtype in the set of loops that a table needs; below them are those of the rules."""
 
 FLOAT, DOUBLE, HALF, BFLOAT16, BOOL = range(5)
 N_DTYPES: Final = 4
@@ -125,8 +128,7 @@ class StepTable:
         extras: (m, EXTRA_COLUMNS) of int64.
         outcomes: of the loss comparison, bytes.
         numel: the number of weights in all rows.
-        dtypes: those of the rows.
-        option_dtypes: those of the rows with options.
+        needs: the set of loops that the rows need, N_NEEDS bits for each dtype.
     """
 
     def __init__(self) -> None:
@@ -169,6 +171,8 @@ class StepTable:
                 return False
             self._last_grads = grads
         self.rows[:, RULE] = rule
+        rules = 1 << rule if outcomes is None else 1 << SKIP | 1 << BACKTRACK | 1 << BACKTRACK_ALL
+        self.needs = self._other_needs | sum(rules << N_NEEDS * dtype for dtype in self._dtypes)
         self.hypers = np.array(hypers, np.float64).reshape(-1, HYPER_COLUMNS)
         self.outcomes = np.zeros(0, np.uint8) if outcomes is None else np.ascontiguousarray(outcomes, np.uint8)
         return True
@@ -235,8 +239,12 @@ class StepTable:
         self.rows = np.array(rows, np.int64).reshape(-1, ROW_COLUMNS)
         self.layouts = np.array(self._layouts, np.int64).reshape(-1, LAYOUT_COLUMNS)
         self.extras = np.array(self._extras, np.int64).reshape(-1, EXTRA_COLUMNS)
-        self.dtypes = {row[DTYPE] for row in rows}
-        self.option_dtypes = {row[DTYPE] for row in rows if row[EXTRA] >= 0}
+        self._dtypes = {row[DTYPE] for row in rows}
+        self._other_needs = 0
+        for row in rows:
+            options = 1 << NEEDS_OPTIONS if row[EXTRA] >= 0 else 0
+            gathered = 1 << NEEDS_GATHERED if row[EXTRA] >= 0 or row[LAYOUT] >= 0 else 0
+            self._other_needs |= (options | gathered) << N_NEEDS * row[DTYPE]
         self._grad_ranges = np.array(grad_ranges, np.int64).reshape(-1, 2)
         self._grad_itemsizes = np.array(ITEMSIZES)[self.rows[:, DTYPE]]
         self._sorted_writes = np.array(sorted(writes), np.int64).reshape(-1, 2)
