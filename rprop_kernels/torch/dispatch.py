@@ -279,9 +279,8 @@ class StepMixin:
         launcher = self._triton_launcher(p for tensors in groups for p in tensors.params)
         if launcher is None:
             return
-        from ..kernels.triton_ import UPDATES, state_hyper
+        from ..kernels.triton_ import UPDATES
 
-        torch_rule = self._variant.name == "torch"
         launcher.begin()
         taken: list[list[int]] = []
         for tensors in groups:
@@ -292,10 +291,7 @@ class StepMixin:
             hypers: dict[torch.dtype, Any] = {}
             for dtype in {p.dtype for p in tensors.params} & _compat.DTYPES.keys():
                 if (hyper := self._group_hyper(group, dtype)) is not None:
-                    maximize = group["maximize"]
-                    hypers[dtype] = (
-                        hyper.with_direction(maximize) if torch_rule else state_hyper(hyper, maximize, dtype)
-                    )
+                    hypers[dtype] = hyper.with_direction(group["maximize"])
             for i, (p, g, *state) in enumerate(zip(tensors.params, tensors.grads, *tensors.states, strict=True)):
                 if p.dtype not in hypers or not self._counter_on_device(tensors, i):
                     continue

@@ -431,10 +431,11 @@ from rprop_kernels.state import ENCODINGS
 
 for dtype, (dtype_, real) in t._DTYPES.items():
     code = ENCODINGS["float64" if dtype == torch.float64 else "float32"]
-    for rule in (t.PER_OUTCOME, t.TORCH):
-        constants = dict(RULE=rule, ROWS=False, DTYPE=dtype_, REAL=real, SHIFT=code.shift, THRESHOLD=code.threshold,
-                         BLOCK=t.BLOCK, TAIL=t._TAIL)
-        pointers = {"rows": "*i64", "grads": "*i64", "chunks": "*i64", "outcome": "*u8"}
+    for rule, options_ in ((t.PER_OUTCOME, False), (t.PER_OUTCOME, True), (t.TORCH, False)):
+        constants = dict(RULE=rule, ROWS=options_, OPTIONS=options_, DTYPE=dtype_, REAL=real, SHIFT=code.shift,
+                         THRESHOLD=code.threshold, MIN_STEP=code.min_step, BLOCK=t.BLOCK, TAIL=t._TAIL)
+        pointers = {"rows": "*i64", "grads": "*i64", "hypers": "*fp64", "extras": "*i64", "chunks": "*i64",
+                    "outcome": "*u8"}
         source = ASTSource(t._step_kernel, pointers | dict.fromkeys(constants, "constexpr"), constants)
         options = {"num_warps": t.WARPS, "enable_fp_fusion": False}
         ptx = compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
@@ -451,7 +452,7 @@ def test_compiled_code_is_exact_and_wide(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert len(lines) == 8
+    assert len(lines) == 12
     for dtype, rule, fused, flushed, wide in lines:
         assert (fused, flushed) == ("0", "0"), (dtype, rule)
         weights = triton_.BLOCK // (32 * triton_.WARPS)  # a thread
