@@ -111,6 +111,7 @@ class TableStep:
         self._described: Any = None
         self._rows: list[step_table.Described] = []
         self._hypers: list[Any] = []
+        self._counters: dict[int, list[int]] = {}
         self._busy = False
 
     def plan(self, state: Any, param_groups: Any, hypers: list[Any]) -> None:
@@ -132,22 +133,23 @@ class TableStep:
         self._busy = True
         try:
             try:
-                written, counters = self._collect(rule, state, param_groups, outcomes)
+                written = self._collect(rule, state, param_groups, outcomes)
             except _Stop as stop:
                 return stop.status
             except (RuntimeError, NotImplementedError):  # tensors without memory of their own
                 return UNSUPPORTED
             if written:
                 increment_version(written)
-            if counters:
-                torch._foreach_add_(counters, 1)
-            load_engine("numba").run_table(self._table, torch.get_num_threads)
+            engine = load_engine("numba")
+            for dtype, addresses in self._counters.items():
+                engine.increment(dtype, addresses)
+            engine.run_table(self._table, torch.get_num_threads)
             return STEPPED
         finally:
             self._busy = False
 
-    def _collect(self, rule: int, state: Any, param_groups: Any, outcomes: bytes | None) -> tuple[list[Any], list[Any]]:
-        """Fill the table; return the tensors to write to, and the step counters."""
+    def _collect(self, rule: int, state: Any, param_groups: Any, outcomes: bytes | None) -> list[Any]:
+        """Fill the table; return the tensors to write to."""
         _require(isinstance(state, dict), UNSUPPORTED)  # or a mapping of the user's own
         groups = self._groups
         if groups is None or len(param_groups) != len(groups):
@@ -171,11 +173,11 @@ class TableStep:
         except KeyError:
             raise _Stop(REPLAN) from None
         written = [groups[index].params[i] for index, i in used]
-        for column in moves:
+        for column in (*moves, counters):
             written += column
         limits = [groups[index].constraints[i] or (None, None, None) for index, i in used]
         options = [x for row in limits for x in row if x is not None]
-        lasting = [*written, *counters, *options]
+        lasting = [*written, *options]
 
         addresses, *gradients = _describe(grads)
         _require(not any(map(Tensor.is_neg, grads)), UNSUPPORTED)
@@ -183,13 +185,14 @@ class TableStep:
         if described != self._described:
             self._described = None
             _require(not any(map(Tensor.is_neg, lasting)), UNSUPPORTED)
-            self._fill(used, limits, _to_memory(described[1]), _to_memory(_Columns(addresses, *gradients)), counters)
+            self._fill(used, limits, _to_memory(described[1]), _to_memory(_Columns(addresses, *gradients)))
             self._described = described
         elif 0 in addresses:
             _to_memory(_Columns(addresses, *gradients))
         losses = None if outcomes is None else np.frombuffer(outcomes, np.uint8)
-        _require(self._table.collect(rule, self._rows, addresses, self._hypers, losses), UNSUPPORTED)
-        return written + counters, counters
+        collected = self._table.collect(rule, self._rows, addresses, self._hypers, losses)
+        _require(collected, REPLAN if options else UNSUPPORTED)  # the dtype of a bounded parameter may have changed
+        return written
 
     def _fill(
         self,
@@ -197,13 +200,16 @@ class TableStep:
         limits: list[tuple[Any, Any, Any]],
         lasting: list[step_table.Memory],
         grads: list[step_table.Memory],
-        counters: list[Any],
     ) -> None:
-        """Describe the parameters for the table, and find their hyper-parameters."""
+        """Describe the parameters for the table, and find their hyper-parameters and counters."""
         n = len(used)
-        for counter in counters:
-            _require(counter.dtype in (torch.float32, torch.float64) and counter.dim() == 0, UNSUPPORTED)
-        options = iter(lasting[(4 if self._torch_rule else 2) * n :])
+        counters = lasting[3 * n :] if self._torch_rule else []
+        options = iter([] if self._torch_rule else lasting[2 * n :])
+        addresses: dict[int, list[int]] = {}
+        for address, shape, _, dtype in counters:
+            is_number = shape == () and dtype in (step_table.FLOAT, step_table.DOUBLE)
+            _require(is_number and address % step_table.ITEMSIZES[dtype] == 0, UNSUPPORTED)
+            addresses.setdefault(dtype, []).append(address)
         indices: dict[tuple[int, int], int] = {}  # of hyper-parameters, by group and dtype
         rows: list[step_table.Described] = []
         hypers: list[Any] = []
@@ -219,4 +225,4 @@ class TableStep:
             constraints = (None if x is None else next(options) for x in row)
             memory = (lasting[k], (0, *grads[k][1:]), lasting[n + k], state2, *constraints)
             rows.append((indices[group, dtype], memory))
-        self._rows, self._hypers = rows, hypers
+        self._rows, self._hypers, self._counters = rows, hypers, addresses
