@@ -93,6 +93,9 @@ class ArrayStepper:
         return stepped
 
 
+make_stepper = ArrayStepper
+
+
 def step(*arguments: Any, **options: Any) -> bool:
     """Perform one step without a cache: see :class:`ArrayStepper`."""
     return ArrayStepper()(*arguments, **options)

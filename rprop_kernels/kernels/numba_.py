@@ -8,16 +8,16 @@ threads).
 """
 
 import ctypes
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]  # llvmlite has no types
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]  # numba does not say that it exports carray
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from ..hyperparameters import Hyperparameters
 from ..loss import NOT_WORSE, LossOutcome
@@ -25,8 +25,6 @@ from ..rules import BACKTRACK, BACKTRACK_ALL, MOVE, RULE_FOR_OUTCOME, SKIP, TORC
 from ..state import encoding_of
 from . import step_table as table
 from . import threads
-
-Array = NDArray[Any]
 
 UPDATES: Final = RULE_FOR_OUTCOME
 
@@ -41,14 +39,10 @@ ROW_SIZE: Final = 8 * table.ROW_COLUMNS
 THREAD_BLOCK: Final = 64
 """Threads meet at multiples of this number of weights, so that they share few cache lines."""
 
-HEADER_ROWS, HEADER_N_ROWS, HEADER_GRADS, HEADER_HYPERS, HEADER_LAYOUTS, HEADER_EXTRAS, HEADER_OUTCOMES = range(7)
-HEADER_LOOPS, HEADER_RUN_GATHERED, HEADER_RUN_RANGE, HEADER_NUMEL = range(7, 11)
-HEADER_THREAD_NUMBER, HEADER_THREAD_COUNT, N_HEADER = range(11, 14)
-"""A table as compiled functions receive it: addresses, the number of rows, and that of weights."""
-
 # ------------------------------------------------------------------------------------------- memory and calls
 
 CPointer: Any = types.CPointer  # not annotated in Numba
+unpack_tuple: Any = cgutils.unpack_tuple
 byte: Final = np.uint8(0)
 
 
@@ -125,7 +119,7 @@ def _call_loop(typing_context: Any, address: Any, arguments: Any) -> Any:
     """Call a C function at an address with a tuple of int64."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        numbers = cgutils.unpack_tuple(builder, args[1])
+        numbers = unpack_tuple(builder, args[1])
         function = ir.FunctionType(ir.VoidType(), [number.type for number in numbers])
         builder.call(builder.inttoptr(args[0], function.as_pointer()), numbers)
         return context.get_dummy_value()
@@ -399,7 +393,7 @@ hyper_memory: Final = _stack(8 * table.HYPER_COLUMNS)
 @compiled
 def _loss_rule(header: Any, row: Any, loss: Any) -> Any:
     """Return the rule by the outcome of one of a row's losses, as RULE_FOR_OUTCOME of iRprop+."""
-    outcome = load(item(header, HEADER_OUTCOMES) + item(row, table.FIRST_LOSS) + loss, byte)
+    outcome = load(item(header, table.HEADER_OUTCOMES) + item(row, table.FIRST_LOSS) + loss, byte)
     return SKIP if outcome == 0 else (BACKTRACK if outcome == 1 else BACKTRACK_ALL)
 
 
@@ -415,8 +409,8 @@ def _itemsizes(dtype: Any, rule: Any) -> Any:
 
 def _run_range(header: Any, begin: Any, end: Any) -> None:
     """Step the weights begin..end of a table."""
-    rows, loops, hyper = item(header, HEADER_ROWS), item(header, HEADER_LOOPS), hyper_memory()
-    index, high, last_dtype, last_hyper = 0, item(header, HEADER_N_ROWS), -1, -1
+    rows, loops, hyper = item(header, table.HEADER_ROWS), item(header, table.HEADER_LOOPS), hyper_memory()
+    index, high, last_dtype, last_hyper = 0, item(header, table.HEADER_N_ROWS), -1, -1
     while index < high:  # find the row that holds the weight ``begin``
         middle = (index + high) // 2
         row = rows + middle * ROW_SIZE
@@ -425,7 +419,7 @@ def _run_range(header: Any, begin: Any, end: Any) -> None:
         else:
             high = middle
     while begin < end:
-        row, grad = rows + index * ROW_SIZE, item(item(header, HEADER_GRADS), index)
+        row, grad = rows + index * ROW_SIZE, item(item(header, table.HEADER_GRADS), index)
         index += 1
         param, state, state2 = (
             item(row, table.PARAM_ADDRESS),
@@ -438,13 +432,13 @@ def _run_range(header: Any, begin: Any, end: Any) -> None:
         if item(row, table.HYPER) != last_hyper or dtype != last_dtype:  # write them in the type of the loop
             last_hyper, last_dtype = item(row, table.HYPER), dtype
             for i in range(table.HYPER_COLUMNS):
-                value = load(item(header, HEADER_HYPERS) + 8 * (table.HYPER_COLUMNS * last_hyper + i), 0.0)
+                value = load(item(header, table.HEADER_HYPERS) + 8 * (table.HYPER_COLUMNS * last_hyper + i), 0.0)
                 if dtype == table.DOUBLE:
                     store(hyper + 8 * i, value)
                 else:
                     store(hyper + 4 * i, np.float32(value))
         if item(row, table.LAYOUT) >= 0 or item(row, table.EXTRA) >= 0:
-            call_loop(item(header, HEADER_RUN_GATHERED), (header, row, grad, start, stop, hyper))
+            call_loop(item(header, table.HEADER_RUN_GATHERED), (header, row, grad, start, stop, hyper))
             continue
         itemsize, state_size = _itemsizes(dtype, rule)
         while start < stop:
@@ -466,13 +460,23 @@ def _run_range(header: Any, begin: Any, end: Any) -> None:
 
 def _run_thread(header: Any) -> None:
     """Step one thread's part of a table."""
-    numel = item(header, HEADER_NUMEL)
+    numel = item(header, table.HEADER_NUMEL)
     blocks = (numel + THREAD_BLOCK - 1) // THREAD_BLOCK
-    thread = call_query(item(header, HEADER_THREAD_NUMBER))
-    n_threads = call_query(item(header, HEADER_THREAD_COUNT))
+    thread = call_query(item(header, table.HEADER_THREAD_NUMBER))
+    n_threads = call_query(item(header, table.HEADER_THREAD_COUNT))
     begin = blocks * thread // n_threads * THREAD_BLOCK
     end = min(blocks * (thread + 1) // n_threads * THREAD_BLOCK, numel)
-    call_loop(item(header, HEADER_RUN_RANGE), (header, begin, end))
+    call_loop(item(header, table.HEADER_RUN_RANGE), (header, begin, end))
+
+
+def _increment(addresses: Any, n: Any, dtype: Any) -> None:
+    """Add 1 to n numbers of float32 or float64."""
+    for i in range(n):
+        address = item(addresses, i)
+        if dtype == table.DOUBLE:
+            store(address, load(address, 0.0) + 1.0)
+        else:
+            store(address, load(address, np.float32(0)) + np.float32(1))
 
 
 # -------------------------------------------------------------------------- rows that are not dense or have options
@@ -540,10 +544,10 @@ def _run_gathered(header: Any, row: Any, grad: Any, begin: Any, end: Any, hyper:
     strides, current, used = (first + 8 * table.N_ARRAYS, first + 16 * table.N_ARRAYS, first + 24 * table.N_ARRAYS)
     dtype, rule, per_loss = item(row, table.DTYPE), item(row, table.RULE), item(row, table.NUMEL_PER_LOSS)
     param_size, state_size = _itemsizes(dtype, rule)
-    loops = item(header, HEADER_LOOPS) + 8 * N_LOOPS * dtype
+    loops = item(header, table.HEADER_LOOPS) + 8 * N_LOOPS * dtype
     has_options, dense = item(row, table.EXTRA) >= 0, item(row, table.LAYOUT) < 0
-    layout = item(header, HEADER_LAYOUTS) + 8 * table.LAYOUT_COLUMNS * item(row, table.LAYOUT)
-    options = item(header, HEADER_EXTRAS) + 8 * table.EXTRA_COLUMNS * item(row, table.EXTRA)
+    layout = item(header, table.HEADER_LAYOUTS) + 8 * table.LAYOUT_COLUMNS * item(row, table.LAYOUT)
+    options = item(header, table.HEADER_EXTRAS) + 8 * table.EXTRA_COLUMNS * item(row, table.EXTRA)
     last = 0 if dense else item(layout, 0) - 1
     inner = item(row, table.NUMEL) if dense else item(layout, table.SHAPE + last)
     for i in range(table.N_ARRAYS):
@@ -635,10 +639,7 @@ def _get(name: str, make: Callable[[], Callable[..., None]], n_arguments: int) -
     return _functions[name]
 
 
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
-
-
+@functools.cache
 def prepare(needs: int) -> tuple[int, int, int]:
     """Compile the functions that a table needs.
 
@@ -654,12 +655,13 @@ def prepare(needs: int) -> tuple[int, int, int]:
         loops += [FORGET, STOP] if bits & 1 << table.NEEDS_OPTIONS else []
         for loop in loops:
             if not _loops[dtype, loop]:
-                _loops[dtype, loop] = _get(f"loop_{dtype}_{loop}", lambda d=dtype, i=loop: _make_loop(d, i), 6).address
+                make = functools.partial(_make_loop, dtype, loop)
+                _loops[dtype, loop] = _get(f"loop_{dtype}_{loop}", make, 6).address
         if bits & 1 << table.NEEDS_GATHERED:
             _get("run_gathered", lambda: _run_gathered, 6)
     run_gathered = _functions.get("run_gathered")
     run_range = _get("run_range", lambda: _run_range, 3)
-    return run_range.address, _address(_loops), run_gathered.address if run_gathered else 0
+    return run_range.address, table.address_of(_loops), run_gathered.address if run_gathered else 0
 
 
 def run_table(step: table.StepTable, n_threads: int | Callable[[], int] = 1) -> None:
@@ -672,17 +674,22 @@ def run_table(step: table.StepTable, n_threads: int | Callable[[], int] = 1) -> 
     if not step.numel:
         return
     run_range, loops, run_gathered = prepare(step.needs)
-    columns = (step.rows, step.grads, step.hypers, step.layouts, step.extras, step.outcomes)
-    rows, *addresses = [_address(column) for column in columns]
-    header = np.zeros(N_HEADER, np.int64)
-    header[:HEADER_THREAD_NUMBER] = rows, len(step.rows), *addresses, loops, run_gathered, run_range, step.numel
+    header = step.header
+    header[table.HEADER_LOOPS : table.HEADER_NUMEL] = loops, run_gathered, run_range
     team = threads.thread_team(n_threads) if n_threads != 1 and step.numel >= threads.MIN_SHARED_WEIGHTS else None
     if team is None:
-        _functions["run_range"].ctypes(_address(header), 0, step.numel)
+        _functions["run_range"].ctypes(step.header_address, 0, step.numel)
         return
-    header[HEADER_THREAD_NUMBER], header[HEADER_THREAD_COUNT] = team.thread_number, team.thread_count
+    header[table.HEADER_THREAD_NUMBER], header[table.HEADER_THREAD_COUNT] = team.thread_number, team.thread_count
     parallel = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(team.parallel)
-    parallel(_get("run_thread", lambda: _run_thread, 1).address, _address(header), team.threads, 0)
+    parallel(_get("run_thread", lambda: _run_thread, 1).address, step.header_address, team.threads, 0)
+
+
+def increment(dtype: int, addresses: list[int]) -> None:
+    """Add 1 to numbers of float32 or float64 at addresses."""
+    column = np.array(addresses, np.int64)
+    function = _get("increment", lambda: _increment, 3)
+    function.ctypes(table.address_of(column), len(addresses), dtype)
 
 
 # ------------------------------------------------------------------------------------------------ NumPy arrays
@@ -744,12 +751,17 @@ class ArrayStepper:
             for param, grad, state, limits in zip(
                 params, grads, states, constraints or [None] * len(params), strict=True
             ):
-                address, *gradient = _describe(grad)
+                address, shape, strides, dtype = _describe(grad)
                 addresses.append(address)
-                moves = [_describe(x, is_written=True) for x in state]
-                options = [None if x is None else _describe(x) for x in limits or ()]
-                memory = (_describe(param, is_written=True), (0, *gradient), moves[0], *(moves[1:] or [None]), *options)
-                described.append((0, memory))
+                move, *moves = [_describe(x, is_written=True) for x in state]
+                memory: list[table.Memory | None] = [
+                    _describe(param, is_written=True),
+                    (0, shape, strides, dtype),
+                    move,
+                ]
+                memory += moves or [None]
+                memory += [None if x is None else _describe(x) for x in limits or ()]
+                described.append((0, tuple(memory)))
             if not self._table.collect(rule, described, addresses, [hyper.with_direction(maximize)], outcomes):
                 return False
             run_table(self._table, n_threads)

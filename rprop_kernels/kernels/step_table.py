@@ -44,6 +44,11 @@ LAYOUT_COLUMNS: Final = STRIDES + N_ARRAYS * MAX_DIMS
 NEEDS_OPTIONS, NEEDS_GATHERED, N_NEEDS = 5, 6, 8
 """Bits of a dtype in the set of loops that a table needs; below them are those of the rules."""
 
+HEADER_ROWS, HEADER_N_ROWS, HEADER_GRADS, HEADER_HYPERS, HEADER_LAYOUTS, HEADER_EXTRAS, HEADER_OUTCOMES = range(7)
+HEADER_LOOPS, HEADER_RUN_GATHERED, HEADER_RUN_RANGE, HEADER_NUMEL = range(7, 11)
+HEADER_THREAD_NUMBER, HEADER_THREAD_COUNT, N_HEADER = range(11, 14)
+"""A table as compiled functions receive it: addresses, the number of rows, and that of weights."""
+
 FLOAT, DOUBLE, HALF, BFLOAT16, BOOL = range(5)
 N_DTYPES: Final = 4
 ITEMSIZES: Final = (4, 8, 2, 2, 1)
@@ -121,19 +126,19 @@ class StepTable:
     """A step as a table, kept from step to step.
 
     Attributes:
-        rows: (n, ROW_COLUMNS) of int64.
-        grads: addresses of the gradients, (n,) of int64.
-        hypers: (k, HYPER_COLUMNS) of float64.
-        layouts: (l, LAYOUT_COLUMNS) of int64.
-        extras: (m, EXTRA_COLUMNS) of int64.
-        outcomes: of the loss comparison, bytes.
+        header: int64 (N_HEADER,), the addresses of the table's columns; those of functions are left to the engine.
+        header_address: the address of ``header``.
         numel: the number of weights in all rows.
         needs: the set of loops that the rows need, N_NEEDS bits for each dtype.
     """
 
     def __init__(self) -> None:
+        self.header = np.zeros(N_HEADER, np.int64)
+        self.header_address = address_of(self.header)
         self._key: Any = None  # the description of the rows in the table
-        self._last_grads: list[int] | None = None
+        self._grads: list[int] | None = None
+        self._hypers: Sequence[Sequence[float]] | None = None
+        self._rule: tuple[int, bool] | None = None
 
     def collect(
         self,
@@ -150,7 +155,7 @@ class StepTable:
             described: the parameters; the address of GRAD is not looked at. The arrays to write to are writable.
             grads: addresses of the gradients.
             hypers: rows of hyper-parameters: eta_minus, eta_plus, step_min, step_max, direction.
-            outcomes: None, or one for each element of the first dimension of every parameter.
+            outcomes: None, or one for each element of the first dimension of every parameter; of any integers.
 
         Returns:
             False where the arrays must be refused.
@@ -158,31 +163,38 @@ class StepTable:
         n_losses = None if outcomes is None else len(outcomes)
         key = (rule == TORCH, n_losses, described)
         if key != self._key:
-            self._key = self._last_grads = None
+            self._key = self._grads = self._hypers = self._rule = None
             if not self._fill(rule, described, n_losses):
                 return False
             self._key = key
-        if grads != self._last_grads:
-            self._last_grads = None
-            self.grads = np.array(grads, np.int64)[self._used]
-            if (self.grads % self._grad_itemsizes).any():
+        if grads != self._grads:
+            self._grads = None
+            self._grad_column[:] = np.array(grads, np.int64)[self._used]
+            if (self._grad_column & (self._grad_itemsizes - 1)).any():
                 return False
-            if not _reads_are_disjoint(self._sorted_writes, self.grads[:, None] + self._grad_ranges):
+            if not _reads_are_disjoint(self._sorted_writes, self._grad_column[:, None] + self._grad_ranges):
                 return False
-            self._last_grads = grads
-        self.rows[:, RULE] = rule
-        rules = 1 << rule if outcomes is None else 1 << SKIP | 1 << BACKTRACK | 1 << BACKTRACK_ALL
-        self.needs = self._other_needs | sum(rules << N_NEEDS * dtype for dtype in self._dtypes)
-        self.hypers = np.array(hypers, np.float64).reshape(-1, HYPER_COLUMNS)
-        self.outcomes = np.zeros(0, np.uint8) if outcomes is None else np.ascontiguousarray(outcomes, np.uint8)
+            self._grads = grads
+        if hypers != self._hypers:
+            self._hyper_column = np.array(hypers, np.float64).reshape(-1, HYPER_COLUMNS)
+            self.header[HEADER_HYPERS] = address_of(self._hyper_column)
+            self._hypers = hypers
+        if (rule, outcomes is None) != self._rule:
+            self._rows[:, RULE] = rule
+            rules = 1 << rule if outcomes is None else 1 << SKIP | 1 << BACKTRACK | 1 << BACKTRACK_ALL
+            self.needs = self._other_needs | sum(rules << N_NEEDS * dtype for dtype in self._dtypes)
+            self._rule = rule, outcomes is None
+        if outcomes is not None:
+            self._outcomes = np.ascontiguousarray(outcomes, np.uint8)
+            self.header[HEADER_OUTCOMES] = address_of(self._outcomes)
         return True
 
     def _fill(self, rule: int, described: list[Described], n_losses: int | None) -> bool:
         """Make the rows; False where one must be refused."""
         self.numel = 0
         self._used: list[int] = []
-        self._layouts: list[list[int]] = []
-        self._extras: list[list[int]] = []
+        layouts: list[list[int]] = []
+        extras: list[list[int]] = []
         rows: list[list[int]] = []
         writes: list[tuple[int, int]] = []
         reads: list[tuple[int, int]] = []
@@ -220,6 +232,7 @@ class StepTable:
                     grad_ranges.append((low, high))
                 else:
                     (writes if _is_written(i) else reads).append((address + low, address + high))
+            extra = _extra(memory, scalar)
             self._used.append(index)
             rows.append(
                 [
@@ -229,16 +242,19 @@ class StepTable:
                     0,
                     self.numel,
                     hyper,
-                    -1 if dense else self._add(self._layouts, layout.columns()),
+                    -1 if dense else _add(layouts, layout.columns()),
                     dtype,
                     rule,
-                    self._add_extra(memory, scalar),
+                    -1 if extra is None else _add(extras, extra),
                 ]
             )
             self.numel += numel
-        self.rows = np.array(rows, np.int64).reshape(-1, ROW_COLUMNS)
-        self.layouts = np.array(self._layouts, np.int64).reshape(-1, LAYOUT_COLUMNS)
-        self.extras = np.array(self._extras, np.int64).reshape(-1, EXTRA_COLUMNS)
+        self._rows = np.array(rows, np.int64).reshape(-1, ROW_COLUMNS)
+        self._grad_column = np.zeros(len(rows), np.int64)
+        self._options = np.array(layouts, np.int64), np.array(extras, np.int64)
+        columns = map(address_of, (self._rows, self._grad_column, *self._options))
+        self.header[[HEADER_ROWS, HEADER_GRADS, HEADER_LAYOUTS, HEADER_EXTRAS]] = list(columns)
+        self.header[HEADER_N_ROWS], self.header[HEADER_NUMEL] = len(rows), self.numel
         self._dtypes = {row[DTYPE] for row in rows}
         self._other_needs = 0
         for row in rows:
@@ -246,21 +262,28 @@ class StepTable:
             gathered = 1 << NEEDS_GATHERED if row[EXTRA] >= 0 or row[LAYOUT] >= 0 else 0
             self._other_needs |= (options | gathered) << N_NEEDS * row[DTYPE]
         self._grad_ranges = np.array(grad_ranges, np.int64).reshape(-1, 2)
-        self._grad_itemsizes = np.array(ITEMSIZES)[self.rows[:, DTYPE]]
+        self._grad_itemsizes = np.array(ITEMSIZES)[self._rows[:, DTYPE]]
         self._sorted_writes = np.array(sorted(writes), np.int64).reshape(-1, 2)
         return is_disjoint(self._sorted_writes, np.array(reads, np.int64).reshape(-1, 2))
 
-    def _add(self, rows: list[list[int]], row: list[int]) -> int:
-        rows.append(row)
-        return len(rows) - 1
 
-    def _add_extra(self, memory: dict[int, Memory], scalar: set[int]) -> int:
-        """Add the options of a row; return their index, -1 where there are none."""
-        if not any(i in memory for i in (LOWER, UPPER, FROZEN)):
-            return -1
-        flags = (SCALAR_LOWER if LOWER in scalar else 0) | (SCALAR_UPPER if UPPER in scalar else 0)
-        addresses = (memory[i][0] if i in memory else 0 for i in (LOWER, UPPER, FROZEN, BEST))
-        return self._add(self._extras, [*addresses, flags])
+def address_of(array: NDArray[Any]) -> int:
+    """Return the address of an array."""
+    return int(array.__array_interface__["data"][0])
+
+
+def _add(rows: list[list[int]], row: list[int]) -> int:
+    """Append a row; return its index."""
+    rows.append(row)
+    return len(rows) - 1
+
+
+def _extra(memory: dict[int, Memory], scalar: set[int]) -> list[int] | None:
+    """Return the options of a row, None where it has none."""
+    if not any(i in memory for i in (LOWER, UPPER, FROZEN)):
+        return None
+    flags = (SCALAR_LOWER if LOWER in scalar else 0) | (SCALAR_UPPER if UPPER in scalar else 0)
+    return [*(memory[i][0] if i in memory else 0 for i in (LOWER, UPPER, FROZEN, BEST)), flags]
 
 
 def _is_written(array: int) -> bool:
@@ -288,7 +311,7 @@ def _suits(memory: dict[int, Memory], rule: int) -> bool:
 
 def byte_range(array: NDArray[Any]) -> tuple[int, int]:
     """Return the byte range of an array of any strides."""
-    low = high = array.__array_interface__["data"][0]
+    low = high = address_of(array)
     if array.size == 0:
         return low, low
     for length, stride in zip(array.shape, array.strides, strict=True):

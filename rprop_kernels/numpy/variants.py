@@ -125,7 +125,7 @@ class RpropVariant:
     def _init_step(self) -> None:
         self.backend = resolve_backend(self._requested_backend, "arrays")
         engine = load_engine(self.backend)
-        self._engine_step = engine.ArrayStepper() if self.backend == "cython" else engine.step
+        self._engine_step = engine.step if self.backend == "numpy" else engine.make_stepper()
         self._stop_at_bounds = getattr(self._engine_step, "stop_at_bounds", None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -228,7 +228,7 @@ class RpropVariant:
         params = self._params
         if self._any_frozen:
             gradients = self._mask_grads(gradients)
-        elif self.backend != "cython":
+        elif self.backend == "numpy":
             gradients = self._validate(gradients)
         if not self._engine_step(
             variant, params, gradients, self._states, self._hyper, maximize=self.maximize, outcome=outcome, n_threads=0

@@ -143,8 +143,12 @@ def _read_attributes(tensor: Tensor) -> tuple[int, int, int, tuple[int, ...], tu
         return None
 
 
-def make_native_step(torch_rule: bool) -> Any:
+def make_native_step(torch_rule: bool, engine: Callable[[int], tuple[int, int, int]] | None = None) -> Any:
     """Create the extension's whole-step object for one optimizer.
+
+    Args:
+        torch_rule: for the drop-in.
+        engine: the ``prepare`` of an engine that runs the table in the place of the compiled loops.
 
     Raises:
         AttributeError: this torch lacks a private name.
@@ -160,7 +164,7 @@ def make_native_step(torch_rule: bool) -> Any:
         getattr(Tensor, "__dlpack_c_exchange_api__", None),
         _read_attributes,
     )
-    return _native.TorchStep(api, cython_.isa(), torch_rule)
+    return _native.TorchStep(api, cython_.isa() if engine is None else 0, torch_rule, engine)
 
 
 _HYPER: Final = (0.5, 1.2, 1e-6, 50.0)
