@@ -7,6 +7,7 @@ here, and anything uncertain is refused before a byte is written.
 """
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free
@@ -29,9 +30,16 @@ cdef extern from "step_table.h" nogil:
     ctypedef void RangeRunner(const int64_t*, int64_t, int64_t)
     enum:
         HEADER_LOOPS, HEADER_RUN_GATHERED, N_HEADER
+    ctypedef struct Row:
+        int64_t dtype
+    ctypedef struct Extra:
+        int64_t flags
     ctypedef struct StepTable:
+        Row* rows
+        char** grads
         double (*hypers)[N_HYPER]
-        Py_ssize_t n_hypers, hyper_capacity
+        Extra* extras
+        Py_ssize_t n_rows, n_hypers, n_layouts, n_extras, hyper_capacity
         int64_t numel
         const unsigned char* outcomes
         int isa
@@ -64,6 +72,7 @@ cdef extern from "dlpack.h":
     ctypedef struct DLTensor:
         void* data
         int device_type
+        int device_id
         int ndim
         int code
         int bits
@@ -343,17 +352,17 @@ cdef class TorchApi:
             header = header.previous
         self.exchange = <DLPackExchange*>header
 
-    cdef int read_tensor(self, PyObject* tensor, DLTensor* out, int64_t* dims) except -1:
-        """Fill ``out`` and return 1 for a plain CPU tensor, else 0. ``dims`` holds shape and strides if need be."""
+    cdef int read_tensor(self, PyObject* tensor, DLTensor* out, int64_t* dims, int device_type) except -1:
+        """Fill ``out`` and return 1 for a plain tensor of that kind of device, else 0. ``dims`` holds shape and strides if need be."""
         cdef PyObject* type_ = type_of(tensor)
         if type_ != <PyObject*>self.tensor and type_ != <PyObject*>self.parameter:
             return 0
         if self.exchange == NULL:
-            return self.read_slowly(<object>tensor, out, dims)
+            return device_type == DL_CPU and self.read_slowly(<object>tensor, out, dims)
         if self.exchange.read(tensor, out) != 0:
             PyErr_Clear()
             return 0
-        return out.device_type == DL_CPU and out.lanes == 1
+        return out.device_type == device_type and out.lanes == 1
 
     cdef int read_slowly(self, object tensor, DLTensor* out, int64_t* dims) except -1:
         cdef int d
@@ -362,6 +371,7 @@ cdef class TorchApi:
             return 0
         out.code, out.bits, address, shape, strides = attributes
         out.data = <void*><uintptr_t>address
+        out.device_id = 0
         out.ndim = len(shape)
         if out.ndim > MAX_DIMS:
             return 0
@@ -419,10 +429,12 @@ cdef class TorchStep:
     cdef list groups           # of each: (number of parameters, etas, step_sizes, maximize, lr, hypers of each dtype,
                                # bounds, frozen, the lists among them, constraints)
     cdef object engine
+    cdef int device_type, device_id
     cdef bint torch_rule, busy
 
-    def __init__(self, TorchApi torch, int isa, bint torch_rule, engine=None):
-        """``engine``: see prepare."""
+    def __init__(self, TorchApi torch, int isa, bint torch_rule, engine=None, int device_type=DL_CPU):
+        """``engine``: see prepare; ``device_type``: of DLPack, where the tensors lie."""
+        self.device_type = device_type
         self.table.isa = check_isa(isa)
         self.engine = engine
         self.torch = torch
@@ -475,8 +487,14 @@ cdef class TorchStep:
                            lists, constraints))
         self.groups = groups
 
-    def __call__(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold):
-        """Make one step; return a StepStatus. ``outcomes`` is None, or one for each element of the first dimension."""
+    def __call__(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold, prepare_launch=None,
+                 Py_ssize_t n_losses=0):
+        """Make one step; return a StepStatus. ``outcomes`` is None, or one for each element of the first dimension.
+
+        ``prepare_launch``, where given, makes the step of tensors on a device, all of one dtype: it is called with
+        the rows, gradients, hyper-parameters and options of the table as bytes, the dtype and the number of the device,
+        and returns None or the function that launches. There ``n_losses`` is the number of outcomes, which lie there.
+        """
         cdef int status
         cdef Py_ssize_t i
         cdef list written, grads
@@ -489,11 +507,16 @@ cdef class TorchStep:
         self.busy = True
         try:
             written, grads = [], []        # they keep the tensors alive while the lock is released
-            status = self.collect(rule, state, param_groups, outcomes, written, grads)
+            status = self.collect(rule, state, param_groups, outcomes, n_losses, written, grads)
             if status != STEPPED:
                 return status
             if not check(is_disjoint(&self.table)):
                 return UNSUPPORTED
+            launch = None
+            if prepare_launch is not None and self.table.n_rows > 0:
+                launch = self.make_launch(prepare_launch)
+                if launch is None:
+                    return UNSUPPORTED
             prepare(&self.table, self.engine)
             get_threads(&self.table, self.torch.threads, threshold)
             if written:
@@ -503,19 +526,37 @@ cdef class TorchStep:
                     (<float*>self.counters[i].data)[0] += 1
                 else:
                     (<double*>self.counters[i].data)[0] += 1
-            with nogil:
-                run_table(&self.table)
+            if launch is not None:
+                launch()
+            elif prepare_launch is None:
+                with nogil:
+                    run_table(&self.table)
             return STEPPED
         finally:
             self.busy = False
 
-    cdef int collect(self, int rule, object state, list param_groups, bytes outcomes, list written,
-                     list grads) except -1:
+    cdef object make_launch(self, object prepare_launch):
+        """Hand the table over as bytes; None where it is not for one launch."""
+        cdef StepTable* table = &self.table
+        cdef Py_ssize_t i
+        if table.n_layouts > 0:
+            return None
+        for i in range(table.n_rows):
+            if table.rows[i].dtype != table.rows[0].dtype:
+                return None
+        return prepare_launch(PyBytes_FromStringAndSize(<char*>table.rows, table.n_rows * sizeof(Row)),
+                              PyBytes_FromStringAndSize(<char*>table.grads, table.n_rows * sizeof(char*)),
+                              PyBytes_FromStringAndSize(<char*>table.hypers, table.n_hypers * N_HYPER * sizeof(double)),
+                              PyBytes_FromStringAndSize(<char*>table.extras, table.n_extras * sizeof(Extra)),
+                              table.rows[0].dtype, self.device_id)
+
+    cdef int collect(self, int rule, object state, list param_groups, bytes outcomes, Py_ssize_t n_losses,
+                     list written, list grads) except -1:
         """Fill the table."""
         cdef StepTable* table = &self.table
         cdef PyObject* key
         cdef PyObject* value
-        cdef Py_ssize_t position = 0, i = 0, count, index, n_losses = 0
+        cdef Py_ssize_t position = 0, i = 0, count, index
         cdef Py_ssize_t n_groups = len(param_groups)
         cdef Py_ssize_t hyper_index[N_DTYPES]
         cdef int status
@@ -524,6 +565,7 @@ cdef class TorchStep:
         cdef list params, groups = self.groups, states = []   # held, since other threads may run and clear everything
         clear_table(table)
         self.n_counters = 0
+        self.device_id = -1
         if not isinstance(state, dict):                 # a mapping of the user's own
             return UNSUPPORTED
         if outcomes is not None:
@@ -612,7 +654,7 @@ cdef class TorchStep:
         while unchecked:
             unchecked = False
             for i in range(arrays):
-                if not torch.read_tensor(tensors[i], &t[i], dims[i]):
+                if not torch.read_tensor(tensors[i], &t[i], dims[i], self.device_type):
                     return UNSUPPORTED
             for i in range(arrays):
                 if i != GRAD and planned.checked_data[i] != t[i].data:
@@ -624,10 +666,14 @@ cdef class TorchStep:
         dtype = dtype_of_tensor(&t[PARAM])
         if dtype < 0 or t[PARAM].ndim > MAX_DIMS or dtype_of_tensor(&t[GRAD]) != dtype:
             return UNSUPPORTED
+        if self.device_id < 0:
+            self.device_id = t[PARAM].device_id
         layout.ndim = t[PARAM].ndim
         for d in range(t[PARAM].ndim):
             layout.shape[d] = t[PARAM].shape[d]
         for i in range(arrays):
+            if t[i].device_id != self.device_id:
+                return UNSUPPORTED
             if t[i].ndim != layout.ndim or dtype_of_tensor(&t[i]) != (state_dtype_of(dtype, rule) if i > GRAD else dtype):
                 return UNSUPPORTED
             itemsize = stride = t[i].bits // 8
@@ -646,7 +692,7 @@ cdef class TorchStep:
                 if not self.add_option(LOWER + i, tensors[LOWER + i], dtype, data, &layout):
                     return REPLAN                      # the dtype or shape of the parameter has changed
         if self.torch_rule:
-            if not torch.read_tensor(step, &counter, dims[4]) or counter.ndim != 0 or counter.code != DL_FLOAT \
+            if not torch.read_tensor(step, &counter, dims[4], DL_CPU) or counter.ndim != 0 or counter.code != DL_FLOAT \
                     or counter.bits < 32 or counter.bits > 64 or counter.data == NULL:
                 return UNSUPPORTED
             self.add_counter(<char*>counter.data + counter.byte_offset, counter.bits)
@@ -667,7 +713,9 @@ cdef class TorchStep:
         cdef int d
         if tensor == <PyObject*>None:
             return True
-        if not self.torch.read_tensor(tensor, &t, dims) or (t.ndim != 0 and t.ndim != layout.ndim):
+        if not self.torch.read_tensor(tensor, &t, dims, self.device_type) or (t.ndim != 0 and t.ndim != layout.ndim):
+            return False
+        if t.device_id != self.device_id:
             return False
         if (t.code != DL_BOOL or t.bits != 8) if j == FROZEN else dtype_of_tensor(&t) != dtype:
             return False

@@ -46,7 +46,9 @@ class TorchApi:
 
 @disjoint_base
 class TorchStep:
-    def __init__(self, torch: TorchApi, isa: int, torch_rule: bool, engine: _Engine = None) -> None: ...
+    def __init__(
+        self, torch: TorchApi, isa: int, torch_rule: bool, engine: _Engine = None, device_type: int = 1
+    ) -> None: ...
     def plan(self, state: dict[Any, Any], param_groups: list[dict[str, Any]], hypers: list[Any]) -> None: ...
     def __call__(
         self,
@@ -55,6 +57,8 @@ class TorchStep:
         param_groups: list[dict[str, Any]],
         outcomes: bytes | None,
         threshold: int,
+        prepare_launch: Callable[[bytes, bytes, bytes, bytes, int, int], Callable[[], None] | None] | None = None,
+        n_losses: int = 0,
     ) -> int: ...
 
 def instruction_sets() -> tuple[int, int]: ...

@@ -550,6 +550,8 @@ def _option_row(param: Tensor, constraints: Options) -> list[int] | None:
 class TritonStep:
     """Whole steps of one optimizer: :meth:`prepare`; or :meth:`begin`, :meth:`add` every parameter, :meth:`launch`."""
 
+    device_type: Final = "cpu" if INTERPRETED else "cuda"
+
     def __init__(self) -> None:
         self._tables: dict[_Key, DeviceTable] = {}
         self._captured: list[DeviceTable] = []
@@ -563,7 +565,7 @@ class TritonStep:
 
     def prepare(
         self,
-        rule: int,
+        variant: str,
         outcome: int | Tensor,
         rows: bytes,
         grads: bytes,
@@ -575,16 +577,16 @@ class TritonStep:
         """Make the launch of a table that the extension has collected and checked.
 
         Args:
-            rule: a value of ``UPDATES``.
+            variant: a key of ``UPDATES``.
             outcome: as for :meth:`add`; with one for each row, the rows have them.
             rows, grads, hypers, extras: of step_table.h.
             dtype: the number of the parameters' dtype there.
-            device: their CUDA device; -1 for the interpreter.
+            device: the number of their device.
 
         Returns:
             the launch; None, with nothing touched, where it cannot be made.
         """
-        torch_device = torch.device("cpu") if device < 0 else torch.device("cuda", device)
+        torch_device = torch.device("cpu") if INTERPRETED else torch.device("cuda", device)
         torch_dtype = list(_DTYPES)[dtype]
         key = (device, torch_dtype, COLLECTED)
         if key not in self._tables and (capturing(torch_device) or not compiles_on(torch_device, torch_dtype)):
@@ -592,7 +594,7 @@ class TritonStep:
         table = self._table(key, torch_device, TableBytes(rows, hypers, extras), grads)
         if table is None:
             return None
-        return functools.partial(self._launch, rule, torch_device, torch_dtype, table, outcome)
+        return functools.partial(self._launch, UPDATES[variant], torch_device, torch_dtype, table, outcome)
 
     def add(
         self,

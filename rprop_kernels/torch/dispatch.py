@@ -5,6 +5,7 @@ chosen, the Numba engine. Where that cannot be verified to be correct, the step 
 engine, everything else to torch's own operations.
 """
 
+import functools
 import os
 import sys
 from collections.abc import Iterable
@@ -93,6 +94,7 @@ class StepMixin:
     _requested_backend: str | None
     _backend: str
     _native_step: Any
+    _device_step: Any
     _triton: Any
     _always_wrap: bool
     _next_loss: Loss | None = None
@@ -105,7 +107,7 @@ class StepMixin:
         self._requested_backend = backend
         self._backend = resolve_backend(backend, "tensors")
         self._native_step = self._make_native_step()
-        self._triton = None
+        self._triton = self._device_step = None
         self._always_wrap = os.environ.get(ALWAYS_WRAP_VARIABLE, "") not in ("", "0")
 
     def _make_native_step(self) -> Any:
@@ -178,14 +180,44 @@ class StepMixin:
         if native is not None:
             status = native(rule, self.state, self.param_groups, rows, threads.MIN_SHARED_WEIGHTS)
             if status == REPLAN:
-                self._plan()
+                self._plan(native)
                 status = native(rule, self.state, self.param_groups, rows, threads.MIN_SHARED_WEIGHTS)
             if status == STEPPED:
                 return
-        self._fallback_step(outcome)
+        if not self._step_on_device(outcome):
+            self._fallback_step(outcome)
 
-    def _plan(self) -> None:
-        """Describe the groups to the native step."""
+    def _step_on_device(self, outcome: Outcome) -> bool:
+        """Step all parameters by one launch of the Triton engine; False, with nothing touched, where it cannot be."""
+        launcher = self._triton_launcher(p for group in self.param_groups for p in group["params"])
+        if launcher is None or isinstance(outcome, list):
+            return False
+        if self._device_step is None:
+            self._device_step = self._make_device_step(launcher.device_type)
+        step = self._device_step
+        if not step:
+            return False
+        n_losses = 0
+        if isinstance(outcome, Tensor):
+            if type(outcome) is not Tensor or outcome.dtype != torch.uint8 or not outcome.is_contiguous():
+                return False
+            n_losses = outcome.numel() if outcome.dim() else 0
+        prepare = functools.partial(launcher.prepare, self._variant.name, outcome)
+        arguments = self._rules[NOT_WORSE], self.state, self.param_groups, None, 0, prepare, n_losses
+        status = step(*arguments)
+        if status == REPLAN:
+            self._plan(step)
+            status = step(*arguments)
+        return bool(status == STEPPED)
+
+    def _make_device_step(self, device_type: str) -> Any:
+        """Make the object that collects the tensors of a device; False where it cannot be."""
+        if unavailable_reason("cython") is not None or not _compat.native_is_safe(torch.__version__):
+            return False
+        return _compat.make_native_step(self._variant.name == "torch", device=device_type)
+
+    def _plan(self, native: Any) -> None:
+        """Describe the groups to a native step."""
         plan = [
             (_planned_pair(group["etas"]), _planned_pair(group["step_sizes"]), group["maximize"], lr, hyper, None)
             for group, (lr, hyper) in zip(self.param_groups, self._plan_groups(), strict=True)
@@ -195,7 +227,7 @@ class StepMixin:
         # Tensors made in inference mode have no version counter; torch's operations know where they may be written.
         # A lazy parameter has no memory and no gradient yet; it cannot be asked.
         if not any(isinstance(t, Tensor) and not is_lazy(t) and t.is_inference() for t in (*params, *states)):
-            self._native_step.plan(self.state, self.param_groups, plan)
+            native.plan(self.state, self.param_groups, plan)
 
     def _fallback_step(self, outcome: Outcome) -> None:
         """Step all parameters by the Triton engine where it takes the tensors, else by torch's operations."""
