@@ -186,6 +186,8 @@ class TestRefusals:
         name, *alone = request.param.split()
         if not alone and cython_ is None:
             pytest.skip("the extension is missing")
+        if name == "numba":
+            pytest.importorskip("numba")
         engine = load_engine(name)
         self.step = engine.ArrayStepper() if alone else engine.step
 
