@@ -1,16 +1,20 @@
 """State kept and memory allocated by a step, in bytes a weight, counted and not timed."""
 
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from workloads import Race, contenders, weights
 
 SHAPES = [(1_000_000,)]
-NAMES = ("Rprop cython", "IRpropPlus cython", "IRpropPlus numba", "torch for-loop", "torch foreach", "Adam fused")
+NAMES = ("Rprop-cython", "IRpropPlus-cython", "IRpropPlus-numba", "torch-for-loop", "torch-foreach", "Adam-fused")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_memory(benchmark, name):
     contender = next(c for c in contenders() if c.name == name)
+    contender.skip_if_missing()
     race = Race(SHAPES, 2)
     race.fresh()
     step = contender.make(race.params)

@@ -1,19 +1,28 @@
 """The NumPy optimizers on every backend, compared with vectorised NumPy on the same arrays, in one run.
 
-    pytest benchmarks/bench_numpy.py -o addopts= --benchmark-json=benchmarks/results/numpy.json
+    pytest benchmarks/bench_numpy.py --benchmark-only
 
-The peer is the rule as one writes it in NumPy, in place where NumPy has an operation for it. A test checks that it
-takes the same steps. ``-k "100_k"`` and the like choose sizes.
+The peer ("plain") is the rule as one writes it in NumPy, in place where NumPy has an operation for it. A test checks
+that it takes the same steps. ``-k 100k`` and the like choose sizes, ``-m ""`` adds the slow one.
 """
 
+import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import bounded
 import numpy as np
 import pytest
+from backends import INSTRUCTION_SET_VARIABLE, INSTRUCTION_SETS, compiled
 
 from rprop_kernels.backends import supported_backends, unavailable_reason
+from rprop_kernels.kernels.threads import MIN_SHARED_WEIGHTS, thread_team
 from rprop_kernels.numpy import METHODS
 
-SIZES = {"100": 100, "1_k": 1_000, "10_k": 10_000, "100_k": 100_000, "1_M": 1_000_000, "25_M": 25_000_000}
-LISTS = {"161_arrays_of_64": [(64,)] * 161, "MLP_784-128-10": [(784, 128), (128,), (128, 10), (10,)]}
+SIZES = {"100": 100, "1k": 1_000, "10k": 10_000, "100k": 100_000, "1M": 1_000_000, "25M": 25_000_000}
+MARKED_SIZES = [pytest.param(size, marks=[pytest.mark.slow] if n > 10_000_000 else []) for size, n in SIZES.items()]
+LISTS = {"161x64": [(64,)] * 161, "MLP-784-128-10": [(784, 128), (128,), (128, 10), (10,)]}
+BYTES_A_WEIGHT = 20  # float32: read w, g, state; write w, state
 
 
 class Plain:
@@ -57,40 +66,51 @@ def test_the_peer_takes_the_same_steps():
             np.testing.assert_array_equal(w, plain)
 
 
-CONTENDERS = [f"{rule} {kind}" for rule in METHODS for kind in (*supported_backends("arrays"), "plain")]
+KINDS = (*supported_backends("arrays"), "plain")
+RULES = {cls.__name__: rule for rule, cls in METHODS.items()}
+CONTENDERS = [f"{name}-{kind}" for name in RULES for kind in KINDS]
+
+
+def arguments(sets):
+    """Return a function that returns the arguments of the next step: fresh gradients and a loss."""
+    calls = itertools.count(1)
+
+    def fresh():
+        call = next(calls)
+        return (sets[call % len(sets)], float(-call % 3)), {}
+
+    return fresh
 
 
 def race(benchmark, group, contender, shapes):
-    rule, kind = contender.split()
+    name, kind = contender.split("-")
     if kind != "plain" and (reason := unavailable_reason(kind)):
         pytest.skip(f"{kind}: {reason}")
     n = sum(int(np.prod(shape)) for shape in shapes)
-    sets = gradients(shapes, 2 if n >= 5_000_000 else 8)
+    fresh = arguments(gradients(shapes, 2 if n >= 5_000_000 else 8))
     weights = [np.zeros(shape, np.float32) for shape in shapes]
     if kind == "plain":
-        peers = [Plain(rule, w) for w in weights]
+        peers = [Plain(RULES[name], w) for w in weights]
 
         def step(grads, loss):
             for peer, g in zip(peers, grads, strict=True):
                 peer.step(g, loss)
     else:
-        step = METHODS[rule](weights, backend=kind).step
-    calls = 0
-
-    def fresh():
-        nonlocal calls
-        calls += 1
-        return (sets[calls % len(sets)], float(-calls % 3)), {}
-
+        step = METHODS[RULES[name]](weights, backend=kind).step
+    (grads, loss), _ = fresh()
+    start = time.perf_counter()
+    step(grads, loss)  # makes state, compiles
+    first = time.perf_counter() - start
     benchmark.group = f"numpy: {group}"
-    benchmark.extra_info.update(contender=contender, weights=n, arrays=len(shapes))
+    benchmark.extra_info.update(contender=contender, weights=n, arrays=len(shapes), first_call=first)
+    benchmark.extra_info.update(bytes_a_weight=0 if kind == "plain" else BYTES_A_WEIGHT)
     slow = kind in ("plain", "numpy")
     rounds = (5 if slow else 15) if n >= 5_000_000 else 40 if slow else 300
     benchmark.pedantic(step, setup=fresh, rounds=rounds, warmup_rounds=3)
 
 
 @pytest.mark.parametrize("contender", CONTENDERS)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", MARKED_SIZES)
 def test_one_array(benchmark, size, contender):
     race(benchmark, size, contender, [(SIZES[size],)])
 
@@ -101,19 +121,34 @@ def test_lists(benchmark, shapes, contender):
     race(benchmark, shapes, contender, LISTS[shapes])
 
 
-@pytest.mark.parametrize("options", ["plain", "bounds", "frozen"])
-def test_what_bounds_and_masks_cost(benchmark, options):
-    w = np.zeros(100_000, np.float32)
-    chosen = {"bounds": {"bounds": (-1.0, 1.0)}, "frozen": {"frozen": np.arange(w.size) % 2 == 0}}
-    optimizer = METHODS["irprop-"](w, **chosen.get(options, {}))
-    sets = gradients([w.shape], 8)
-    calls = 0
+@pytest.mark.parametrize("size", MARKED_SIZES)
+def test_ceiling(benchmark, size):
+    """An in-place scale that moves as many bytes as a step of these weights, on as many threads."""
+    n = SIZES[size]
+    team = thread_team() if n >= MIN_SHARED_WEIGHTS else None
+    parts = np.array_split(np.ones(n * BYTES_A_WEIGHT // 8, np.float32), team.threads if team else 1)
+    benchmark.group = f"numpy: {size}, memory bandwidth"
+    benchmark.extra_info.update(contender=f"in-place-scale-{BYTES_A_WEIGHT}", weights=n, bytes_a_weight=BYTES_A_WEIGHT)
+    rounds = 15 if n >= 5_000_000 else 300
+    if team is None:
+        benchmark.pedantic(scale, args=parts, rounds=rounds, warmup_rounds=3)
+        return
+    with ThreadPoolExecutor(team.threads) as pool:
+        benchmark.pedantic(lambda: [*pool.map(scale, parts)], rounds=rounds, warmup_rounds=3)
 
-    def fresh():
-        nonlocal calls
-        calls += 1
-        return tuple(sets[calls % 8]), {}
 
-    benchmark.group = "numpy: bounds and masks, 100_k"
-    benchmark.extra_info.update(contender=f"irprop- {options}", weights=w.size, arrays=1)
-    benchmark.pedantic(optimizer.step, setup=fresh, rounds=200, warmup_rounds=3)
+def scale(x):
+    np.multiply(x, np.float32(0.999), out=x)
+
+
+@compiled
+@pytest.mark.parametrize("kind", bounded.KINDS)
+@pytest.mark.parametrize("name", ["IRpropMinus", "IRpropPlus"])
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_bounded_step(benchmark, monkeypatch, instruction_set, name, kind):
+    monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, instruction_set)
+    w, sets, options = bounded.problem(kind)
+    optimizer = METHODS[RULES[name]](w, backend="cython", **options)
+    benchmark.group = f"numpy: bounds, {name}, {instruction_set}"
+    benchmark.extra_info.update(contender=kind, weights=w.size)
+    benchmark.pedantic(optimizer.step, setup=arguments(sets), rounds=300, warmup_rounds=3)

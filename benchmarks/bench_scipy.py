@@ -1,6 +1,6 @@
 """Time and evaluations to a given loss: Rprop, scipy's L-BFGS-B and CG, and the iRprop- of PINTS.
 
-    pytest benchmarks/bench_scipy.py -o addopts= --benchmark-json=benchmarks/results/scipy.json
+    pytest benchmarks/bench_scipy.py --benchmark-only
 
 All results are shown: badly scaled problems suit Rprop, valleys oblique to the axes do not. A contender that
 does not reach the loss within MAX_EVALUATIONS evaluations is skipped with that reason. PINTS is
@@ -9,6 +9,10 @@ optional: ``pip install pints``.
 
 import numpy as np
 import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("sklearn")
+
 from scipy.optimize import minimize, rosen, rosen_der
 from sklearn.datasets import load_digits
 
@@ -104,7 +108,7 @@ def by_pints(function, start):
 CONTENDERS = {name: by_scipy(method) for name, method in METHODS.items()} | {
     "L-BFGS-B": by_scipy("L-BFGS-B"),
     "CG": by_scipy("CG"),
-    "PINTS irprop-": by_pints,
+    "PINTS-irprop-": by_pints,
 }
 
 
@@ -152,6 +156,6 @@ def test_many_starts_at_once(benchmark, rows):
         return 0.5 * x**2 @ scale, scale * x
 
     benchmark.group = "scipy: 200 iterations of rows at once"
-    benchmark.extra_info.update(contender=f"{rows} rows")
+    benchmark.extra_info.update(contender=f"{rows}-rows")
     options = {"maxiter": 200, "gtol": 0, "xtol": 0}
     benchmark.pedantic(minimize_many, args=(batch, starts), kwargs=options, rounds=5)

@@ -1,20 +1,31 @@
-"""Compile caches and warnings of torch.compile are not what is measured here."""
+"""Facts of a run that its file names, and caches that are empty when it starts: a first step compiles."""
+
+import os
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
+CACHES = tempfile.TemporaryDirectory(prefix="rprop-benchmarks-")
+os.environ["NUMBA_CACHE_DIR"] = os.environ["TORCHINDUCTOR_CACHE_DIR"] = CACHES.name
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.filterwarnings("default"))
+
+def pytest_unconfigure() -> None:
+    CACHES.cleanup()
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
-    """What the report names beside the processor."""
-    from importlib.metadata import version
-
+    """Name what the report names next to the processor; leave out what differs between two runs on one machine."""
     import rprop_kernels
 
-    machine_info["versions"] = {name: version(name) for name in ("torch", "numpy", "numba")}
+    for changing in ("hz_actual", "hz_actual_friendly"):
+        machine_info["cpu"].pop(changing, None)
+    machine_info["versions"] = {}
+    for name in ("torch", "numpy", "numba"):
+        try:
+            machine_info["versions"][name] = version(name)
+        except PackageNotFoundError:
+            continue
     machine_info["versions"]["rprop_kernels"] = rprop_kernels.__version__
 
 

@@ -9,7 +9,9 @@ Every figure is a median, every ratio is between medians of one run; the machine
 """
 
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,12 @@ import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- speed: written by benchmarks/report.py -->", "<!-- end of speed -->"
-PEERS = ("torch for-loop", "torch foreach")
-SHOWN = (
-    "13-5-1 net",
-    "161 tensors of 64",
-    "100 k",
-    "MLP 784-128-10",
-    "1 M",
-    "small transformer",
-    "ResNet-50",
-    "25 M",
-    "100 M",
-)
-COLOURS = {"Rprop cython": "#0072B2", "IRpropPlus cython": "#D55E00", "IRpropPlus numba": "#009E73"}
+PEERS = ("torch-for-loop", "torch-foreach")
+SHOWN = ("13-5-1", "161x64", "100k", "MLP-784-128-10", "1M", "transformer", "ResNet-50", "25M", "100M")
+COLOURS = {"Rprop-cython": "#0072B2", "IRpropPlus-cython": "#D55E00", "IRpropPlus-numba": "#009E73"}
 TORCH = "#555555"
+
+COLUMNS = "median,min,iqr,rounds"  # as in pyproject.toml
 
 Median = dict[tuple[str, str], float]
 
@@ -53,6 +47,8 @@ def seconds(x: float) -> str:
 
 def table(rows: list[list[str]]) -> str:
     head, *body = rows
+    if not body:
+        return f"({head[0]}: not in the results on file)"
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -66,16 +62,17 @@ def machine(data: dict[str, Any]) -> str:
     return f"{brand}, {cpu['count']} cores, Python {python}, {known}; {data['datetime'][:10]}"
 
 
-def speed(medians: Median, facts: dict[str, dict[str, Any]]) -> str:
+def speed(medians: Median) -> str:
     rows = [
         ["work (float32, CPU)", "torch.optim.Rprop", "compiled", "Rprop", "IRpropPlus", "Rprop is", "IRpropPlus is"]
     ]
     for work in SHOWN:
-        if (work, PEERS[0]) not in medians:
+        group = f"torch: {work}"
+        if (group, PEERS[0]) not in medians:
             continue
-        best = min(medians[work, peer] for peer in PEERS)
-        compiled = medians.get((work, "torch compiled"))
-        ours = [medians[work, name] for name in ("Rprop cython", "IRpropPlus cython")]
+        best = min(medians[group, peer] for peer in PEERS)
+        compiled = medians.get((group, "torch-compiled"))
+        ours = [medians[group, name] for name in ("Rprop-cython", "IRpropPlus-cython")]
         rows.append(
             [work, seconds(best), seconds(compiled) if compiled else "-", *map(seconds, ours)]
             + [f"{best / x:.1f} x" for x in ours]
@@ -84,32 +81,46 @@ def speed(medians: Median, facts: dict[str, dict[str, Any]]) -> str:
 
 
 def backends(medians: Median) -> str:
-    rows = [["IRpropMinus", "cython", "numba", "vectorised NumPy"]]
-    for work in ("13-5-1 net", "10 k", "100 k", "1 M", "25 M"):
-        values = [medians.get((work, f"IRpropMinus {backend}")) for backend in ("cython", "numba", "numpy")]
+    rows = [["IRpropMinus", "cython", "numba", "torch"]]
+    for work in ("13-5-1", "10k", "100k", "1M", "25M"):
+        values = [medians.get((f"torch: {work}", f"IRpropMinus-{backend}")) for backend in ("cython", "numba", "torch")]
         if values[0]:
             rows.append([work, *(seconds(x) if x else "-" for x in values)])
     return table(rows)
 
 
-def bandwidth(medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
+def first_steps(medians: Median, rows: list[dict[str, Any]]) -> str:
+    """The slowest first step of a backend's optimizers: once in a process, or for each rule, something is compiled."""
+    group = "torch: 13-5-1"
+    first: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        info = row["extra_info"]
+        if row["group"] == group and "first_call" in info:
+            name = info["contender"]
+            kind = name if name.startswith("torch-") else name.rpartition("-")[2]
+            first.setdefault(kind, []).append((info["first_call"], medians[group, name]))
+    lines = [["the 13-5-1 net", "first step", "a later one"]]
+    return table(lines + [[kind, *map(seconds, max(times))] for kind, times in first.items()])
+
+
+def bandwidth(medians: Median, rows: list[dict[str, Any]], names: tuple[str, ...], works: tuple[str, ...]) -> str:
+    """Bytes moved in a second, and as a fraction of what an in-place scale over the same number of bytes moves."""
     traffic = moved(rows)
-    lines = [["bandwidth", "in-place scale", "Rprop", "IRpropPlus", "of the scale's"]]
-    for work in ("1 M", "10 M", "25 M", "100 M"):
-        if (work, "in-place scale") not in medians:
-            continue
-        n = facts[work]["weights"]
-        rate = {
-            name: traffic[name] * n / medians[work, name] / 1e9
-            for name in ("in-place scale", "Rprop cython", "IRpropPlus cython")
-        }
-        scale, *ours = rate.values()
-        lines.append([work, *(f"{rate[name]:.1f} GB/s" for name in rate), ", ".join(f"{x / scale:.0%}" for x in ours)])
+    weights = {row["group"]: row["extra_info"].get("weights") for row in rows}
+    lines = [["bandwidth", *names]]
+    for group in works:
+        cells = []
+        for name in names:
+            scale = medians.get((f"{group}, memory bandwidth", f"in-place-scale-{traffic.get(name)}"))
+            if scale and (time := medians.get((group, name))):
+                cells.append(f"{traffic[name] * weights[group] / time / 1e9:.1f} GB/s, {scale / time:.0%}")
+        if len(cells) == len(names):
+            lines.append([group.partition(": ")[2], *cells])
     return table(lines)
 
 
 def training(medians: Median) -> str:
-    names = ("none", "torch for-loop", "torch foreach", "Rprop cython", "IRpropPlus cython", "Adam fused")
+    names = ("none", *PEERS, "Rprop-cython", "IRpropPlus-cython", "Adam-fused")
     rows = [
         [
             "whole training step",
@@ -137,23 +148,27 @@ def memory(rows: list[dict[str, Any]]) -> str:
 
 def arrays(medians: Median) -> str:
     """NumPy's side: ours beside the same rule in vectorised NumPy, of each rule's own time."""
-    rules = ("rprop-", "rprop+", "irprop-", "irprop+")
+    rules = ("RpropMinus", "RpropPlus", "IRpropMinus", "IRpropPlus")
     head = ["NumPy arrays (float32)", "vectorised NumPy", "IRpropMinus", "on Numba"]
     rows = [head + [f"{rule} is" for rule in rules]]
     for group in dict.fromkeys(group for group, _ in medians):
-        if (group, "irprop- cython") in medians:
-            times = [medians[group, f"irprop- {kind}"] for kind in ("plain", "cython", "numba")]
-            ratios = [medians[group, f"{rule} plain"] / medians[group, f"{rule} cython"] for rule in rules]
-            work = group.removeprefix("numpy: ").replace("_", " ")
-            rows.append([work, *map(seconds, times), *(f"{ratio:.1f} x" for ratio in ratios)])
+        if (group, "IRpropMinus-plain") in medians:
+            times = [medians[group, f"IRpropMinus-{kind}"] for kind in ("plain", "cython", "numba")]
+            ratios = [medians[group, f"{rule}-plain"] / medians[group, f"{rule}-cython"] for rule in rules]
+            rows.append([group.removeprefix("numpy: "), *map(seconds, times), *(f"{ratio:.1f} x" for ratio in ratios)])
     return table(rows)
 
 
-def limits(medians: Median) -> str:
-    """What bounds and masks cost."""
-    group = "numpy: bounds and masks, 100_k"
-    free, bounds, frozen = (seconds(medians[group, f"irprop- {kind}"]) for kind in ("plain", "bounds", "frozen"))
-    return f"On 100 k weights a step of IRpropMinus takes {free}, with bounds {bounds}, with a frozen half {frozen}."
+def constraints(medians: Median) -> str:
+    """A step with bounds or frozen weights, in the time of the free one."""
+    kinds = ("scalar-bounds", "array-bounds", "array-bounds-hits", "frozen")
+    rows = [["100k weights (float32)", "free", "bounds: numbers", "arrays", "arrays, 1 % at a bound", "half frozen"]]
+    for group in dict.fromkeys(group for group, name in medians if name == "none" and ": bounds, " in group):
+        free = medians[group, "none"]
+        times = [medians.get((group, kind)) for kind in kinds]
+        cells = [f"{time / free:.2f} x" if time else "-" for time in times]
+        rows.append([group.replace(": bounds,", ","), seconds(free), *cells])
+    return table(rows)
 
 
 def searches(rows: list[dict[str, Any]]) -> str:
@@ -172,6 +187,21 @@ def searches(rows: list[dict[str, Any]]) -> str:
     return table(lines)
 
 
+def printed(path: Path, group: str) -> str:
+    """The table that pytest-benchmark prints of a group: ours on the extension, and torch.optim.Rprop."""
+    data = json.loads(path.read_text())
+    names = [row["extra_info"]["contender"] for row in data["benchmarks"]]
+    kept = [name.endswith("-cython") or name in PEERS for name in names]
+    data["benchmarks"] = [
+        row for row, keep in zip(data["benchmarks"], kept, strict=True) if keep and row["group"] == group
+    ]
+    command = [sys.executable, "-P", "-m", "pytest_benchmark", "compare", path.name, f"--columns={COLUMNS}"]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, path.name).write_text(json.dumps(data))
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    return done.stdout[done.stdout.index("---") : done.stdout.index("Legend")].strip()
+
+
 def moved(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Bytes of memory traffic a weight and step, by contender."""
     infos = [row["extra_info"] for row in rows]
@@ -182,7 +212,7 @@ def plots(
     medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str, Any]], folder: Path, name: str
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    single = [w for w in facts if facts[w].get("tensors") == 1 and (w, PEERS[0]) in medians]
+    single = [group for group in facts if facts[group].get("tensors") == 1 and (group, PEERS[0]) in medians]
     single.sort(key=lambda w: facts[w]["weights"])
     n = [facts[w]["weights"] for w in single]
 
@@ -193,7 +223,7 @@ def plots(
             for w in single
             if (w, contender) in medians
         ]
-        axes.plot(*zip(*have, strict=True), marker="o", color=colour, label=contender.replace(" cython", ""))
+        axes.plot(*zip(*have, strict=True), marker="o", color=colour, label=contender.replace("-cython", ""))
     axes.axhline(1, color=TORCH, linewidth=1)
     axes.text(n[0], 1.08, "torch.optim.Rprop, its faster mode", color=TORCH, fontsize=9)
     axes.set(
@@ -205,14 +235,19 @@ def plots(
 
     traffic = moved(rows)
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for contender, colour in {"in-place scale": TORCH, **COLOURS}.items():
-        have = [
-            (facts[w]["weights"], traffic[contender] * facts[w]["weights"] / medians[w, contender] / 1e9)
-            for w in single
-            if (w, contender) in medians
-        ]
-        style = {"linestyle": "--"} if contender == "in-place scale" else {"marker": "o"}
-        axes.plot(*zip(*have, strict=True), color=colour, label=contender.replace(" cython", ""), **style)
+    ceilings = {"in-place-scale-20": TORCH, "in-place-scale-28": "#AAAAAA"}
+    for contender, colour in {**ceilings, **COLOURS}.items():
+        is_ceiling = contender in ceilings
+        have = []
+        for group in single:
+            time = medians.get((f"{group}, memory bandwidth" if is_ceiling else group, contender))
+            if time:
+                n = facts[group]["weights"]
+                have.append((n, traffic[contender] * n / time / 1e9))
+        if have:
+            label = f"in-place scale, {traffic[contender]} bytes a weight" if is_ceiling else contender
+            style = {"linestyle": "--"} if is_ceiling else {"marker": "o"}
+            axes.plot(*zip(*have, strict=True), color=colour, label=label.replace("-cython", ""), **style)
     axes.set(
         xscale="log",
         xlabel="weights in one tensor",
@@ -224,32 +259,32 @@ def plots(
     axes.legend(frameon=False)
     figure.savefig(folder / f"{name}-bandwidth.png", dpi=150)
 
-    many = [
-        w
-        for w in ("13-5-1 net", "MLP 784-128-10", "small transformer", "161 tensors of 64", "ResNet-50")
-        if (w, PEERS[0]) in medians
-    ]
+    works = ("13-5-1", "MLP-784-128-10", "transformer", "161x64", "ResNet-50")
+    many = [work for work in works if (f"torch: {work}", PEERS[0]) in medians]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     bars = {
-        "torch for-loop": TORCH,
-        "torch foreach": "#AAAAAA",
-        "torch compiled": "#CC79A7",
+        "torch-for-loop": TORCH,
+        "torch-foreach": "#AAAAAA",
+        "torch-compiled": "#CC79A7",
         **COLOURS,
-        "Adam fused": "#E69F00",
+        "Adam-fused": "#E69F00",
     }
     width = 0.8 / len(bars)
     for i, (contender, colour) in enumerate(bars.items()):
-        have = [(x, medians[w, contender]) for x, w in enumerate(many) if (w, contender) in medians]
+        others = ", other optimizers" if contender == "Adam-fused" else ""
+        times = [medians.get((f"torch: {work}{others}", contender)) for work in many]
+        have = [(x, time) for x, time in enumerate(times) if time]
         axes.bar(
             [x + (i - len(bars) / 2 + 0.5) * width for x, _ in have],
             [y * 1e6 for _, y in have],
             width,
             color=colour,
-            label=contender.replace(" cython", ""),
+            label=contender.replace("-cython", ""),
         )
+    known = [(work, facts[f"torch: {work}"]) for work in many]
     axes.set_xticks(
         range(len(many)),
-        [f"{w}\n{facts[w]['tensors']} tensors\n{facts[w]['weights']:,} weights" for w in many],
+        [f"{work}\n{info['tensors']} tensors\n{info['weights']:,} weights" for work, info in known],
         fontsize=7,
     )
     axes.set(yscale="log", ylabel="microseconds a step", title="One step of many tensors")
@@ -262,8 +297,8 @@ def plots(
 def pages(results: Path) -> dict[Path, str]:
     """What stands between the marks of each page, the marks included."""
     path = results / "cpu.json"
-    data, medians, facts, rows = load(path)
-    numpy_data, numpy_medians, _, _ = load(results / "numpy.json")
+    data, medians, _, rows = load(path)
+    numpy_data, numpy_medians, _, numpy_rows = load(results / "numpy.json")
     scipy_data, _, _, scipy_rows = load(results / "scipy.json")
 
     def pictures(folder: str, *names: tuple[str, str]) -> list[str]:
@@ -272,9 +307,10 @@ def pages(results: Path) -> dict[Path, str]:
     first = [
         START,
         f"Measured on {machine(data)}. Medians, side by side in one run, a fresh gradient at every step.",
-        speed(medians, facts),
+        speed(medians),
         'torch.optim.Rprop is its faster mode (for-loop or foreach) in each row; "compiled" is torch.compile of its '
-        "step, after compilation.",
+        "step, after compilation. 13-5-1 and MLP-784-128-10 are networks, 161x64 is 161 tensors of 64 weights, 100k is "
+        "one tensor of 100,000.",
     ]
     whole = [
         "## Whole training steps",
@@ -283,19 +319,34 @@ def pages(results: Path) -> dict[Path, str]:
         "## By size",
         *pictures("images", ("Speed-up by size", "speedup"), ("Step time by number of tensors", "tensors")),
         "## Memory",
-        "Bytes that a step moves a second, as a fraction of what an in-place scale of as many weights moves "
-        "(Rprop, IRpropPlus).",
-        bandwidth(medians, facts, rows),
+        "Bytes that a step moves in a second, also as a fraction of what an in-place scale over the same number of "
+        "bytes moves.",
+        bandwidth(
+            medians,
+            rows,
+            ("Rprop-cython", "IRpropPlus-cython", "IRpropPlus-numba"),
+            ("torch: 10M", "torch: 25M", "torch: 100M"),  # smaller ones fit the caches
+        ),
         *pictures("images", ("Bandwidth by size", "bandwidth")),
         "What an optimizer keeps, and what a step allocates:",
         memory(rows),
         "## Backends",
         backends(medians),
+        "The first step makes the state; Numba and torch.compile also compile in it. Each row is the slowest first "
+        "step of the backend's optimizers.",
+        first_steps(medians, rows),
+        "## Bounds and frozen weights",
+        constraints(medians | numpy_medians),
         "## NumPy arrays",
         f"Measured on {machine(numpy_data)}. Vectorised NumPy is the rule as one writes it with NumPy's functions, in "
         "place where there is one; it is checked to take the same steps.",
         arrays(numpy_medians),
-        limits(numpy_medians),
+        bandwidth(
+            numpy_medians,
+            numpy_rows,
+            ("IRpropMinus-cython", "IRpropPlus-cython", "IRpropMinus-numba"),
+            ("numpy: 25M",),
+        ),
         "## Searches",
         f"Measured on {machine(scipy_data)}. Time and evaluations of the function with its gradient until the loss is "
         "reached, at most 30,000. Badly scaled problems (`bowl`, `logistic`) suit Rprop; valleys askew to the axes do "
@@ -307,6 +358,14 @@ def pages(results: Path) -> dict[Path, str]:
         training(medians),
         *pictures("docs/images", ("Speed-up by size", "speedup")),
         arrays(numpy_medians),
+        "One command measures your machine, in the environment of the tests:",
+        "```sh\n.venv-test/bin/pytest benchmarks --benchmark-only\n```",
+        "It takes minutes and prints a table for each work, with the ratio to the fastest row in parentheses. These "
+        "are rows of one of its tables, from the results on file:",
+        f"```text\n{printed(path, 'torch: 161x64')}\n```",
+        '`-k 161x64` chooses a work, `-k Rprop-cython` an optimizer, `-m ""` adds the works above 10 M weights. '
+        "pytest-benchmark's options keep and compare results: `--benchmark-autosave`, `--benchmark-compare`, "
+        "`--benchmark-json=FILE`.",
         END,
     ]
     return {

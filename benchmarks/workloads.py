@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 
 import rprop_kernels.torch as ours
 from rprop_kernels import VARIANTS
+from rprop_kernels.backends import unavailable_reason
 
 Shape = tuple[int, ...]
 
@@ -35,24 +37,24 @@ def transformer(layers: int = 6, width: int = 384, words: int = 8192, context: i
     return [*shapes, (width,), (width,), (words, width)]
 
 
-WORKLOADS: dict[str, list[Shape]] = {
-    "13-5-1 net": [(5, 13), (5,), (1, 5), (1,)],
-    "161 tensors of 64": [(64,)] * 161,
-    "1 k": [(1_000,)],
-    "10 k": [(10_000,)],
-    "100 k": [(100_000,)],
-    "MLP 784-128-10": [(128, 784), (128,), (10, 128), (10,)],
-    "300 k": [(300_000,)],
-    "1 M": [(1_000_000,)],
-    "10 M": [(10_000_000,)],
-    "small transformer": transformer(),
+WORKLOADS: dict[str, list[Shape]] = {  # names and ids are without spaces: pytest -k chooses by them
+    "13-5-1": [(5, 13), (5,), (1, 5), (1,)],
+    "161x64": [(64,)] * 161,
+    "1k": [(1_000,)],
+    "10k": [(10_000,)],
+    "100k": [(100_000,)],
+    "MLP-784-128-10": [(128, 784), (128,), (10, 128), (10,)],
+    "300k": [(300_000,)],
+    "1M": [(1_000_000,)],
+    "10M": [(10_000_000,)],
+    "transformer": transformer(),
     "ResNet-50": resnet50(),
-    "25 M": [(25_000_000,)],
-    "100 M": [(100_000_000,)],
+    "25M": [(25_000_000,)],
+    "100M": [(100_000_000,)],
 }
 
 
-COMPILED = ("13-5-1 net", "MLP 784-128-10", "1 M", "25 M")
+COMPILED = ("13-5-1", "MLP-784-128-10", "1M", "25M")
 """Where torch.compile is worth its half minute."""
 
 
@@ -67,9 +69,23 @@ class Contender:
 
     name: str
     make: Callable[[list[torch.nn.Parameter]], Callable[[], Any]]
+    backend: str = ""
     largest: int = 1 << 62
     bytes_a_weight: int = 0
     only: tuple[str, ...] = ()
+
+    @property
+    def is_rprop(self) -> bool:
+        """Whether it belongs in the table of torch.optim.Rprop and ours; others would be the measure of all ratios."""
+        return self.backend != "" or self.name.startswith("torch-")
+
+    def runs(self, work: str) -> bool:
+        """Whether it takes part in this work."""
+        return weights(WORKLOADS[work]) <= self.largest and (not self.only or work in self.only)
+
+    def skip_if_missing(self) -> None:
+        if self.backend and (reason := unavailable_reason(self.backend)):
+            pytest.skip(f"{self.backend}: {reason}")
 
 
 def _ours(class_name: str, backend: str) -> Callable[[list[torch.nn.Parameter]], Callable[[], Any]]:
@@ -102,12 +118,13 @@ def contenders() -> Iterator[Contender]:
                 largest = 30_000_000 if row.name == "irprop-" else 1_500_000
             elif backend == "numba" and row.name not in ("irprop-", "irprop+", "torch"):
                 largest = 30_000_000
-            yield Contender(f"{row.class_name} {backend}", _ours(row.class_name, backend), largest, traffic)
-    yield Contender("torch for-loop", _torch(torch.optim.Rprop, foreach=False))
-    yield Contender("torch foreach", _torch(torch.optim.Rprop, foreach=True))
-    yield Contender("torch compiled", _compiled, only=COMPILED)
-    yield Contender("SGD fused", _torch(torch.optim.SGD, lr=1e-3, fused=True))
-    yield Contender("Adam fused", _torch(torch.optim.Adam, fused=True))
+            name = f"{row.class_name}-{backend}"
+            yield Contender(name, _ours(row.class_name, backend), backend, largest, traffic)
+    yield Contender("torch-for-loop", _torch(torch.optim.Rprop, foreach=False))
+    yield Contender("torch-foreach", _torch(torch.optim.Rprop, foreach=True))
+    yield Contender("torch-compiled", _compiled, only=COMPILED)
+    yield Contender("SGD-fused", _torch(torch.optim.SGD, lr=1e-3, fused=True))
+    yield Contender("Adam-fused", _torch(torch.optim.Adam, fused=True))
 
 
 class Race:

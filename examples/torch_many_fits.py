@@ -1,7 +1,8 @@
 """Thousands of small fits in one tensor: each row follows its own loss.
 
 Fits a * exp(-b * x) + c to 2,000 noisy curves at once. The model is written for one curve and torch.func.vmap runs
-it for all; IRpropPlus gets one loss for each curve and takes a move back only where that curve's loss increased.
+it for all; with batched=True IRpropPlus gets one loss for each curve and takes a move back only where that curve's
+loss increased.
 """
 
 import torch
@@ -25,7 +26,7 @@ def loss_of_one(parameters: Tensor, y: Tensor) -> Tensor:
 def fit(y: Tensor, steps: int = 200) -> tuple[Tensor, Tensor]:
     """Fit curves of shape (B, 50): return their parameters (B, 3) and losses (B,)."""
     parameters = torch.ones(len(y), 3, requires_grad=True)
-    optimizer = IRpropPlus([parameters], lr=0.05)
+    optimizer = IRpropPlus([parameters], lr=0.05, batched=True)
     losses = torch.vmap(loss_of_one)
     for _ in range(steps):
         optimizer.zero_grad()

@@ -137,18 +137,18 @@ def validate_lr(lr: object, step_sizes: tuple[float, float]) -> float:
     return value
 
 
-def validate_maximize(value: object) -> bool:
-    """Return ``maximize`` as a bool.
+def validate_bool(name: str, value: object) -> bool:
+    """Return the value of an argument that is True or False as a bool.
 
     Raises:
         TypeError: it is neither a bool nor a NumPy bool.
 
     Examples:
-        >>> validate_maximize(True)
+        >>> validate_bool("maximize", True)
         True
     """
     if type(value) is bool:
         return value
     if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
         return bool(value)
-    raise TypeError(f"maximize is {value!r} ({type(value).__name__}): pass True or False")
+    raise TypeError(f"{name} is {value!r} ({type(value).__name__}): pass True or False")

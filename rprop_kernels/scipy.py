@@ -305,6 +305,7 @@ def _search(
             lr=settings.lr,
             etas=settings.etas,
             step_sizes=settings.step_sizes,
+            batched=start.ndim == 2,
             bounds=(lower, upper) if bounded else None,
             backend=settings.backend,
         )

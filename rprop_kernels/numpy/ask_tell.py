@@ -15,22 +15,21 @@ from .variants import class_for_method
 class AskTell:
     """A search whose loop the user runs: `ask` for a point, evaluate it anywhere, `tell` its loss and gradient.
 
-    A loss of shape (B,) makes every row of an x0 whose first dimension is B a search of its own: B points to
-    evaluate at once, or in parallel. With any rule a loss that is NaN or infinite takes the last moves back
+    With ``batched=True`` every row of x0 is a search of its own, and a loss has shape (B,): B points to evaluate at
+    once, or in parallel. With any rule a loss that is NaN or infinite takes the last moves back
     (of its row) and shrinks their steps.
 
     Args:
         x0: the first point, an array of any shape; copied. float32 stays, everything else becomes float64.
         method: ``"rprop-"``, ``"rprop+"``, ``"irprop-"`` or ``"irprop+"``.
-        **options: of the classes: ``lr``, ``etas``, ``step_sizes``, ``maximize``, ``bounds``, ``frozen``,
-            ``backend``.
+        **options: of the classes: ``lr``, ``etas``, ``step_sizes``, ``maximize``, ``batched``, ``bounds``,
+            ``frozen``, ``backend``.
 
     Attributes:
         optimizer: the optimizer that performs the steps, an instance of the method's class.
-        best_x: the point with the best finite loss; a copy (x0 before the first). Row by row for losses of
-            rows.
-        best_loss: that loss, NaN before the first; a float, or shape (B,).
-        improved: whether the last point was the best so far; a bool, or shape (B,).
+        best_x: the point with the best finite loss; a copy (x0 before the first). Row by row where batched.
+        best_loss: that loss, NaN before the first; a float, where batched shape (B,).
+        improved: whether the last point was the best so far; a bool, where batched shape (B,).
 
     Examples:
         >>> from rprop_kernels.numpy import AskTell
@@ -52,10 +51,11 @@ class AskTell:
         except ValueError as error:
             raise ValueError(str(error).replace("params[0]", "x0")) from None
         self._pending = False  # a point is out for evaluation
-        self._loss_shape: tuple[int, ...] | None = None
         self.best_x = self._x.copy()
         self.best_loss: float | NDArray[Any] = math.nan
         self.improved: bool | NDArray[Any] = False
+        if self.optimizer._batched:
+            self.best_loss, self.improved = np.full(start.shape[:1], math.nan), np.zeros(start.shape[:1], bool)
 
     def ask(self) -> NDArray[Any]:
         """Return the point to evaluate, as a copy that belongs to the caller; the same one until `tell`."""
@@ -66,7 +66,7 @@ class AskTell:
         """Take the loss and gradient at the point that `ask` returned, and go on to the next point.
 
         Args:
-            loss: a number, or shape (B,) as in :meth:`IRpropPlus.step`; only the same kind on every call.
+            loss: a number; with ``batched=True`` shape (B,).
             grad: of x0's shape; only read.
 
         Raises:
@@ -77,12 +77,6 @@ class AskTell:
             raise RuntimeError("tell() without ask(): ask for the point, evaluate it, then tell")
         x = self._x
         loss = self.optimizer._loss_value(loss)
-        shape = getattr(loss, "shape", ())
-        if self._loss_shape not in (None, shape):
-            raise ValueError(
-                f"loss has shape {shape}, that of the step before {self._loss_shape}: pass the same "
-                "kind of loss on every step"
-            )
         with np.errstate(over="ignore"):
             gradient = float_array("grad", grad).astype(x.dtype, copy=False)
         if gradient.shape != x.shape:
@@ -94,7 +88,6 @@ class AskTell:
             self._tell_one(loss, gradient)
         else:
             self._tell_rows(loss, gradient)
-        self._loss_shape = shape
         self._pending = False
 
     def _tell_one(self, loss: float, gradient: NDArray[Any]) -> None:
@@ -110,7 +103,7 @@ class AskTell:
 
     def _tell_rows(self, losses: NDArray[Any], gradient: NDArray[Any]) -> None:
         optimizer, (state,) = self.optimizer, self.optimizer._states[0]
-        best, x = np.broadcast_to(self.best_loss, losses.shape), self._x.copy()
+        best, x = self.best_loss, self._x.copy()
         finite = np.isfinite(losses)
         nonfinite = np.isfinite(best) & ~finite
         if nonfinite.any() and not optimizer._variant.needs_loss:

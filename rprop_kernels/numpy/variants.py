@@ -49,6 +49,8 @@ class RpropVariant:
         step_sizes: ``(D_min, D_max)``, D_max at most 2**31; steps never shrink below 2**-63 (float64:
             2**-255).
         maximize: ascend instead of descend.
+        batched: whether a loss has shape (B,) and belongs to the rows of the parameters, whose first dimension is B
+            (also where B is 1); otherwise it is one number. Not in ``state_dict``.
         bounds: ``(lower, upper)``: each None, a number for all weights, or, for one array, an array that
             broadcasts to it, for a sequence a sequence with one of these for each array. Rounded to the dtype
             of the weights. A weight that meets a bound stops there and forgets its sign, so that its step neither
@@ -93,6 +95,7 @@ class RpropVariant:
         step_sizes: Pair = (1e-6, 50.0),
         *,
         maximize: bool = False,
+        batched: bool = False,
         bounds: tuple[Any, Any] | None = None,
         frozen: Any = None,
         backend: str | None = None,
@@ -100,6 +103,7 @@ class RpropVariant:
         self._hyper = hyperparameters.validate(etas, step_sizes)
         self._lr = hyperparameters.validate_lr(lr, self.step_sizes)
         self.maximize = maximize
+        self._batched = hyperparameters.validate_bool("batched", batched)
         single = isinstance(params, np.ndarray) or not isinstance(params, Iterable)
         self._params: list[Array] = [params] if single else list(params)  # type: ignore[list-item]
         if not self._params:
@@ -145,7 +149,7 @@ class RpropVariant:
 
     @maximize.setter
     def maximize(self, value: bool) -> None:
-        self._maximize = hyperparameters.validate_maximize(value)
+        self._maximize = hyperparameters.validate_bool("maximize", value)
 
     @property
     def lr(self) -> float:
@@ -193,10 +197,9 @@ class RpropVariant:
         Args:
             grads: as ``params``: one array, or as many as there are parameters, of their shapes and dtypes,
                 any strides. They are only read.
-            loss: E at the current weights, a number. Only `IRpropPlus` uses it and needs it (except where every
-                gradient is zero); the others validate a given one. Shape (B,): one loss for each row of parameters
-                whose first dimension is B.
-                A loss that is NaN or infinite is worse than any other: every move is taken back, steps shrink.
+            loss: E at the current weights, a number; with ``batched=True`` shape (B,), one loss for each row. Only
+                `IRpropPlus` uses it and needs it (except where every gradient is zero); the others validate a given
+                one. A loss that is NaN or infinite is worse than any other: every move is taken back, steps shrink.
                 Losses of different mini-batches are not comparable.
 
         Raises:
@@ -275,28 +278,18 @@ class RpropVariant:
                 )
             return NOT_WORSE, self._previous
         loss = self._loss_value(loss)
-        previous = self._previous
+        previous: Any = self._previous  # None, or of the loss's shape
         outcome: LossOutcome
-        if isinstance(loss, float) and not isinstance(previous, np.ndarray):
+        if isinstance(loss, float):
             outcome, previous = compare_loss(loss, previous, self.maximize)
             first_is_nonfinite = previous is None
-        elif (
-            isinstance(loss, np.ndarray)
-            and not isinstance(previous, float)
-            and (previous is None or previous.shape == loss.shape)
-        ):
+        else:
             if previous is None:
                 previous = np.full_like(loss, np.nan)
             with np.errstate(invalid="ignore"):
                 outcomes, previous = compare_losses(loss, previous, self.maximize)
             outcome = outcomes.astype(np.uint8)
             first_is_nonfinite = bool(np.isnan(previous).any())
-        else:
-            shape, previous_shape = (getattr(value, "shape", ()) for value in (loss, previous))
-            raise ValueError(
-                f"loss has shape {shape}, that of the step before {previous_shape}: pass the same kind of loss on "
-                "every step"
-            )
         if first_is_nonfinite:
             text = (
                 f"the first loss is {loss}: there is no earlier point to return to, so the step follows "
@@ -306,24 +299,27 @@ class RpropVariant:
         return outcome, previous
 
     def _loss_value(self, loss: ArrayLike) -> float | Array:
-        """Return the loss as a float, or as a float64 array of shape (B,)."""
-        if type(loss) is float:
+        """Return the loss as a float, or, where ``batched``, as a float64 array of shape (B,)."""
+        if type(loss) is float and not self._batched:
             return loss
         value = float_array("loss", loss)
-        shapes = [param.shape for param in self._params]
-        if value.ndim == 0 or (value.shape == (1,) and any(shape[:1] != (1,) for shape in shapes)):
+        if not self._batched:
+            if value.size != 1:
+                raise ValueError(
+                    f"loss has shape {value.shape}: pass one number, such as loss.mean(); for one loss for each row of "
+                    "the parameters make the optimizer with batched=True"
+                )
             return float(value.reshape(()))
         if value.ndim != 1:
             raise ValueError(
-                f"loss has shape {value.shape}: pass one number, such as loss.mean(), or an array of shape (B,) with "
-                "one number for each row of the parameters"
+                f"loss has shape {value.shape}, but batched=True needs one loss for each row of the parameters, shape "
+                "(B,): pass such an array, or leave batched=True out"
             )
-        for index, shape in enumerate(shapes):
-            if shape[:1] != value.shape:
+        for index, (state,) in enumerate(self._states):  # of the parameters' shapes
+            if state.shape[:1] != value.shape:
                 raise ValueError(
-                    f"loss has shape {value.shape}, but params[{index}] has shape {shape}, "
-                    f"which does not have {len(value)} rows: pass one number, such as loss.mean(), or parameters whose "
-                    f"first dimension is {len(value)}"
+                    f"loss has shape {value.shape}, but params[{index}] has shape {state.shape}: with batched=True its "
+                    f"first dimension must be {len(value)}; put it into an optimizer of its own"
                 )
         return value
 
@@ -368,8 +364,8 @@ class RpropVariant:
         """Load the result of `state_dict`, hyper-parameters included; all of it or, where it is wrong, nothing.
 
         Raises:
-            TypeError, ValueError: not from an optimizer of this class and version, for other parameters, or with
-                values that no step leaves behind.
+            TypeError, ValueError: not from an optimizer of this class and version, for other parameters or another
+                value of ``batched``, or with values that no step leaves behind.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict is a {type(state_dict).__name__}: pass the result of state_dict()")
@@ -396,6 +392,12 @@ class RpropVariant:
             raise ValueError(f"maximize is {maximize!r}: load a state where it is True or False")
         previous = state_dict["loss"]
         if previous is not None:
+            previous = float_array("loss", previous)
+            if previous.ndim < 2 and previous.ndim != self._batched:
+                kind = "one number" if self._batched else f"one number for each of {len(previous)} rows"
+                raise ValueError(
+                    f"loss of the state is {kind}: load it into an optimizer made with batched={not self._batched}"
+                )
             previous = self._loss_value(previous)
             if np.isinf(previous).any() or (isinstance(previous, float) and math.isnan(previous)):
                 raise ValueError(f"loss is {previous}, which no step leaves behind: load the result of state_dict()")

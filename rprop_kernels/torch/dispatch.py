@@ -96,6 +96,7 @@ class StepMixin:
     _triton: Any
     _always_wrap: bool
     _next_loss: Loss | None = None
+    _batched: bool = False
 
     state: Any
     param_groups: Any
@@ -140,7 +141,7 @@ class StepMixin:
         """Validate a loss, given or set, that the rule does not use."""
         given = self._next_loss if loss is None else loss
         self._next_loss = None
-        to_loss(given, self.param_groups, None)
+        to_loss(given, self.param_groups, None, self._batched)
 
     # ------------------------------------------------------------------------- what a class provides
 

@@ -12,6 +12,8 @@ from ..loss import compare_loss, compare_losses
 Loss: TypeAlias = float | Tensor
 Groups: TypeAlias = Sequence[dict[str, Any]]
 
+_EXPECTED = {False: "a number or a tensor of one element", True: "a tensor of shape (B,)"}
+
 
 class ProcessGroupRef:
     """A process group in a copied optimizer: the same one, since it stands for connections of this process."""
@@ -34,19 +36,20 @@ class ProcessGroupRef:
         )
 
 
-def to_loss(loss: Any, groups: Groups, process_group: Any) -> Loss:
+def to_loss(loss: Any, groups: Groups, process_group: Any, batched: bool) -> Loss:
     """Convert to a float, or to a detached tensor: of shape (B,), or of shape () on a device.
 
     Args:
-        loss: a number, or a tensor of shape () or (B,).
+        loss: a number, or a tensor of one element; where ``batched``, a tensor of shape (B,).
         groups: the optimizer's param_groups.
         process_group: None, a group, or True for the default one.
+        batched: whether there is one loss for each row of the parameters.
 
     Raises:
         TypeError: not a real number.
         ValueError: another shape, or rows that do not fit the parameters.
     """
-    if process_group is None:  # most losses
+    if process_group is None and not batched:  # most losses
         if type(loss) is float:
             return loss
         if type(loss) is Tensor and loss.dim() == 0 and loss.is_cpu and loss.is_floating_point():
@@ -64,9 +67,8 @@ def to_loss(loss: Any, groups: Groups, process_group: Any) -> Loss:
                     raise TypeError
                 loss = float(loss)
             except (TypeError, ValueError, OverflowError):
-                raise TypeError(
-                    f"loss must be a number or a tensor of shape () or (B,), got {type(loss).__name__}: {loss!r}"
-                ) from None
+                raise TypeError(f"loss must be {_EXPECTED[batched]}, got {type(loss).__name__}: {loss!r}") from None
+    shape: tuple[int, ...] = ()
     if isinstance(loss, Tensor):
         loss = loss.detach()
         if hasattr(loss, "full_tensor"):
@@ -75,15 +77,18 @@ def to_loss(loss: Any, groups: Groups, process_group: Any) -> Loss:
             raise TypeError("loss must be real, got a complex tensor: pass its real part")
         if loss.dtype == torch.bool:
             raise TypeError(f"loss must be a number, got {loss!r}: pass the value that backward() was called on")
-        if loss.dim() == 1 and loss.numel() == 1:
+        if not loss.is_floating_point():  # E_prev may be NaN
+            loss = loss.to(torch.float64)
+        shape = tuple(loss.shape)
+        if not batched and loss.numel() == 1:
             loss = loss.reshape(())
-        if loss.dim() > 1 or loss.numel() == 0:
-            raise ValueError(
-                f"loss must have shape () or (B,), got {tuple(loss.shape)}: reduce it to one number, such as "
-                "loss.mean(), or one a row"
-            )
-        if loss.dim() == 1:
-            _check_loss_rows(loss.numel(), groups)
+    if batched:
+        _check_loss_rows(shape, groups)
+    elif isinstance(loss, Tensor) and loss.dim():
+        raise ValueError(
+            f"loss has shape {shape}: reduce it to one number, such as loss.mean(); for one loss for each row of the "
+            "parameters make RpropMinus, RpropPlus, IRpropMinus or IRpropPlus with batched=True"
+        )
     if process_group is not None:
         loss = _all_reduce_mean(loss, groups, process_group)
     if isinstance(loss, Tensor) and loss.dim() == 0:
@@ -97,14 +102,19 @@ def to_loss(loss: Any, groups: Groups, process_group: Any) -> Loss:
     return result
 
 
-def _check_loss_rows(rows: int, groups: Groups) -> None:
+def _check_loss_rows(shape: tuple[int, ...], groups: Groups) -> None:
+    if len(shape) != 1 or shape == (0,):
+        raise ValueError(
+            f"loss has shape {shape}, but batched=True needs one loss for each row of the parameters, shape (B,): "
+            "reduce all dimensions but the first, or leave batched=True out"
+        )
+    (rows,) = shape
     for i, group in enumerate(groups):
         for j, p in enumerate(group["params"]):
             if p.grad is not None and (p.dim() == 0 or p.shape[0] != rows):
                 raise ValueError(
-                    f"loss has shape ({rows},), but parameter {j} of group {i} has shape {tuple(p.shape)}: reduce the "
-                    "loss to one number by loss.mean() or loss.sum(), as for backward(). For one loss a row of the "
-                    f"parameters its first dimension must be {rows}; put it into an optimizer of its own"
+                    f"loss has shape ({rows},), but parameter {j} of group {i} has shape {tuple(p.shape)}: with "
+                    f"batched=True its first dimension must be {rows}; put it into an optimizer of its own"
                 )
 
 
@@ -139,7 +149,7 @@ def compare(
     if previous is not None and getattr(loss, "shape", ()) != getattr(previous, "shape", ()):
         raise ValueError(
             f"loss has shape {tuple(getattr(loss, 'shape', ()))}, but that of the step before had shape "
-            f"{tuple(getattr(previous, 'shape', ()))}: keep to one loss, or one a row, of the same problem"
+            f"{tuple(getattr(previous, 'shape', ()))}: make a new optimizer for other rows"
         )
     if isinstance(loss, Tensor):
         return _compare_tensor(loss, previous, directions, triton_launcher)

@@ -21,7 +21,10 @@ from .state import state_to_torch
 def _as_number(value: Any, scalar_type: type[np.floating[Any]]) -> float | None:
     """Return the float that torch's operations make of a hyper-parameter; None where that is not certain."""
     if type(value) in (float, int) or isinstance(value, scalar_type):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # torch's operations raise their own error
+            return None
     if isinstance(value, Tensor) and is_number_tensor(value):
         return float(value)
     return None

@@ -160,8 +160,8 @@ def validate_tensors(p: Tensor, g: Tensor, state: Any) -> None:
             t.as_strided((0,), (1,)).zero_()  # torch's own error, and nothing is written
 
 
-def validate_state_dict(state_dict: Any) -> None:
-    """Validate the structure and the options of a state_dict.
+def validate_state_dict(state_dict: Any, batched: bool) -> None:
+    """Validate the structure and the options of a state_dict, for an optimizer with this value of ``batched``.
 
     Raises:
         ValueError: naming the entry and the remedy.
@@ -188,10 +188,16 @@ def validate_state_dict(state_dict: Any) -> None:
         if not all(isinstance(entry, (int, str)) for entry in group["params"]):
             raise ValueError("params of the state_dict must be numbers or names: pass what state_dict() returned")
         loss = group.get("prev_loss")
-        if isinstance(loss, Tensor) and loss.dim() <= 1 and not loss.is_complex():
+        if loss is None:
             continue
-        if loss is not None and (isinstance(loss, bool) or not isinstance(loss, (int, float))):
+        is_tensor = isinstance(loss, Tensor) and loss.dim() <= 1 and not loss.is_complex()
+        if not is_tensor and (isinstance(loss, bool) or not isinstance(loss, (int, float))):
             raise ValueError(f"prev_loss is {loss!r} in the state_dict: it must be None, a number or a tensor")
+        if (is_tensor and loss.dim() == 1) != batched:
+            kind = "one number" if batched else f"one loss for each of {loss.numel()} rows"
+            raise ValueError(
+                f"prev_loss of the state_dict is {kind}: load it into an optimizer made with batched={not batched}"
+            )
 
 
 def validate_state(move: Any, p: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from .. import hyperparameters
 from ..hyperparameters import Hyperparameters
 from ..kernels.torch_ import UPDATES
-from ..loss import NOT_WORSE, compare_loss
+from ..loss import NONFINITE, NOT_WORSE, compare_loss
 from ..rules import VARIANTS, Variant
 from ..warn import warn_user
 from . import _compat
@@ -39,6 +39,8 @@ ARGUMENTS = """
         step_sizes: ``(D_min, D_max)``, 0 <= D_min <= D_max <= 2**31; steps smaller than 2**-63 (float64: 2**-255)
             do not occur.
         maximize: maximize the objective instead of minimizing it.
+        batched: whether a loss has shape (B,) and belongs to the rows of parameters whose first dimension is B (also
+            where B is 1); otherwise it is one number. It holds for all groups and is not in the ``state_dict``.
         backend: ``"cython"``, ``"numba"``, ``"torch"`` or ``"triton"``; None takes RPROP_KERNELS_BACKEND or the first
             that is available. Tensors on a CUDA device go to Triton where that is installed, unless ``"torch"`` is
             requested.
@@ -66,6 +68,7 @@ class RpropVariant(StepMixin, Optimizer):
         step_sizes: tuple[float, float] = (1e-6, 50.0),
         *,
         maximize: bool = False,
+        batched: bool = False,
         backend: str | None = None,
         process_group: Any = None,  # of IRpropPlus; the others average no loss
         foreach: Any = None,
@@ -77,7 +80,8 @@ class RpropVariant(StepMixin, Optimizer):
             raise ValueError("Tensor lr must be 1-element")
         self._init_step(backend)
         self._last_lrs: list[float] | None = []
-        maximize = hyperparameters.validate_maximize(maximize)
+        self._batched = hyperparameters.validate_bool("batched", batched)
+        maximize = hyperparameters.validate_bool("maximize", maximize)
         defaults: dict[str, Any] = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
         if self._variant.needs_loss:
             defaults["prev_loss"] = None
@@ -86,8 +90,8 @@ class RpropVariant(StepMixin, Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         loss = self._next_loss
-        state = {**super().__getstate__(), "_next_loss": loss.detach() if isinstance(loss, Tensor) else loss}
-        return self._picklable(state)
+        loss = loss.detach() if isinstance(loss, Tensor) else loss
+        return self._picklable({**super().__getstate__(), "_next_loss": loss, "_batched": self._batched})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -109,12 +113,19 @@ class RpropVariant(StepMixin, Optimizer):
             options = {**self.defaults, **param_group}
             step_sizes = hyperparameters.validate(options["etas"], options["step_sizes"])[2:]
             hyperparameters.validate_lr(options["lr"], step_sizes)
-            maximize = hyperparameters.validate_maximize(options["maximize"])
+            maximize = hyperparameters.validate_bool("maximize", options["maximize"])
             self._refuse_differentiable(param_group.get("differentiable", False))
+            # Wrappers such as ZeroRedundancyOptimizer copy all arguments of the constructor into the groups.
+            if (batched := param_group.get("batched", self._batched)) is not self._batched:
+                raise ValueError(
+                    f"a group has batched={batched!r}, its optimizer batched={self._batched}: batched holds for all "
+                    f"groups; pass it as {type(self).__name__}(params, batched=...)"
+                )
             if isinstance(param_group.get("params"), Iterator):  # an iterator serves once, but the dict may be shared
                 param_group["params"] = list(param_group["params"])
             param_group = {**param_group, **hyperparameters.as_floats(options), "maximize": maximize}
-            for name in ("foreach", "capturable", "differentiable", "prev_loss"):  # the last may be another optimizer's
+            # prev_loss may be another optimizer's
+            for name in ("batched", "foreach", "capturable", "differentiable", "prev_loss"):
                 param_group.pop(name, None)
         super().add_param_group(param_group)
         try:
@@ -286,9 +297,10 @@ class RpropVariant(StepMixin, Optimizer):
         """Load a ``state_dict`` of this class, or of torch.optim.Rprop; exact in every dtype.
 
         Raises:
-            ValueError: the state is another optimizer's or damaged, or options are not valid; nothing has changed.
+            ValueError: the state is another optimizer's or damaged, options are not valid, or E_prev does not suit
+                ``batched``; nothing has changed.
         """
-        validate_state_dict(state_dict)
+        validate_state_dict(state_dict, self._batched)
 
         # torch casts state to the parameter's dtype, which would ruin the float32 state of half precision; it passes
         # through values that are not tensors. Our hooks are nearest to it, so that other hooks see ordinary tensors.
@@ -413,12 +425,13 @@ class IRpropPlus(RpropVariant):
         if c < 0:  w = w + q * D_old where E > E_prev;  q = 0
         else:      w = w - sign(g) * D;  q = sign(g)
 
-    The loss at the current weights comes from ``step(loss=...)``, else :meth:`set_loss`, else the closure: a number,
-    a tensor of shape (), or one of shape (B,) that decides each row of parameters whose first dimension is B by its
-    own loss. Losses of different mini-batches are not comparable: use the rule where the loss is the same
-    function at every step. A loss that is NaN or infinite takes back every remembered move. ``process_group``, a
-    ``torch.distributed`` group or True for the default one, averages the loss over its processes, so that
-    replicas decide alike.
+    The loss at the current weights comes from ``step(loss=...)``, else :meth:`set_loss`, else the closure: a number or
+    a tensor of one element. With ``batched=True`` it is a tensor of shape (B,), and each row of the parameters, whose
+    first dimension is B, is decided by its own loss. Losses of different mini-batches are not comparable: use the rule
+    where the loss is the same function at every step. A loss that is NaN or infinite takes back every remembered move,
+    also of parameters without a gradient: where the objective raises an error, call ``zero_grad()`` and pass
+    ``loss=math.inf``. ``process_group``, a ``torch.distributed`` group or True for the default one, averages the loss
+    over its processes, so that replicas decide alike.
     {ARGUMENTS}
     Examples:
         >>> import torch
@@ -444,6 +457,7 @@ class IRpropPlus(RpropVariant):
         step_sizes: tuple[float, float] = (1e-6, 50.0),
         *,
         maximize: bool = False,
+        batched: bool = False,
         backend: str | None = None,
         process_group: Any = None,
         foreach: Any = None,
@@ -456,6 +470,7 @@ class IRpropPlus(RpropVariant):
             etas,
             step_sizes,
             maximize=maximize,
+            batched=batched,
             backend=backend,
             foreach=foreach,
             capturable=capturable,
@@ -478,8 +493,8 @@ class IRpropPlus(RpropVariant):
 
         Args:
             closure: evaluates the model, calls ``backward`` and returns the loss.
-            loss: the loss at the current weights, a float, a tensor of shape (), or of shape (B,) for parameters of
-                first dimension B. It takes precedence over :meth:`set_loss` and the closure's value.
+            loss: the loss at the current weights: a number or a tensor of one element; with ``batched=True`` a tensor
+                of shape (B,). It takes precedence over :meth:`set_loss` and the closure's value.
 
         Returns:
             the closure's value, or None.
@@ -504,7 +519,7 @@ class IRpropPlus(RpropVariant):
                 )
             self._step_tensors(NOT_WORSE)
             return result
-        current = to_loss(current, self.param_groups, self._process_group)
+        current = to_loss(current, self.param_groups, self._process_group, self._batched)
         previous: Loss | None = None
         for group in self.param_groups:
             previous = group["prev_loss"]
@@ -516,10 +531,56 @@ class IRpropPlus(RpropVariant):
             outcome, new_previous = compare_loss(current, previous, self.param_groups[0]["maximize"])
         else:
             outcome, new_previous = self._compare(current, previous)
-        self._step_tensors(outcome)
+        if type(outcome) is int and outcome != NONFINITE:  # most steps
+            self._step_tensors(outcome)
+        else:
+            backtracked = self._backtrack_without_grad(outcome)
+            self._step_tensors(outcome)
+            with torch.no_grad():
+                for tensor, value in backtracked:
+                    tensor.copy_(value)
         for group in self.param_groups:
             group["prev_loss"] = new_previous
         return result
+
+    @torch.no_grad()
+    def _backtrack_without_grad(self, outcome: Outcome) -> list[tuple[Tensor, Tensor]]:
+        """Take back the last moves of parameters that have a state but no gradient, where the loss is not finite.
+
+        They have none where the objective raised an error before backward(). Nothing is written here, so that an error
+        leaves everything as it was.
+
+        Returns:
+            tensors, each with its new value.
+        """
+        update = UPDATES[self._variant.name]
+        changes = []
+        for i, group in enumerate(self.param_groups):
+            group_outcome = outcome[i] if isinstance(outcome, list) else outcome
+            rows = group_outcome.shape if isinstance(group_outcome, Tensor) else ()
+            # A parameter of another first dimension than the losses never moved along with them.
+            params = [
+                p
+                for p in group["params"]
+                if p.grad is None and "move" in self.state.get(p, ()) and (not rows or p.shape[:1] == rows)
+            ]
+            if not params or (isinstance(group_outcome, int) and group_outcome != NONFINITE):
+                continue
+            hyper = self._group_hyper(group, torch.float32)
+            grads = [torch.zeros_like(p) for p in params]
+            for p, g in zip(params, grads, strict=True):
+                validate_tensors(p, g, self.state[p])
+            moves = [self.state[p]["move"] for p in params]
+            shards = to_local(params, grads, moves)
+            for k, (p, g, move) in enumerate(zip(params, grads, moves, strict=True)):
+                new_p, new_move = p.detach().clone(), move.clone()
+                update(new_p, g, new_move, hyper, group["maximize"], NONFINITE)
+                if isinstance(group_outcome, Tensor):  # which may lie on a device, where nothing waits for it
+                    nonfinite = local_outcomes(group_outcome, shards.get(k)).to(p.device) == NONFINITE
+                    nonfinite = nonfinite.reshape(-1, *(1,) * (p.dim() - 1)) if nonfinite.dim() else nonfinite
+                    new_p, new_move = torch.where(nonfinite, new_p, p), torch.where(nonfinite, new_move, move)
+                changes += [(p, new_p), (move, new_move)]
+        return changes
 
     def _compare(self, loss: Loss, previous: Loss | None) -> tuple[Any, Loss | None]:
         """Return the outcome (a list, one for each group, where directions differ) and E_prev for the next step."""

@@ -78,10 +78,10 @@ def can_be_frozen(w: Any) -> bool:
 
 
 def fits(loss: Any, rows: int) -> bool:
-    """Check whether nonsense is valid by chance: a number, or as many numbers as there are rows."""
+    """Check whether nonsense is valid by chance: one number, or as many numbers as there are rows."""
     if isinstance(loss, (tuple, list)):
-        return len(loss) in (1, rows) and all(type(x) is float for x in loss)
-    return isinstance(loss, float)
+        return len(loss) == (rows or 1) and all(type(x) is float for x in loss)
+    return isinstance(loss, float) and not rows
 
 
 def is_gradient(value: Any, shape: tuple[int, ...]) -> bool:
@@ -228,7 +228,7 @@ class Numpy(Room):
     # ------------------------------------------------------------------------------------------- the problem
 
     def start(self, rng: random.Random) -> None:
-        self.rows = rng.choice((0, 0, 0, 2, 5))
+        self.rows = rng.choice((0, 0, 0, 0, 1, 2, 5))
         count = rng.choice((1, 1, 2, 3, 7))
         shapes = [
             (self.rows, *rng.choice(((), (3,), (2, 2)))) if self.rows else rng.choice(SHAPES) for _ in range(count)
@@ -244,6 +244,7 @@ class Numpy(Room):
             "etas": rng.choice(ETAS),
             "step_sizes": step_sizes,
             "maximize": rng.random() < 0.3,
+            "batched": bool(self.rows),
             "backend": rng.choice(BACKENDS),
         }
         single = count == 1 and rng.random() < 0.5
@@ -430,11 +431,10 @@ class Numpy(Room):
         self.refused(lambda: self.optimizer.step(bad, loss), r"grad|params|overlap")
 
     def bad_loss(self, rng: random.Random) -> None:
-        if not self.optimizer._variant.needs_loss:
-            return
         loss = rng.choice(
             (
                 lambda: common.nonsense(rng),
+                lambda: 1.0 if self.rows else np.ones(2),  # of the other kind
                 lambda: np.ones((2, 2)),
                 lambda: np.ones(self.rows + 7),
                 lambda: [],
@@ -451,9 +451,9 @@ class Numpy(Room):
         if isinstance(loss, (int, float)) and not isinstance(loss, bool) and not self.rows and abs(loss) != 10**400:
             return
         grads = self.gradients(rng)
-        if fits(loss, self.rows) or (np.shape(self.weights[0])[:1] == (0,) and isinstance(loss, (list, np.ndarray))):
+        if fits(loss, self.rows):
             return
-        if loss is None and not any(np.any(g) for g in grads):
+        if loss is None and not (self.optimizer._variant.needs_loss and any(np.any(g) for g in grads)):
             return
         self.say(f"optimizer.step(grads, {shown(loss)})  # refused")
         self.refused(lambda: self.optimizer.step(grads, loss), "loss")
@@ -566,12 +566,12 @@ class Numpy(Room):
             r"state|moves|loss|eta|step|lr|learning rate|maximize|version|variant",
         )
         loss = self.optimizer.state_dict()["loss"]
-        if loss is not None and np.ndim(loss) != bool(self.rows):  # valid, but of the other kind: later steps raise
-            self.over = True
+        if loss is not None and np.ndim(loss) != bool(self.rows):
+            raise Finding("a loss of the other kind was loaded")
 
     def bad_construction(self, rng: random.Random) -> None:
         arguments: dict[str, Any] = {}
-        name = rng.choice(("params", "lr", "etas", "step_sizes", "bounds", "frozen", "backend"))
+        name = rng.choice(("params", "lr", "etas", "step_sizes", "bounds", "frozen", "batched", "backend"))
         value = common.nonsense(rng)
         if name == "params":
             value = rng.choice(
@@ -601,6 +601,7 @@ class Numpy(Room):
         words = {
             "bounds": "bound",
             "frozen": "frozen",
+            "batched": "batched",
             "lr": "lr|learning rate",
             "backend": "backend",
             "etas": "eta",
@@ -744,9 +745,14 @@ class Ask(Room):
     operations: ClassVar[dict[str, int]] = {"good": 6, "bad": 4, "bad_construction": 1}
 
     def start(self, rng: random.Random) -> None:
-        self.rows = rng.choice((0, 0, 3))
+        self.rows = rng.choice((0, 0, 3, 1))
         shape = (self.rows, 2) if self.rows else rng.choice(((), (1,), (4,), (2, 3), (0,)))
-        self.options = {"method": rng.choice(RULES), "maximize": rng.random() < 0.3, "backend": rng.choice(BACKENDS)}
+        self.options = {
+            "method": rng.choice(RULES),
+            "maximize": rng.random() < 0.3,
+            "batched": bool(self.rows),
+            "backend": rng.choice(BACKENDS),
+        }
         dtype = rng.choice((np.float32, np.float64, ">f8", int))
         self.say(f"search = AskTell(np.zeros({shape}, {dtype}), {self.options})")
         self.search = AskTell(np.zeros(shape, dtype), **self.options)  # type: ignore[arg-type]
@@ -786,8 +792,10 @@ class Ask(Room):
         loss, grad = self.answer(rng, x)
         fate = rng.randrange(5)
         if fate == 0:
-            loss = rng.choice((lambda: common.nonsense(rng), lambda: np.ones(17), lambda: np.ones((2, 2))))()
-            if fits(loss, len(x) if x.ndim else 0):
+            loss = rng.choice(
+                (lambda: common.nonsense(rng), lambda: np.ones(17), lambda: 1.0 if self.rows else np.ones(3))
+            )()
+            if fits(loss, self.rows):
                 return
         elif fate == 1:
             grad = rng.choice((lambda: common.nonsense(rng), lambda: np.ones((*x.shape, 2)), lambda: np.ones(17)))()

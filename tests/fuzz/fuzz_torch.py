@@ -60,11 +60,11 @@ class Side:
 
     def __init__(self, rng: random.Random, make: Any, four: bool) -> None:
         dtypes = rng.choice((REAL, (torch.float32,), (torch.float32, torch.float64), REAL + COMPLEX))
-        self.rows = rng.choice((0, 0, 0, 4)) if four else 0
+        self.rows = rng.choice((0, 0, 0, 0, 4, 1)) if four else 0
         self.params = [parameter(rng, dtypes) for _ in range(rng.choice((1, 2, 3, 5)))]
         if self.rows:
             self.params = [
-                LAYOUTS[rng.choice(tuple(LAYOUTS))](values(rng, (4, *s), dtypes[0], nasty=False))
+                LAYOUTS[rng.choice(tuple(LAYOUTS))](values(rng, (self.rows, *s), dtypes[0], nasty=False))
                 .detach()
                 .requires_grad_()
                 for s in ((), (3,))
@@ -75,6 +75,8 @@ class Side:
             "etas": rng.choice(((0.5, 1.2), (0.1, 3.0))),
             "step_sizes": rng.choice(((1e-6, 50.0), (1e-3, 0.02))),
         }
+        if self.rows:
+            self.options["batched"] = True
         if not four and rng.random() < 0.3:
             self.options["foreach"] = rng.random() < 0.5
         cut = rng.randrange(len(self.params))
@@ -202,7 +204,7 @@ class Torch(Room):
             raise Finding(f"states differ: {shown(one.states())} and {shown(other.states())}")
 
     def step_of(self, side: Side, rng: random.Random, **given: Any) -> None:
-        if self.needs_loss and not given:
+        if not given and (self.needs_loss or (self.four and rng.random() < 0.3)):
             given["loss"] = self.loss(rng)
         side.optimizer.step(**given)
 
@@ -339,10 +341,15 @@ class Torch(Room):
             self.over = True
 
     def bad_loss(self, rng: random.Random) -> None:
-        if not self.needs_loss:
+        if not self.four:
             return
+        other_kind = rng.random() < 0.3
         loss = rng.choice(
-            (
+            (lambda: 1.0, lambda: torch.tensor(1.0), lambda: torch.ones(2, 2).mean())
+            if other_kind and self.rows
+            else (lambda: torch.ones(4), lambda: torch.ones(5), lambda: torch.ones(3).numpy())
+            if other_kind
+            else (
                 lambda: common.nonsense(rng),
                 lambda: torch.ones(2, 2),
                 lambda: torch.ones(17),
@@ -353,13 +360,13 @@ class Torch(Room):
                 lambda: torch.ones(1).to_sparse(),
             )
         )()
-        if isinstance(loss, float) or loss is None or loss == "12":
+        if not other_kind and (isinstance(loss, float) or loss is None or loss == "12"):
             return
-        self.say(f"optimizer.step(loss={shown(loss)})")
+        self.say(f"optimizer.step(loss={shown(loss)})" + "  # refused: of the other kind" * other_kind)
         seed = rng.getrandbits(32)
         for side in self.sides:
             self.fill(side, random.Random(seed))
-        self.both(lambda side, rng: side.optimizer.step(loss=loss), rng, "loss")
+        self.both(lambda side, rng: side.optimizer.step(loss=loss), rng, "loss", refused=other_kind)
 
     def group(self, rng: random.Random) -> None:
         """Options change between two steps: sensible, nonsense, gone."""
@@ -561,7 +568,7 @@ class Torch(Room):
         self.both(act, rng)
 
     def bad_construction(self, rng: random.Random) -> None:
-        name = rng.choice(("params", "lr", "etas", "step_sizes", "backend", "foreach"))
+        name = rng.choice(("params", "lr", "etas", "step_sizes", "batched", "backend", "foreach"))
         value = common.nonsense(rng)
         if name == "foreach" or (name in ("backend", "lr") and value is None):
             return
@@ -606,6 +613,7 @@ class Torch(Room):
                 {"params": [torch.ones(2)], "etas": "ab"},
                 {"params": [torch.ones(2)], "step_sizes": 1},
                 {"params": [torch.ones(2)], "lr": "x"},
+                {"params": [torch.ones(2)], "batched": not self.rows},
             )
         )
         self.say(f"optimizer.add_param_group({shown(value)})")

@@ -406,6 +406,7 @@ def test_irprop_plus_by_the_loss(maximize, rows):
         optimizer = IRpropPlus(
             [{"params": [p], "maximize": way} for p, way in zip(params, ways, strict=True)],
             lr=0.1,
+            batched=rows,
             backend=backend,
         )
         history = []

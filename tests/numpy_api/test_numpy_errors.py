@@ -291,8 +291,10 @@ def test_numpy_scalars_and_arrays_become_floats():
         (True, TypeError, "loss is True"),
         (np.True_, TypeError, "loss is"),
         (1j, TypeError, "loss is 1j"),
+        (np.ones(2), ValueError, r"loss has shape \(2,\).*loss\.mean\(\).*batched=True"),
         (np.ones(3), ValueError, r"loss has shape \(3,\)"),
         (np.ones((2, 2)), ValueError, r"loss has shape \(2, 2\)"),
+        (np.ones(0), ValueError, r"loss has shape \(0,\)"),
     ],
     ids=str,
 )

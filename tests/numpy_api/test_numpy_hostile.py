@@ -90,7 +90,7 @@ def test_a_state_is_restored_after_step_sizes_have_changed() -> None:
 @pytest.mark.parametrize("rows", [False, True])
 @pytest.mark.parametrize("rule", METHODS)
 def test_a_refused_result_keeps_the_best_point(rule: str, rows: bool) -> None:
-    search = AskTell(np.ones((2, 2)), rule)
+    search = AskTell(np.ones((2, 2)), rule, batched=rows)
     loss: Any = [1.0, 2.0] if rows else 3.0
     x = search.ask()
     search.tell(loss, x)

@@ -51,7 +51,7 @@ def test_a_run_continues_to_the_bit(rule, by_file, tmp_path):
 
 @pytest.mark.parametrize("loss", [None, 2.5, [1.0, math.nan]], ids=["none", "one", "rows"])
 def test_the_previous_loss_is_saved(loss, tmp_path):
-    first, second = (IRpropPlus(np.zeros((2, 3))) for _ in range(2))
+    first, second = (IRpropPlus(np.zeros((2, 3)), batched=isinstance(loss, list)) for _ in range(2))
     if loss is None:
         first.step(np.zeros((2, 3)))
     elif loss == 2.5:
@@ -93,7 +93,11 @@ DAMAGE = {
     "etas": (lambda s: s.update(etas=(2.0, 3.0)), "eta"),
     "step sizes": (lambda s: s.update(step_sizes=(0.0, 1e30)), "step_sizes"),
     "lr": (lambda s: s.update(lr=0.0), "lr"),
-    "loss": (lambda s: s.update(loss=np.ones(3)), "loss has shape"),
+    "losses": (
+        lambda s: s.update(loss=np.ones(3)),
+        "loss of the state is one number for each of 3 rows: .*batched=True",
+    ),
+    "loss": (lambda s: s.update(loss=np.ones((3, 3))), "loss has shape"),
     "count": (lambda s: s["moves"].pop(), "a state of 1 parameters, not of 2"),
     "shape": (lambda s: s["moves"].__setitem__(1, np.ones((3, 2))), r"moves\[1\] is float64 of shape \(3"),
     "dtype": (lambda s: s["moves"].__setitem__(1, np.ones((2, 3), np.float32)), r"moves\[1\] is float32"),

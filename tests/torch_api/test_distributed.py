@@ -131,7 +131,7 @@ def one_loss_decides(rank: int, folder: Path) -> None:
     assert torch.equal(p, torch.zeros(4))
     # a loss a row is averaged row by row
     p = nn.Parameter(torch.zeros(2, 3))
-    optimizer = ours.IRpropPlus([p], lr=0.1, process_group=True)
+    optimizer = ours.IRpropPlus([p], lr=0.1, batched=True, process_group=True)
     p.grad = torch.ones(2, 3)
     optimizer.step(loss=torch.tensor([1.0, 1.0]))
     p.grad = -torch.ones(2, 3)
@@ -307,7 +307,7 @@ def dtensor_rows(rank: int, folder: Path) -> None:
     start = torch.arange(12.0).reshape(6, 2)
     plain = start.clone().requires_grad_()
     spread = nn.Parameter(distribute_tensor(start, mesh, [Shard(0)]))
-    optimizers = ours.IRpropPlus([plain]), ours.IRpropPlus([spread])
+    optimizers = ours.IRpropPlus([plain], batched=True), ours.IRpropPlus([spread], batched=True)
     for i in range(6):
         generator = torch.Generator().manual_seed(i)
         g, losses = torch.randn(6, 2, generator=generator), torch.rand(6, generator=generator)

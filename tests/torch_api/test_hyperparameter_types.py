@@ -200,3 +200,17 @@ def test_tensors_that_change_in_place_are_read_again() -> None:
                 limit.fill_(0.001)
         results.append(p.tolist())
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", ["etas", "step_sizes"])
+def test_the_drop_in_refuses_numbers_that_are_no_floats_as_torch_does(name: str) -> None:
+    errors = []
+    for make in (torch.optim.Rprop, rt.Rprop):
+        p = torch.nn.Parameter(torch.ones(3))
+        optimizer = make([p])
+        optimizer.param_groups[0][name] = (10**400, 10**401)
+        p.grad = torch.ones(3)
+        with pytest.raises(Exception) as caught:  # whatever torch raises
+            optimizer.step()
+        errors.append((type(caught.value), str(caught.value)))
+    assert errors[0] == errors[1]

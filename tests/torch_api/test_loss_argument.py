@@ -1,6 +1,7 @@
 """One loss argument: every class takes it, validates it alike, and only iRprop+ uses it."""
 
 import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,16 @@ def test_one_loop_serves_all_classes(cls: Any, backend: str) -> None:
     optimizer.step()
     assert optimizer.step(lambda: 0.25) == 0.25
     assert optimizer.step(lambda: 0.125, loss=torch.tensor([0.1])) == 0.125
-    optimizer.step(loss=torch.ones(3, dtype=torch.float64)) if cls is not rt.IRpropPlus else None
+    optimizer.step(loss=torch.ones(1, 1, dtype=torch.float64))
 
 
 BAD = [
-    ([1.0, 2.0], ValueError, r"loss has shape \(2,\).*first dimension must be 2"),
-    (torch.ones(2, 2), ValueError, r"loss must have shape \(\) or \(B,\), got \(2, 2\)"),
+    (torch.ones(2), ValueError, r"loss has shape \(2,\).*loss\.mean\(\).*IRpropPlus with batched=True"),
+    (torch.ones(3), ValueError, r"loss has shape \(3,\).*loss\.mean\(\).*IRpropPlus with batched=True"),
+    (torch.ones(2, 2), ValueError, r"loss has shape \(2, 2\).*loss\.mean\(\).*batched=True"),
+    (torch.ones(0), ValueError, r"loss has shape \(0,\)"),
+    (np.ones(3), ValueError, r"loss has shape \(3,\)"),
+    ([1.0, 2.0], TypeError, "loss must be a number or a tensor of one element, got list"),
     (torch.ones(()) * 1j, TypeError, "loss must be real"),
     (object(), TypeError, "loss must be a number"),
     ("0.3", TypeError, "loss must be a number .* got str: '0.3'"),
@@ -45,8 +50,6 @@ BAD = [
     (np.True_, TypeError, "loss must be a number"),
     (np.array("0.3"), TypeError, "loss must be a number"),
     (torch.tensor(True), TypeError, "loss must be a number"),
-    (torch.ones(2), ValueError, r"loss\.mean\(\)"),
-    (torch.ones(2, 2), ValueError, r"loss\.mean\(\)"),
     (10**400, TypeError, "loss must be a number"),
 ]
 
@@ -54,7 +57,6 @@ BAD = [
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize(("loss", "error", "text"), BAD, ids=str)
 def test_a_bad_loss_is_the_same_error_in_all_classes(cls: Any, loss: Any, error: Any, text: str) -> None:
-    loss = torch.tensor(loss) if isinstance(loss, list) else loss
     p = parameter()
     optimizer = cls([p])
     with pytest.raises(error, match=text):
@@ -71,7 +73,7 @@ def test_a_bad_loss_is_the_same_error_in_all_classes(cls: Any, loss: Any, error:
 def test_the_others_use_the_loss_for_nothing_else(cls: Any) -> None:
     p, q = parameter(), parameter()
     with_loss, without = cls([p]), cls([q])
-    for t, loss in enumerate([1.0, 2.0, float("nan"), float("inf"), 0.0, torch.tensor([3.0, 2.0, torch.nan])]):
+    for t, loss in enumerate([1.0, 2.0, float("nan"), float("inf"), 0.0, torch.tensor([3.0])]):
         p.grad = q.grad = torch.tensor([1.0, -1.0, (-1.0) ** t])
         with_loss.step(loss=loss)
         without.step(lambda: "a closure's value is its own affair")
@@ -190,3 +192,139 @@ def test_a_checkpoint_of_a_variant_loads_into_the_drop_in(cls: Any, dtype: Any) 
     saved["state"][0]["move"] = torch.full((3,), torch.nan)
     with pytest.raises(ValueError, match="it is damaged"):
         rt.Rprop([r]).load_state_dict(saved)
+
+
+# --------------------------------------------------------------------------------------- one loss for each row
+
+
+def batch(cls: Any, *rows: int, **options: Any) -> tuple[Any, Any]:
+    p = parameter(*(rows or (2, 3)))
+    return p, cls([p], lr=0.5, batched=True, **options)
+
+
+BAD_ROWS = [
+    (1.0, ValueError, r"loss has shape \(\), but batched=True needs .* shape \(B,\)"),
+    (np.float64(1.0), ValueError, r"loss has shape \(\), but batched=True"),
+    (torch.tensor(1.0), ValueError, r"loss has shape \(\), but batched=True"),
+    (torch.ones(2, 1), ValueError, r"loss has shape \(2, 1\), but batched=True"),
+    (torch.ones(0), ValueError, r"loss has shape \(0,\), but batched=True"),
+    (torch.ones(1), ValueError, r"shape \(1,\), but parameter 0 of group 0 has shape \(2, 3\): with batched=True"),
+    (torch.ones(3), ValueError, r"shape \(3,\), but parameter 0 of group 0 has shape \(2, 3\): .*must be 3"),
+    (torch.ones(2) * 1j, TypeError, "loss must be real"),
+    (torch.tensor([True, False]), TypeError, "loss must be a number"),
+    ([1.0, 2.0], TypeError, r"loss must be a tensor of shape \(B,\), got list"),
+    ("0.3", TypeError, r"loss must be a tensor of shape \(B,\), got str"),
+]
+
+
+@pytest.mark.parametrize("cls", FOUR)
+@pytest.mark.parametrize(("loss", "error", "text"), BAD_ROWS, ids=str)
+def test_a_bad_loss_of_rows_is_the_same_error_in_all_classes(cls: Any, loss: Any, error: Any, text: str) -> None:
+    p, optimizer = batch(cls)
+    for give in (lambda: optimizer.step(loss=loss), lambda: (optimizer.set_loss(loss), optimizer.step())):
+        with pytest.raises(error, match=text):
+            give()
+    assert (p == 1.0).all() and not optimizer.state and optimizer.param_groups[0].get("prev_loss") is None
+    optimizer.step(loss=torch.ones(2))
+    assert (p == 0.5).all()
+
+
+@pytest.mark.parametrize("loss", [torch.ones(3, dtype=torch.int64), np.ones(3), torch.ones(3, dtype=torch.float16)])
+@pytest.mark.parametrize("rows", [(3,), (3, 2), (3, 2, 2), (3, 0)], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("cls", FOUR)
+def test_parameters_of_any_dimension_have_rows(cls: Any, backend: str, rows: Any, loss: Any) -> None:
+    p, optimizer = batch(cls, *rows, backend=backend)
+    for _ in range(2):
+        optimizer.step(loss=loss)
+    assert (p == 1.0 - 0.5 - 0.6000000238418579).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.complex64], ids=str)
+@pytest.mark.parametrize("shape", [(1,), (1, 3), (1, 2, 2)], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_row_is_a_problem_of_its_own(backend: str, shape: Any, dtype: Any) -> None:
+    row, alone = (torch.nn.Parameter(torch.ones(shape, dtype=dtype)) for _ in "ab")
+    batched = rt.IRpropPlus([row], lr=0.5, batched=True, backend=backend)
+    single = rt.IRpropPlus([alone], lr=0.5, backend=backend)
+    for sign, loss in ((1, 2.0), (-1, 3.0), (1, 1.0), (1, torch.nan), (1, 1.0), (-1, 0.5)):
+        row.grad, alone.grad = (torch.full(shape, sign, dtype=dtype) for _ in "ab")
+        batched.step(loss=torch.tensor([loss]))
+        single.step(loss=loss)
+        assert torch.equal(row, alone) and torch.equal(batched.state[row]["move"], single.state[alone]["move"])
+    assert batched.param_groups[0]["prev_loss"].tolist() == [single.param_groups[0]["prev_loss"]] == [0.5]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+@pytest.mark.parametrize("stepped", [False, True])
+@pytest.mark.parametrize("cls", FOUR)
+def test_batched_travels_with_copies(cls: Any, stepped: bool, duplicate: Any) -> None:
+    p, optimizer = batch(cls)
+    if stepped:
+        optimizer.step(loss=torch.tensor([1.0, 2.0]))
+    copied = duplicate(optimizer)
+    (q,) = copied.param_groups[0]["params"]
+    q.grad = torch.ones_like(q)
+    with pytest.raises(ValueError, match="batched=True"):
+        copied.step(loss=1.0)
+    for each in (copied, optimizer):
+        each.step(loss=torch.tensor([0.5, 1.0]))
+    assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("cls", FOUR)
+def test_batched_belongs_to_the_optimizer(cls: Any) -> None:
+    _, optimizer = batch(cls)
+    saved = optimizer.state_dict()
+    assert "batched" not in saved and not any(
+        "batched" in group for group in (optimizer.defaults, *saved["param_groups"])
+    )
+    optimizer.add_param_group({"params": [parameter(2)], "batched": True})  # as wrappers do
+    assert "batched" not in optimizer.param_groups[1]
+    with pytest.raises(
+        ValueError, match=rf"a group has batched=False, its optimizer batched=True.*{cls.__name__}\(params"
+    ):
+        optimizer.add_param_group({"params": [parameter(2)], "batched": False})
+    assert len(optimizer.param_groups) == 2
+    for value in (1, None, "yes", torch.tensor(True)):
+        with pytest.raises(TypeError, match=r"batched is .*pass True or False"):
+            cls([parameter()], batched=value)
+    with pytest.raises(TypeError, match="batched"):
+        rt.Rprop([parameter()], batched=True)
+
+
+LOSSES = {False: [1.0, torch.tensor(1.0)], True: [torch.ones(2), torch.ones(1)]}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("cls", FOUR)
+def test_a_checkpoint_with_the_other_kind_of_loss_is_refused(cls: Any, batched: bool, number: int) -> None:
+    rows = 2 - number
+    p = parameter(rows, 3)
+    optimizer = cls([p], lr=0.5, batched=batched)
+    optimizer.step(loss=torch.ones(rows) if batched else 1.0)
+    saved = copy.deepcopy(optimizer.state_dict())
+    before = copy.deepcopy((p, optimizer.state_dict()))
+    saved["state"][0]["move"] *= 0.5
+    saved["param_groups"][0] |= {"etas": (0.25, 2.0), "prev_loss": LOSSES[not batched][number]}
+    kind = f"one loss for each of {rows} rows" if not batched else "one number"
+    with pytest.raises(ValueError, match=f"prev_loss of the state_dict is {kind}: .*batched={not batched}"):
+        optimizer.load_state_dict(saved)
+    assert torch.equal(p, before[0]) and repr(optimizer.state_dict()) == repr(before[1])
+    for value in (LOSSES[batched][number], None):
+        saved["param_groups"][0]["prev_loss"] = value
+        optimizer.load_state_dict(saved)
+    assert optimizer.param_groups[0]["etas"] == (0.25, 2.0)
+    optimizer.step(loss=LOSSES[batched][number])
+
+
+def test_only_parameters_with_a_gradient_need_matching_rows() -> None:
+    p, optimizer = batch(rt.IRpropPlus)
+    q = torch.nn.Parameter(torch.ones(3))
+    optimizer.add_param_group({"params": [q]})
+    optimizer.step(loss=torch.ones(2))  # q has no gradient: it may have another first dimension
+    q.grad = torch.ones(3)
+    with pytest.raises(ValueError, match=r"parameter 0 of group 1 has shape \(3,\).*optimizer of its own"):
+        optimizer.step(loss=torch.ones(2))
+    assert (p == 0.5).all() and (q == 1.0).all()

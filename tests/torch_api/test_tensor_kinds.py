@@ -293,7 +293,7 @@ def test_meta(loss: Any) -> None:
         }
     given = {"meta": torch.ones((), device="meta"), "rows": torch.ones(5, device="meta")}.get(loss, loss)
     for make in FOUR:
-        optimizer = make([p])
+        optimizer = make([p], batched=loss == "rows")
         for _ in range(2):
             optimizer.step(**({"loss": given} if make is ours.IRpropPlus else {}))
         assert optimizer.state[p]["move"].device.type == "meta"
@@ -308,7 +308,8 @@ def test_fake(loss: Any) -> None:
             warnings.simplefilter("ignore")  # a first loss that is NaN
             p = torch.randn(5, 2, requires_grad=True)
             p.grad = torch.randn(5, 2)
-            optimizer = make([p])
+            batched = {"batched": True} if getattr(loss(p), "shape", ()) == (5,) else {}
+            optimizer = make([p], **(batched if make in FOUR else {}))
             for _ in range(2):
                 optimizer.step(**({"loss": loss(p)} if make is ours.IRpropPlus else {}))
             assert all(isinstance(t, FakeTensor) for t in optimizer.state[p].values())
