@@ -559,6 +559,7 @@ def test_groups_of_numba_alone() -> None:
                 assert same(p, q)
             assert same(*(state_of(optimizer) for optimizer, _ in optimizers))
         assert type(optimizers[0][0]._native_step) is TableStep
+        assert all(p._version > 0 for p in optimizers[0][1])
 
 
 @pytest.mark.usefixtures("numba_alone")
