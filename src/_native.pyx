@@ -10,7 +10,7 @@ from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffe
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 cdef extern from "step_table.h" nogil:
@@ -49,6 +49,7 @@ cdef extern from "step_table.h" nogil:
         ThreadQuery* thread_count
         RangeRunner* runner
         uint64_t needs, ready
+        double* largest
         int64_t header[N_HEADER]
     int reserve(void*, Py_ssize_t*, Py_ssize_t, size_t)
     void free_table(StepTable*)
@@ -59,6 +60,7 @@ cdef extern from "step_table.h" nogil:
     void run_table(StepTable*)
     int state_dtype_of(int64_t dtype, int64_t rule)
     int n_arrays_of(int64_t rule)
+    double larger(double, double)
     int best_isa()
 
 cdef extern from "dlpack.h":
@@ -130,6 +132,27 @@ cdef int get_threads(StepTable* table, object threads, Py_ssize_t threshold) exc
             table.thread_number = <ThreadQuery*><uintptr_t>team[2]
             table.thread_count = <ThreadQuery*><uintptr_t>team[3]
     return 0
+
+cdef list measure(StepTable* table, Py_ssize_t n_losses):
+    """Return the largest |gradient| of the collected table, of each loss or of all."""
+    cdef Py_ssize_t i, n = n_losses if n_losses > 0 else table.n_threads if table.parallel != NULL else 1
+    cdef double* largest = <double*>calloc(n, sizeof(double))
+    if largest == NULL:
+        raise MemoryError()
+    if n_losses > 0:
+        table.parallel = NULL          # a loss may have weights in the parts of several threads
+    table.largest = largest
+    try:
+        with nogil:
+            run_table(table)
+        if n_losses > 0:
+            return [largest[i] for i in range(n)]
+        for i in range(1, n):
+            largest[0] = larger(largest[i], largest[0])
+        return [largest[0]]
+    finally:
+        table.largest = NULL
+        free(largest)
 
 cdef int prepare(StepTable* table, object engine) except -1:
     """Let another engine compile the loops that the table needs, before anything is written.
@@ -222,6 +245,23 @@ cdef class ArrayStep:
             return True
         except (BufferError, TypeError, ValueError):
             return False
+        finally:
+            self.buffers.release()
+            self.busy = False
+
+    def largest_gradient(self, params, grads, states, hyper, bytes outcomes, constraints, threads, Py_ssize_t threshold):
+        """Return the largest |gradient| of the weights that are neither frozen nor held at a bound by it, NaN where one
+        is NaN: a list of one number, or of one for each of ``outcomes``. None where an array is unsupported."""
+        if self.busy:
+            return None
+        self.busy = True
+        try:
+            if not self.collect(0, params, grads, states, hyper, outcomes, constraints):
+                return None
+            get_threads(&self.table, threads, threshold)
+            return measure(&self.table, 0 if outcomes is None else len(outcomes))
+        except (BufferError, TypeError, ValueError):
+            return None
         finally:
             self.buffers.release()
             self.busy = False
@@ -532,6 +572,24 @@ cdef class TorchStep:
                 with nogil:
                     run_table(&self.table)
             return STEPPED
+        finally:
+            self.busy = False
+
+    def largest_gradient(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold):
+        """Return a StepStatus and, as ArrayStep.largest_gradient, the largest |gradient|; nothing is stepped."""
+        cdef int status
+        cdef list written = [], grads = []
+        if self.busy or type(param_groups) is not list or self.torch.mode_active():
+            return UNSUPPORTED, None
+        if self.groups is None:
+            return REPLAN, None
+        self.busy = True
+        try:
+            status = self.collect(rule, state, param_groups, outcomes, 0, written, grads)
+            if status != STEPPED:
+                return status, None
+            get_threads(&self.table, self.torch.threads, threshold)
+            return STEPPED, measure(&self.table, 0 if outcomes is None else len(outcomes))
         finally:
             self.busy = False
 

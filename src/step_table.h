@@ -78,6 +78,8 @@ typedef struct {
     ptrdiff_t row_capacity, grad_capacity, hyper_capacity, layout_capacity, extra_capacity, write_capacity, read_capacity;
     ptrdiff_t sorted_write_capacity, last_read_capacity;
     int64_t numel;               /* weights in all rows */
+    double *largest;             /* NULL: a step; else nothing is stepped, and the largest |gradient| goes here: of each
+                                  * loss on one thread, of each thread where there are several, or of all */
     const unsigned char *outcomes; /* a loss outcome each, for rows with numel_per_loss > 0 */
     int isa;
     unsigned n_threads;
@@ -125,6 +127,7 @@ static void clear_table(StepTable *table)
     table->n_rows = table->n_hypers = table->n_layouts = table->n_extras = table->n_writes = table->n_reads = 0;
     table->numel = 0;
     table->needs = 0;
+    table->largest = NULL;
     table->outcomes = NULL;
 }
 
@@ -496,27 +499,68 @@ static void run_options(const StepTable *table, const Row *row, int rule, char *
     }
 }
 
+/* The larger one; NaN is larger than all. */
+static double larger(double x, double y) { return x != x || x > y ? x : y; }
+
+/* The largest gradient among n weights that are neither frozen nor held at a bound. */
+static double largest_gradient(const StepTable *table, const Row *row, char *const arrays[N_ARRAYS], int64_t flags,
+                               int64_t n)
+{
+    double filled_lower[GATHER_SIZE], filled_upper[GATHER_SIZE], masked_grad[GATHER_SIZE], result = 0;
+    const int64_t itemsize = itemsize_of(row->dtype);
+    const double *hyper = table->hypers[row->hyper];
+    const int bounded = arrays[LOWER] != NULL || arrays[UPPER] != NULL;
+    const int fills_lower = arrays[LOWER] == NULL || (flags & SCALAR_LOWER);
+    const int fills_upper = arrays[UPPER] == NULL || (flags & SCALAR_UPPER);
+    const int64_t size = n < GATHER_SIZE ? n : GATHER_SIZE;
+    char *use[N_ARRAYS] = {NULL};
+    if (!bounded && arrays[FROZEN] == NULL)
+        return GRADIENT_LOOPS[table->isa][row->dtype](arrays, (ptrdiff_t)n, hyper);
+    if (bounded && fills_lower)
+        fill_bound(table, row, (char *)filled_lower, arrays[LOWER], -INFINITY, size);
+    if (bounded && fills_upper)
+        fill_bound(table, row, (char *)filled_upper, arrays[UPPER], INFINITY, size);
+    for (int64_t start = 0; start < n; start += GATHER_SIZE) {
+        const ptrdiff_t part = (ptrdiff_t)(n - start < GATHER_SIZE ? n - start : GATHER_SIZE);
+        GradientLoop *loop = (bounded ? FREE_GRADIENT_LOOPS : GRADIENT_LOOPS)[table->isa][row->dtype];
+        use[PARAM] = arrays[PARAM] + start * itemsize;
+        use[GRAD] = arrays[GRAD] + start * itemsize;
+        if (bounded) {
+            use[LOWER] = fills_lower ? (char *)filled_lower : arrays[LOWER] + start * itemsize;
+            use[UPPER] = fills_upper ? (char *)filled_upper : arrays[UPPER] + start * itemsize;
+        }
+        if (arrays[FROZEN] != NULL) {
+            MASK_LOOPS[table->isa][row->dtype]((char *)masked_grad, use[GRAD], arrays[FROZEN] + start, 0, part);
+            use[GRAD] = (char *)masked_grad;
+        }
+        result = larger(loop(use, part, hyper), result);
+    }
+    return result;
+}
+
 /* n weights whose arrays are dense. */
 static void run_arrays(const StepTable *table, const Row *row, int rule, char *const arrays[N_ARRAYS], int64_t flags,
                        int64_t n)
 {
-    if (row->extra >= 0)
+    if (table->largest != NULL) {
+        double *slot = table->largest + (table->parallel != NULL ? table->thread_number() : 0);
+        *slot = larger(largest_gradient(table, row, arrays, flags, n), *slot);
+    } else if (row->extra >= 0)
         run_options(table, row, rule, arrays, flags, n);
     else
         LOOPS[table->isa][row->dtype][rule](arrays, (ptrdiff_t)n, table->hypers[row->hyper]);
 }
 
-/* Weights begin..end of a row that is dense. */
-static void run_dense(const StepTable *table, const Row *row, int rule, int64_t begin, int64_t end)
+/* The arrays of a dense row from weight `begin` on; returns the flags of its options. */
+static int64_t get_dense(const StepTable *table, const Row *row, int64_t begin, char *arrays[N_ARRAYS])
 {
     const int64_t flags = row->extra >= 0 ? table->extras[row->extra].flags : 0;
-    const int64_t itemsize = itemsize_of(row->dtype), state_size = itemsize_of(state_dtype_of(row->dtype, rule));
-    char *arrays[N_ARRAYS];
+    const int64_t itemsize = itemsize_of(row->dtype), state_size = itemsize_of(state_dtype_of(row->dtype, row->rule));
     get_arrays(table, row, arrays);
     arrays[PARAM] += begin * itemsize;
     arrays[GRAD] += begin * itemsize;
     arrays[STATE] += begin * state_size;
-    if (rule == TORCH)
+    if (row->rule == TORCH)
         arrays[STATE2] += begin * state_size;
     if (arrays[LOWER] != NULL && !(flags & SCALAR_LOWER))
         arrays[LOWER] += begin * itemsize;
@@ -524,6 +568,14 @@ static void run_dense(const StepTable *table, const Row *row, int rule, int64_t 
         arrays[UPPER] += begin * itemsize;
     if (arrays[FROZEN] != NULL)
         arrays[FROZEN] += begin;
+    return flags;
+}
+
+/* Weights begin..end of a row that is dense. */
+static void run_dense(const StepTable *table, const Row *row, int rule, int64_t begin, int64_t end)
+{
+    char *arrays[N_ARRAYS];
+    const int64_t flags = get_dense(table, row, begin, arrays);
     run_arrays(table, row, rule, arrays, flags, end - begin);
 }
 
@@ -565,7 +617,7 @@ static void run_strided(const StepTable *table, const Row *row, int64_t begin, i
         run_arrays(table, row, (int)row->rule, use, 0, n);
         for (int k = 0; k < n_used; k++) {
             const int i = used[k];
-            if (is_written(i) && use[i] != at[i])
+            if (is_written(i) && use[i] != at[i] && table->largest == NULL)
                 copy_strided(at[i], layout->strides[i][last], use[i], itemsize[i], n, itemsize[i]);
         }
         begin += n;
@@ -582,6 +634,14 @@ static void run_loss_rows(const StepTable *table, const Row *row, int64_t begin,
         int64_t loss = begin / row->numel_per_loss;
         const unsigned char outcome = outcomes[loss];
         int64_t stop = (loss + 1) * row->numel_per_loss;
+        if (table->largest != NULL) {
+            char *arrays[N_ARRAYS];
+            double *slot = table->largest + row->first_loss + loss;
+            const int64_t flags = get_dense(table, row, begin, arrays), n = (stop < end ? stop : end) - begin;
+            *slot = larger(largest_gradient(table, row, arrays, flags, n), *slot);
+            begin = stop;
+            continue;
+        }
         while (stop < end && outcomes[++loss] == outcome)
             stop += row->numel_per_loss;
         stop = stop < end ? stop : end;
@@ -624,7 +684,7 @@ static void run_range(const StepTable *table, int64_t begin, int64_t end)
 
 static void run_part(const StepTable *table, int64_t begin, int64_t end)
 {
-    if (table->runner != NULL)
+    if (table->runner != NULL && table->largest == NULL)
         table->runner(table->header, begin, end);
     else
         run_range(table, begin, end);

@@ -30,6 +30,17 @@ class ArrayStep:
         threads: _Threads,
         threshold: int,
     ) -> bool: ...
+    def largest_gradient(
+        self,
+        params: Sequence[Any],
+        grads: Sequence[Any],
+        states: Sequence[Sequence[Any]],
+        hyper: _Hyper,
+        outcomes: bytes | None,
+        constraints: Sequence[tuple[Any, Any, Any] | None] | None,
+        threads: _Threads,
+        threshold: int,
+    ) -> list[float] | None: ...
 
 @disjoint_base
 class TorchApi:
@@ -60,5 +71,13 @@ class TorchStep:
         prepare_launch: Callable[[bytes, bytes, bytes, bytes, int, int], Callable[[], None] | None] | None = None,
         n_losses: int = 0,
     ) -> int: ...
+    def largest_gradient(
+        self,
+        rule: int,
+        state: Any,
+        param_groups: list[dict[str, Any]],
+        outcomes: bytes | None,
+        threshold: int,
+    ) -> tuple[int, list[float] | None]: ...
 
 def instruction_sets() -> tuple[int, int]: ...
