@@ -42,6 +42,7 @@ cdef extern from "step_table.h" nogil:
         Py_ssize_t n_rows, n_hypers, n_layouts, n_extras, hyper_capacity
         int64_t numel
         const unsigned char* outcomes
+        const unsigned char* improved
         int isa
         unsigned n_threads
         ParallelFunction* parallel
@@ -225,19 +226,26 @@ cdef class ArrayStep:
     def __dealloc__(self):
         free_table(&self.table)
 
-    def __call__(self, int rule, params, grads, states, hyper, outcomes, constraints, threads, Py_ssize_t threshold):
+    def __call__(self, int rule, params, grads, states, hyper, outcomes, constraints, threads, Py_ssize_t threshold,
+                 bests=None, bytes improved=None):
         """Step all arrays and return True; return False, with nothing changed, where one of them is unsupported.
 
         ``hyper`` is (eta_minus, eta_plus, step_min, step_max, direction); ``outcomes`` is None or bytes-like, one
         outcome for each element of the first dimension; ``constraints`` is None or has None or
-        ``(lower, upper, frozen)`` for each array, see add_option; ``threads``: see get_threads.
+        ``(lower, upper, frozen)`` for each array, see add_option; ``threads``: see get_threads. ``bests`` is None or
+        has an array for each of ``params``, to which it is copied before the step where ``improved``: a byte for all, or
+        one for each of ``outcomes``.
         """
         if self.busy:                # in use by another thread
             return False
         self.busy = True
         try:
-            if not self.collect(rule, params, grads, states, hyper, outcomes, constraints):
+            if not self.collect(rule, params, grads, states, hyper, outcomes, constraints, bests):
                 return False
+            if bests is not None:
+                if self.engine is not None or len(improved) != (1 if outcomes is None else len(outcomes)):
+                    return False
+                self.table.improved = <const unsigned char*><const char*>improved
             prepare(&self.table, self.engine)
             get_threads(&self.table, threads, threshold)
             with nogil:
@@ -266,7 +274,7 @@ cdef class ArrayStep:
             self.buffers.release()
             self.busy = False
 
-    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes, constraints) except -1:
+    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes, constraints, bests=None) except -1:
         cdef StepTable* table = &self.table
         cdef Py_ssize_t n = len(params), n_losses = 0, hyper_index, i
         cdef int j, d, ndim, dtype, arrays = n_arrays_of(rule)
@@ -277,9 +285,11 @@ cdef class ArrayStep:
             return False
         if constraints is not None and (len(constraints) != n or rule == TORCH):
             return False
+        if bests is not None and (len(bests) != n or rule == TORCH):
+            return False
         clear_table(table)
         hyper_index = add_hyper(table, hyper)
-        self.buffers.reserve((4 if constraints is None else 6) * n + 1)                   # so that pointers stay valid
+        self.buffers.reserve(7 * n + 1)                   # so that pointers stay valid
         if outcomes is not None:
             buffers[0] = self.buffers.add(outcomes, 0)
             table.outcomes = <const unsigned char*>buffers[0].buf
@@ -315,6 +325,8 @@ cdef class ArrayStep:
                         and self.add_option(UPPER, upper, dtype, data, &layout)
                         and self.add_option(FROZEN, frozen, dtype, data, &layout)):
                     return False
+            if bests is not None and not self.add_option(BEST, bests[i], dtype, data, &layout):
+                return False
             if not check(add_row(table, dtype, rule, hyper_index, n_losses, data, &layout)):
                 return False
         return check(is_disjoint(table))
@@ -326,14 +338,14 @@ cdef class ArrayStep:
         """
         if array is None:
             return True
-        cdef Py_buffer* buffer = self.buffers.add(array, PyBUF_STRIDES | PyBUF_FORMAT)
+        cdef Py_buffer* buffer = self.buffers.add(array, PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if j == BEST else 0))
         cdef int d
         if j == FROZEN:
             if buffer.format == NULL or buffer.format[0] != c"?" or buffer.format[1] != 0:
                 return False
         elif dtype_of_format(buffer.format) != dtype:
             return False
-        if buffer.ndim != layout.ndim and buffer.ndim != 0:
+        if buffer.ndim != layout.ndim and (buffer.ndim != 0 or j == BEST):
             return False
         data[j] = <char*>buffer.buf
         for d in range(layout.ndim):

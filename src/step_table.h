@@ -32,8 +32,8 @@ typedef struct {
     int64_t extra;           /* index into extras; -1: none */
 } Row;
 
-/* The options of a row: arrays of its shape, or NULL. The bounds have its dtype; `frozen` holds bytes, not 0 where a
- * weight is frozen. */
+/* The options of a row: arrays of its shape, or NULL. The bounds and `best` have its dtype; `frozen` holds bytes, not 0
+ * where a weight is frozen. A step copies the weights that it leaves to `best` where they have improved. */
 typedef struct {
     char *lower, *upper, *frozen, *best;
     int64_t flags;           /* SCALAR_LOWER, SCALAR_UPPER: the bound is one number */
@@ -81,6 +81,7 @@ typedef struct {
     double *largest;             /* NULL: a step; else nothing is stepped, and the largest |gradient| goes here: of each
                                   * loss on one thread, of each thread where there are several, or of all */
     const unsigned char *outcomes; /* a loss outcome each, for rows with numel_per_loss > 0 */
+    const unsigned char *improved; /* NULL: none; a byte for each loss, or one for all, not 0 where `best` is due */
     int isa;
     unsigned n_threads;
     ParallelFunction *parallel;  /* NULL: one thread */
@@ -128,7 +129,7 @@ static void clear_table(StepTable *table)
     table->numel = 0;
     table->needs = 0;
     table->largest = NULL;
-    table->outcomes = NULL;
+    table->outcomes = table->improved = NULL;
 }
 
 static int64_t itemsize_of(int64_t dtype) { return dtype == DOUBLE ? 8 : dtype == FLOAT ? 4 : 2; }
@@ -252,7 +253,7 @@ static int is_scalar(const Layout *layout, int array)
 static int add_row(StepTable *table, int dtype, int rule, ptrdiff_t hyper, int64_t n_losses,
                    char *const data[N_ARRAYS], Layout *layout)
 {
-    const int has_options = data[LOWER] != NULL || data[UPPER] != NULL || data[FROZEN] != NULL;
+    const int has_options = data[LOWER] != NULL || data[UPPER] != NULL || data[FROZEN] != NULL || data[BEST] != NULL;
     int used[N_ARRAYS], scalar[N_ARRAYS] = {0}, n_used = 0, dense = 1;
     int64_t itemsize[N_ARRAYS], expected[N_ARRAYS], numel = 1;
     if (n_losses > 0 && (rule == TORCH || layout->ndim == 0 || layout->shape[0] != n_losses))
@@ -335,7 +336,7 @@ static int add_row(StepTable *table, int dtype, int rule, ptrdiff_t hyper, int64
         extra->lower = data[LOWER];
         extra->upper = data[UPPER];
         extra->frozen = data[FROZEN];
-        extra->best = NULL;
+        extra->best = data[BEST];
         extra->flags = (scalar[LOWER] ? SCALAR_LOWER : 0) | (scalar[UPPER] ? SCALAR_UPPER : 0);
         row->extra = table->n_extras++;
     }
@@ -451,8 +452,8 @@ static void fill_bound(const StepTable *table, const Row *row, char *to, const c
     copy_strided(to, itemsize, bound, 0, n, itemsize);
 }
 
-/* n weights with bounds or frozen ones among them, in parts whose arrays stay in the cache for the second look at those
- * that met a bound. `arrays` are dense, but for a scalar bound. */
+/* n weights with options, in parts whose arrays stay in the cache for the second look at those that met a bound. `arrays`
+ * are dense, but for a scalar bound; BEST is NULL where nothing is to be copied. */
 static void run_options(const StepTable *table, const Row *row, int rule, char *const arrays[N_ARRAYS], int64_t flags,
                         int64_t n)
 {
@@ -475,6 +476,8 @@ static void run_options(const StepTable *table, const Row *row, int rule, char *
         use[PARAM] = arrays[PARAM] + start * itemsize;
         use[GRAD] = arrays[GRAD] + start * itemsize;
         use[STATE] = arrays[STATE] + start * state_size;
+        if (arrays[BEST] != NULL)
+            memcpy(arrays[BEST] + start * itemsize, use[PARAM], (size_t)(part * itemsize));
         if (bounded) {
             use[LOWER] = fills_lower ? (char *)filled_lower : arrays[LOWER] + start * itemsize;
             use[UPPER] = fills_upper ? (char *)filled_upper : arrays[UPPER] + start * itemsize;
@@ -568,14 +571,18 @@ static int64_t get_dense(const StepTable *table, const Row *row, int64_t begin, 
         arrays[UPPER] += begin * itemsize;
     if (arrays[FROZEN] != NULL)
         arrays[FROZEN] += begin;
+    if (arrays[BEST] != NULL)
+        arrays[BEST] += begin * itemsize;
     return flags;
 }
 
 /* Weights begin..end of a row that is dense. */
-static void run_dense(const StepTable *table, const Row *row, int rule, int64_t begin, int64_t end)
+static void run_dense(const StepTable *table, const Row *row, int rule, int improved, int64_t begin, int64_t end)
 {
     char *arrays[N_ARRAYS];
     const int64_t flags = get_dense(table, row, begin, arrays);
+    if (!improved)
+        arrays[BEST] = NULL;
     run_arrays(table, row, rule, arrays, flags, end - begin);
 }
 
@@ -590,6 +597,8 @@ static void run_strided(const StepTable *table, const Row *row, int64_t begin, i
     char *start[N_ARRAYS], *at[N_ARRAYS], *use[N_ARRAYS] = {NULL};
     int used[N_ARRAYS], n_used = 0;
     get_arrays(table, row, start);
+    if (table->improved == NULL || !table->improved[0])
+        start[BEST] = NULL;
     get_itemsizes(row->dtype, row->rule, itemsize);
     for (int i = 0; i < N_ARRAYS; i++)
         if (start[i] != NULL)
@@ -611,7 +620,8 @@ static void run_strided(const StepTable *table, const Row *row, int64_t begin, i
             use[i] = at[i];
             if (layout->strides[i][last] != itemsize[i]) {
                 use[i] = (char *)buffers[i];
-                copy_strided(use[i], itemsize[i], at[i], layout->strides[i][last], n, itemsize[i]);
+                if (i != BEST)
+                    copy_strided(use[i], itemsize[i], at[i], layout->strides[i][last], n, itemsize[i]);
             }
         }
         run_arrays(table, row, (int)row->rule, use, 0, n);
@@ -630,9 +640,11 @@ static void run_loss_rows(const StepTable *table, const Row *row, int64_t begin,
 {
     static const int RULE_FOR_OUTCOME[] = {SKIP, BACKTRACK, BACKTRACK_ALL}; /* not worse, worse, not finite */
     const unsigned char *outcomes = table->outcomes + row->first_loss;
+    const unsigned char *improved = table->improved == NULL ? NULL : table->improved + row->first_loss;
     while (begin < end) {
         int64_t loss = begin / row->numel_per_loss;
         const unsigned char outcome = outcomes[loss];
+        const int is_best = improved != NULL && improved[loss] != 0;
         int64_t stop = (loss + 1) * row->numel_per_loss;
         if (table->largest != NULL) {
             char *arrays[N_ARRAYS];
@@ -642,10 +654,10 @@ static void run_loss_rows(const StepTable *table, const Row *row, int64_t begin,
             begin = stop;
             continue;
         }
-        while (stop < end && outcomes[++loss] == outcome)
+        while (stop < end && outcomes[++loss] == outcome && (improved != NULL && improved[loss] != 0) == is_best)
             stop += row->numel_per_loss;
         stop = stop < end ? stop : end;
-        run_dense(table, row, RULE_FOR_OUTCOME[outcome < 2 ? outcome : 2], begin, stop);
+        run_dense(table, row, RULE_FOR_OUTCOME[outcome < 2 ? outcome : 2], is_best, begin, stop);
         begin = stop;
     }
 }
@@ -661,6 +673,7 @@ static void run_range(const StepTable *table, int64_t begin, int64_t end)
         else
             high = middle;
     }
+    const int improved = table->improved != NULL && table->improved[0] != 0;
     for (; i < table->n_rows && table->rows[i].offset < end; i++) {
         const Row *row = &table->rows[i];
         int64_t start = begin > row->offset ? begin - row->offset : 0;
@@ -674,10 +687,10 @@ static void run_range(const StepTable *table, int64_t begin, int64_t end)
             const uintptr_t address = (uintptr_t)(row->param + start * itemsize);
             const int64_t lead = (int64_t)((0 - address) % CACHE_LINE) / itemsize; /* weights before an aligned start */
             if (lead > 0 && stop - start >= MIN_ALIGNED_RUN) {
-                run_dense(table, row, (int)row->rule, start, start + lead);
+                run_dense(table, row, (int)row->rule, improved, start, start + lead);
                 start += lead;
             }
-            run_dense(table, row, (int)row->rule, start, stop);
+            run_dense(table, row, (int)row->rule, improved, start, stop);
         }
     }
 }

@@ -29,6 +29,8 @@ class ArrayStep:
         constraints: Sequence[tuple[Any, Any, Any] | None] | None,
         threads: _Threads,
         threshold: int,
+        bests: Sequence[Any] | None = None,
+        improved: bytes | None = None,
     ) -> bool: ...
     def largest_gradient(
         self,

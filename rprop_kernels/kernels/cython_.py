@@ -64,8 +64,13 @@ class ArrayStepper:
         outcome: LossOutcome = NOT_WORSE,
         n_threads: int = 1,
         constraints: Sequence[Any] | None = None,
+        bests: Sequence[Any] | None = None,
+        improved: bytes | None = None,
     ) -> bool:
         """Perform one step in one call, as :func:`rprop_kernels.kernels.numpy_.step`, but validated.
+
+        Where ``improved``, the parameters are copied to ``bests`` before they are stepped: one byte for all, or one for
+        each row of the first dimension, with ``outcome`` of that length.
 
         The bounds of ``constraints`` are arrays of shape () or of the parameter's; ``frozen`` has the parameter's.
 
@@ -89,6 +94,8 @@ class ArrayStepper:
             constraints,
             team,
             threads.MIN_SHARED_WEIGHTS,
+            bests,
+            improved,
         )
         return stepped
 
