@@ -28,7 +28,7 @@ from . import threads
 
 UPDATES: Final = RULE_FOR_OUTCOME
 
-FORGET, STOP, N_LOOPS = 5, 6, 7
+FORGET, STOP, N_LOOPS = range(TORCH + 1, TORCH + 4)
 """The loops of a dtype behind those of the five rules: frozen weights forget their signs; weights stop at bounds."""
 GATHER_SIZE: Final = 256
 """Weights copied at a time from arrays that are not dense, and weights with options stepped at a time."""

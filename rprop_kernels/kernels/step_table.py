@@ -41,7 +41,7 @@ STRIDES: Final = SHAPE + MAX_DIMS
 LAYOUT_COLUMNS: Final = STRIDES + N_ARRAYS * MAX_DIMS
 """A layout: the number of dimensions, the shape, the strides of array i from STRIDES + i * MAX_DIMS on."""
 
-NEEDS_OPTIONS, NEEDS_GATHERED, N_NEEDS = 5, 6, 8
+NEEDS_OPTIONS, NEEDS_GATHERED, N_NEEDS = TORCH + 1, TORCH + 2, 8
 """Bits of a dtype in the set of loops that a table needs; below them are those of the rules."""
 
 HEADER_ROWS, HEADER_N_ROWS, HEADER_GRADS, HEADER_HYPERS, HEADER_LAYOUTS, HEADER_EXTRAS, HEADER_OUTCOMES = range(7)

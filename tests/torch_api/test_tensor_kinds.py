@@ -547,7 +547,7 @@ def test_groups_of_numba_alone() -> None:
             torch.manual_seed(0)
             params = [torch.randn(3, n).to(dtype).requires_grad_() for n in (1, 40, 600) for dtype in DTYPES]
             groups = [{"params": params[:5]}, {"params": params[5:], "etas": (0.4, 1.7), "maximize": True}]
-            optimizers.append((make(groups, lr=0.1, backend=backend), params))
+            optimizers.append((make(groups, lr=0.1, batched=True, backend=backend), params))
         for t in range(6):
             for optimizer, params in optimizers:
                 torch.manual_seed(t)
