@@ -456,6 +456,10 @@ cdef bint pair_unchanged(object value, object planned) except -1:
         return True
     return type(value) in (tuple, list) and tuple(value) == planned
 
+cdef bint lr_unchanged(object lr, object planned) except -1:
+    """``planned`` is None for anything, the type float for any float, or the lr itself."""
+    return planned is None or lr is planned or (planned is float and type(lr) is float)
+
 cdef bint options_unchanged(object group, tuple planned) except -1:
     """Whether bounds and frozen masks are those of the plan; their tensors are read on every step."""
     cdef Py_ssize_t i
@@ -502,7 +506,7 @@ cdef class TorchStep:
     def plan(self, state, param_groups, list hypers):
         """Record the objects that make up the optimizer.
 
-        ``hypers`` holds for each group (etas, step_sizes, maximize, lr or None, rounded, constraints), where
+        ``hypers`` holds for each group (etas, step_sizes, maximize, lr, rounded, constraints): for ``lr`` see lr_unchanged;
         ``rounded`` has for float32, float64, float16 and bfloat16 a tuple as in add_hyper, or None where that dtype is
         unsupported, and ``constraints`` is None or has None or (lower, upper, frozen) for each parameter, see
         add_option.
@@ -659,7 +663,7 @@ cdef class TorchStep:
             if len(params) != count or group["maximize"] is not group_plan[3] \
                     or not pair_unchanged(group["etas"], group_plan[1]) \
                     or not pair_unchanged(group["step_sizes"], group_plan[2]) \
-                    or (group_plan[4] is not None and group["lr"] is not group_plan[4]):
+                    or not lr_unchanged(group["lr"], group_plan[4]):
                 return REPLAN
             if not self.torch_rule and not options_unchanged(group, group_plan):
                 return REPLAN

@@ -367,8 +367,8 @@ def _compare_losses(loss: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
 
 Hyper: TypeAlias = tuple[float, float, float, float, float]
 """Hyper-parameters and the direction, -1 to maximize; for the drop-in rounded to the tensors' dtype."""
-Options: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
-"""Lower and upper bounds, of shape () or the parameter's, and a mask of frozen weights."""
+Options: TypeAlias = tuple[Tensor | float | None, Tensor | float | None, Tensor | None]
+"""Lower and upper bounds, numbers or of shape () or the parameter's, and a mask of frozen weights."""
 
 
 def _encoding(dtype: torch.dtype) -> Encoding:
@@ -525,7 +525,7 @@ COLLECTED: Final = -1
 _Key: TypeAlias = tuple[int, torch.dtype, int]  # index of the device, dtype, number of the outcome
 
 
-def _option_row(param: Tensor, constraints: Options) -> list[int] | None:
+def _option_row(param: Tensor, constraints: tuple[Tensor | None, ...]) -> list[int] | None:
     """Return a row of extras; None where an option is more than plain memory in the parameter's order."""
     row: list[int] = []
     flags = 0
@@ -555,6 +555,7 @@ class TritonStep:
     def __init__(self) -> None:
         self._tables: dict[_Key, DeviceTable] = {}
         self._captured: list[DeviceTable] = []
+        self._numbers: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}
         self.begin()
 
     def begin(self) -> None:
@@ -636,7 +637,8 @@ class TritonStep:
             return False
         extra = None
         if constraints is not None and any(t is not None for t in constraints):
-            extra = _option_row(param, constraints)
+            lower, upper, frozen = constraints
+            extra = _option_row(param, (self._number(lower, param), self._number(upper, param), frozen))
             if extra is None:
                 return False
         key = (param.get_device(), dtype, self._outcomes.setdefault(id(outcome), len(self._outcomes)))
@@ -647,6 +649,15 @@ class TritonStep:
         self._writes.append(param)
         self._writes.extend(state)
         return True
+
+    def _number(self, value: Tensor | float | None, param: Tensor) -> Tensor | None:
+        """Return a bound as a tensor on the parameter's device, whose address stays the same from step to step."""
+        if value is None or isinstance(value, Tensor):
+            return value
+        key = (value, param.dtype, param.device)
+        if key not in self._numbers:
+            self._numbers[key] = torch.full((), value, dtype=param.dtype, device=param.device)
+        return self._numbers[key]
 
     def launch(self, rule: int) -> bool:
         """Perform the step: one launch for each device and dtype (and each outcome, where there are several).
@@ -799,7 +810,6 @@ def step(
 ) -> bool:
     """Perform one step as :func:`rprop_kernels.kernels.torch_.step`, of torch's rule too, with a table for it alone.
 
-    Options are tensors: bounds of shape () or the parameter's.
 
     Returns:
         False, with nothing touched, where a tensor cannot be taken, or they overlap.

@@ -8,7 +8,7 @@ engine, everything else to torch's own operations.
 import functools
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from torch.autograd.graph import increment_version
 from torch.nn.parameter import is_lazy
 
 from ..backends import resolve_backend, unavailable_reason
+from ..bounds import Constraints
 from ..hyperparameters import Hyperparameters
 from ..kernels import load_engine, threads
 from ..loss import NOT_WORSE
@@ -78,11 +79,13 @@ class GroupTensors(NamedTuple):
     counters: list[Tensor]
     """torch's step counters, of the drop-in alone."""
     outcome: Outcome
+    constraints: list[Constraints | None] | None = None
+    """Bounds and frozen weights of each parameter, where there are any."""
 
     def remove(self, indices: Iterable[int]) -> None:
         """Remove the tensors at these positions."""
         for index in sorted(indices, reverse=True):
-            for column in (self.params, self.grads, *self.states, self.counters):
+            for column in (self.params, self.grads, *self.states, self.counters, self.constraints):
                 if column:
                     del column[index]
 
@@ -99,6 +102,8 @@ class StepMixin:
     _always_wrap: bool
     _next_loss: Loss | None = None
     _batched: bool = False
+    _lr_versions: Sequence[Any] = ()
+    """Of an lr with a value for each weight, which can change in place; see `_notice_lr`."""
 
     state: Any
     param_groups: Any
@@ -147,10 +152,11 @@ class StepMixin:
 
     # ------------------------------------------------------------------------- what a class provides
 
-    def _plan_groups(self) -> list[tuple[Any, Any]]:
-        """Validate, make missing state, and return ``(lr or None, hyper for each dtype)`` for each group.
+    def _plan_groups(self) -> list[tuple[Any, Any, Any]]:
+        """Validate, make missing state, and return ``(lr or None, hyper for each dtype, constraints)`` for each group.
 
         A native step compares lr with the plan unless it is None. ``hyper`` is None where torch must do that dtype.
+        ``constraints`` is None, or has None or a tuple (lower, upper, frozen) of tensors for each parameter.
         """
         raise NotImplementedError
 
@@ -162,6 +168,9 @@ class StepMixin:
         """Return a group's hyper-parameters for an engine; None where torch's operations must serve."""
         raise NotImplementedError
 
+    def _notice_lr(self) -> None:
+        """Warn where an lr with a value for each weight has changed, which the native step does not compare."""
+
     def _torch_step(self, tensors: GroupTensors) -> None:
         """Step one group by torch's operations."""
         raise NotImplementedError
@@ -170,6 +179,8 @@ class StepMixin:
 
     def _step_tensors(self, outcome: Outcome = NOT_WORSE) -> None:
         """Step all parameters, natively if possible."""
+        if self._lr_versions:
+            self._notice_lr()
         native = self._native_step
         if native is not None:
             if type(outcome) is int:
@@ -220,8 +231,8 @@ class StepMixin:
     def _plan(self, native: Any) -> None:
         """Describe the groups to a native step."""
         plan = [
-            (_planned_pair(group["etas"]), _planned_pair(group["step_sizes"]), group["maximize"], lr, hyper, None)
-            for group, (lr, hyper) in zip(self.param_groups, self._plan_groups(), strict=True)
+            (_planned_pair(group["etas"]), _planned_pair(group["step_sizes"]), group["maximize"], lr, hyper, limits)
+            for group, (lr, hyper, limits) in zip(self.param_groups, self._plan_groups(), strict=True)
         ]
         params = [p for group in self.param_groups for p in group["params"]]
         states = (state[name] for state in map(self.state.get, params) if state for name in state)
@@ -261,7 +272,8 @@ class StepMixin:
                 if p.dtype not in hypers or not self._counter_on_device(tensors, i):
                     continue
                 outcome = tensors.outcome[i] if isinstance(tensors.outcome, list) else tensors.outcome
-                if launcher.add(p, g, tuple(state), hypers[p.dtype], outcome):
+                constraints = tensors.constraints and tensors.constraints[i]
+                if launcher.add(p, g, tuple(state), hypers[p.dtype], outcome, constraints):
                     taken[-1].append(i)
         if not any(taken) or not launcher.launch(UPDATES[self._variant.name]):
             return

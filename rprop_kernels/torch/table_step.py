@@ -89,7 +89,7 @@ class _PlannedGroup:
             and group["maximize"] is self.maximize
             and _same_pair(group["etas"], self.etas)
             and _same_pair(group["step_sizes"], self.step_sizes)
-            and (self.lr is None or group["lr"] is self.lr)
+            and (self.lr is None or group["lr"] is self.lr or (self.lr is float and type(group["lr"]) is float))
             and group.get("bounds") is self.bounds
             and group.get("frozen") is self.frozen
             and all(_same_objects(x, before) for x, before in self.lists)
