@@ -184,6 +184,8 @@ class Rprop(StepMixin, torch.optim.Rprop):
         with torch.no_grad():
             for group in self.param_groups:
                 init_group(group, [], [], [], [], [])
+                _, _ = group["etas"]  # where they are no pairs, torch's errors
+                _, _ = group["step_sizes"]
                 hypers = [rounded_hyper(group, dtype) for dtype in _compat.DTYPES]
                 rows = tuple(None if h is None else h.with_direction(group["maximize"]) for h in hypers)
                 plans.append((None, rows, None))
@@ -216,7 +218,7 @@ class Rprop(StepMixin, torch.optim.Rprop):
     def _torch_step(self, tensors: GroupTensors) -> None:
         group = tensors.group
         prevs, step_sizes = tensors.states
-        eta_minus, eta_plus = group["etas"]
+        etaminus, etaplus = group["etas"]
         step_size_min, step_size_max = group["step_sizes"]
         torch_rprop(
             tensors.params,
@@ -226,8 +228,8 @@ class Rprop(StepMixin, torch.optim.Rprop):
             tensors.counters,
             step_size_min=step_size_min,
             step_size_max=step_size_max,
-            etaminus=eta_minus,
-            etaplus=eta_plus,
+            etaminus=etaminus,
+            etaplus=etaplus,
             foreach=group["foreach"],
             maximize=group["maximize"],
             differentiable=group["differentiable"],
