@@ -472,7 +472,7 @@ class Torch(Room):
             self.tally.steps += good
         finally:
             for group, old in undo:
-                group[key] = old if not good or key in ("params", "maximize") else group[key]
+                group[key] = old if not good or key in ("params", "maximize") else group.get(key)
 
     def state(self, rng: random.Random) -> None:
         """Somebody edits optimizer.state."""
