@@ -1,0 +1,314 @@
+"""When a fit ends: the stopping rules, their reasons and messages.
+
+The rules are written once, for NumPy and torch, for one problem and for many: with operators and a function ``where``
+on numbers, arrays or tensors. Nothing here waits for a device.
+
+With E the loss at an evaluation (negated to maximize), E_best the best one so far, and t the number of steps made:
+
+=============  =====================================================================================================
+reason         holds where
+=============  =====================================================================================================
+start          the first loss is not finite
+gtol           E is not above E_best, and no component of the projected gradient is above gtol
+ftol           E_best(t - window) - E_best(t) <= ftol * abs(E_best(t))
+xtol           every 8 steps: every step size is at most max(D_min, xtol * max(abs(x), x_scale)), except for weights that
+               are frozen or held at a bound by their gradients
+target         E_best has reached target
+patience       there was no new E_best in as many steps
+max_steps      as many steps have been made
+max_evals      another evaluation would be one too many
+nonfinite      the loss or the gradient was not finite in ``window`` evaluations in a row, or ftol or xtol holds and one
+               of the last ``window`` evaluations was not finite
+no_decrease    ftol holds, and E_best is the first loss
+callback       the callback raised StopIteration
+interrupted    Ctrl-C, or an exception in a function of the user's
+=============  =====================================================================================================
+
+Where several hold at once, the first in this order counts.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, Final, NamedTuple
+
+XTOL_INTERVAL: Final = 8
+"""The test of the step sizes costs more than a small step: it is made every so many steps."""
+
+
+class Reason(NamedTuple):
+    """A reason why a fit ended.
+
+    Attributes:
+        name: one word.
+        status: 0 for a success, else the number of the cause.
+        message: one sentence, with a remedy where there is one.
+    """
+
+    name: str
+    status: int
+    message: str
+
+    @property
+    def success(self) -> bool:
+        """Whether the fit converged."""
+        return self.status == 0
+
+
+REASONS: Final = (
+    Reason("running", -1, "The search has not ended."),
+    Reason(
+        "start",
+        3,
+        "The first loss is NaN or infinite, so there is no point to return to: start where the loss is finite.",
+    ),
+    Reason(
+        "gtol", 0, "Optimization terminated successfully: no component of the (projected) gradient is above gtol."
+    ),
+    Reason(
+        "ftol",
+        0,
+        "Optimization terminated successfully: the best loss has decreased by no more than ftol, relative to it, within "
+        "window steps.",
+    ),
+    Reason("xtol", 0, "Optimization terminated successfully: all step sizes are within xtol."),
+    Reason("target", 0, "Optimization terminated successfully: the loss has reached target."),
+    Reason("patience", 5, "There was no new best loss in patience steps: raise patience if the loss is noisy."),
+    Reason("max_steps", 1, "The limit of steps was reached: raise max_steps, or loosen gtol, xtol or ftol."),
+    Reason("max_evals", 2, "The limit of evaluations was reached: raise max_evals, or loosen gtol, xtol or ftol."),
+    Reason(
+        "nonfinite",
+        3,
+        "The loss was NaN or infinite, or its gradient NaN, in window evaluations in a row, or the search has come to rest "
+        "next to points where the loss is not finite: give bounds that keep it finite, start elsewhere, or take a smaller "
+        "lr.",
+    ),
+    Reason(
+        "no_decrease",
+        4,
+        "The loss has not fallen below that of the start within window steps: check the gradient's sign, start elsewhere, "
+        "or raise window.",
+    ),
+    Reason("callback", 99, "`callback` raised `StopIteration`."),
+    Reason("interrupted", 6, "The search was interrupted: this is the best point so far."),
+)
+"""All reasons; the index of one is its code. The first stands for a search that goes on."""
+
+(
+    RUNNING,
+    START,
+    GTOL,
+    FTOL,
+    XTOL,
+    TARGET,
+    PATIENCE,
+    MAX_STEPS,
+    MAX_EVALS,
+    NONFINITE,
+    NO_DECREASE,
+    CALLBACK,
+    INTERRUPTED,
+) = range(len(REASONS))
+
+
+class StoppingRules(NamedTuple):
+    """Arguments of the rules, validated; None switches a rule off."""
+
+    gtol: float | None = 1e-5
+    ftol: float | None = 1e-9
+    xtol: float | None = 1e-10
+    window: int = 50
+    patience: int | None = None
+    target: float | None = None
+    max_steps: float | None = None
+    max_evals: float | None = None
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """Return an argument that is a whole number.
+
+    Raises:
+        ValueError: it is another kind of value, or below ``least``.
+
+    Examples:
+        >>> whole_number("window", 50, 1)
+        50
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}={value!r}: pass a whole number from {least} on")
+    return int(value)
+
+
+def _tolerance(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:
+        raise ValueError(f"{name}={value!r}: pass a number from 0 on, or None to leave this test out")
+    return float(value)
+
+
+def _limit(name: str, value: Any, least: int) -> float | None:
+    if value is None or (isinstance(value, float) and value == math.inf):
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real) or not value >= least:
+        raise ValueError(f"{name}={value!r}: pass a number from {least} on, or None for no limit")
+    return float(value)
+
+
+def validate(
+    gtol: Any = 1e-5,
+    ftol: Any = 1e-9,
+    xtol: Any = 1e-10,
+    window: Any = 50,
+    patience: Any = None,
+    target: Any = None,
+    max_steps: Any = None,
+    max_evals: Any = None,
+) -> StoppingRules:
+    """Return the arguments of the rules as plain numbers.
+
+    Raises:
+        ValueError: naming the argument, its value and the remedy.
+
+    Examples:
+        >>> validate(window=20).window
+        20
+    """
+    if target is not None and (isinstance(target, bool) or not isinstance(target, Real) or math.isnan(target)):
+        raise ValueError(f"target={target!r}: pass a number, or None for none")
+    return StoppingRules(
+        _tolerance("gtol", gtol),
+        _tolerance("ftol", ftol),
+        _tolerance("xtol", xtol),
+        whole_number("window", window, 1),
+        None if patience is None else whole_number("patience", patience, 1),
+        None if target is None else float(target),
+        _limit("max_steps", max_steps, 0),
+        _limit("max_evals", max_evals, 1),
+    )
+
+
+def choose(condition: bool, value: Any, other: Any) -> Any:
+    """Return ``value`` where the condition holds, else ``other``: the ``where`` of numbers."""
+    return value if condition else other
+
+
+class Monitor:
+    """The course of the loss of one problem, or of many at once, and the decision whether it ends.
+
+    An evaluation is handed over in two calls: `add` takes the loss and reports which problems need the gradient looked
+    at; `decide` takes the outcome of that.
+
+    Args:
+        rules: from `validate`.
+        maximize: whether a greater loss is the better one.
+        where: ``choose`` for one problem, whose losses are floats, ``numpy.where`` or its like for arrays of shape
+            (B,).
+
+    Attributes:
+        steps: the number of steps made, -1 before the first loss.
+        best: the best finite loss, negated to maximize; inf before the first.
+
+    Examples:
+        >>> monitor = Monitor(validate(window=2))
+        >>> for loss in (3.0, 1.0, 1.0, 1.0):
+        ...     improved, candidate = monitor.add(loss)
+        ...     code = monitor.decide(max_grad=0.5)
+        >>> REASONS[code].name
+        'ftol'
+    """
+
+    _ROWS = ("best", "best_step", "first", "nonfinite_streak", "last_nonfinite", "finite", "candidate")
+
+    def __init__(self, rules: StoppingRules, maximize: bool = False, where: Callable[..., Any] = choose) -> None:
+        self.rules = rules
+        self.maximize = maximize
+        self.where = where
+        self.steps = -1
+        self.best: Any = math.inf
+        self.best_step: Any = 0
+        self.first: Any = math.inf
+        self.nonfinite_streak: Any = 0
+        self.last_nonfinite: Any = -rules.window
+        self.finite: Any = True
+        self.candidate: Any = True
+        self.window: deque[Any] = deque(maxlen=rules.window + 1)
+
+    def add(self, loss: Any) -> tuple[Any, Any]:
+        """Take the loss of an evaluation.
+
+        Args:
+            loss: a float, or an array of shape (B,).
+
+        Returns:
+            ``(improved, candidate)``: whether it is the best so far, and whether it is finite and not above the best,
+            so that `decide` needs the gradient. Booleans of the loss's kind.
+        """
+        value = -loss if self.maximize else loss
+        self.steps += 1
+        self.finite = finite = abs(value) < math.inf
+        improved = finite & (value < self.best)
+        self.candidate = finite & (value <= self.best)
+        self.best = self.where(improved, value, self.best)
+        self.best_step = self.where(improved, self.steps, self.best_step)
+        if self.steps == 0:
+            self.first = self.best
+        self.window.append(self.best)
+        return improved, self.candidate
+
+    @property
+    def tests_steps(self) -> bool:
+        """Whether `decide` needs to know if the step sizes are within xtol."""
+        return self.rules.xtol is not None and self.steps > 0 and self.steps % XTOL_INTERVAL == 0
+
+    def decide(self, max_grad: Any, at_rest: Any = False, evals_exhausted: bool = False) -> Any:
+        """Return the code of the reason to stop, RUNNING for none.
+
+        Args:
+            max_grad: the largest component of the projected gradient at the point of the last loss, NaN where one is
+                NaN; only looked at where that is a candidate.
+            at_rest: whether all step sizes are within xtol; looked at where ``tests_steps``.
+            evals_exhausted: whether another evaluation would be one too many.
+
+        Returns:
+            an index into `REASONS`, or an array of them of shape (B,).
+        """
+        rules, where, steps, best = self.rules, self.where, self.steps, self.best
+        tested = self.candidate
+        finite = self.finite & ((max_grad == max_grad) | (tested ^ True))
+        self.nonfinite_streak = where(finite, 0, self.nonfinite_streak + 1)
+        self.last_nonfinite = where(finite, self.last_nonfinite, steps)
+        stalled: Any = False
+        if rules.ftol is not None and len(self.window) == rules.window + 1:
+            stalled = self.window[0] - best <= rules.ftol * abs(best)
+        at_rest = at_rest & finite if self.tests_steps else False
+        near_nonfinite = steps - self.last_nonfinite < rules.window
+        calm, decreased = near_nonfinite ^ True, best < self.first
+        conditions = (
+            (START, self.finite ^ True if steps == 0 else False),
+            (GTOL, tested & (max_grad <= rules.gtol) if rules.gtol is not None else False),
+            (FTOL, stalled & calm & decreased),
+            (XTOL, at_rest & calm),
+            (TARGET, best <= (-rules.target if self.maximize else rules.target) if rules.target is not None else False),
+            (PATIENCE, steps - self.best_step >= rules.patience if rules.patience is not None else False),
+            (MAX_STEPS, rules.max_steps is not None and steps >= rules.max_steps),
+            (MAX_EVALS, evals_exhausted),
+            (NONFINITE, (self.nonfinite_streak >= rules.window) | (near_nonfinite & (stalled | at_rest))),
+            (NO_DECREASE, stalled & (decreased ^ True)),
+        )
+        code: Any = RUNNING
+        for reason, holds in reversed(conditions):
+            if holds is not False:
+                code = where(holds, reason, code)
+        return code + finite * 0  # of the shape of the loss
+
+    def select(self, rows: Any) -> None:
+        """Keep only some of the problems.
+
+        Args:
+            rows: an index of arrays of shape (B,).
+        """
+        for name in self._ROWS:
+            setattr(self, name, getattr(self, name)[rows])
+        self.window = deque((best[rows] for best in self.window), maxlen=self.window.maxlen)
