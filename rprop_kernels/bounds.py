@@ -1,175 +1,220 @@
-"""Bounds and frozen masks of parameters: their forms as arguments, the errors, and the effect of a bound on a step.
+"""Options with a value for each weight: the forms of ``bounds``, ``frozen`` and ``lr`` as arguments, and their errors.
 
-A weight that meets a bound stops on it and forgets its sign, so that its step neither grows nor is taken back past the
-bound. Its step size becomes at most half the width of the interval: a weight that could cross it in one step might
-jump from bound to bound forever.
+The forms are those of NumPy and torch alike. Tensors are recognised by their method ``detach``; torch is not imported.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .state import encoding_of
-
-_PAIRS_HINT: Final = "SciPy's list of pairs, one for each weight, becomes that by np.transpose(pairs)."
-
-
-def _per_parameter(name: str, value: Any, params: Sequence[NDArray[Any]], single: bool) -> Sequence[Any]:
-    """Return an item for each parameter: the value itself for a single array, a scalar or None for all."""
-    if single:
-        return [value]
-    if value is None or (not isinstance(value, (list, tuple)) and np.ndim(value) == 0):
-        return [value] * len(params)
-    if isinstance(value, np.ndarray):  # ambiguous: its rows may belong to the parameters or to the weights of each
-        raise TypeError(f"{name} is one array for a list of parameters: pass a list with an item for each")
-    items = list(value)
-    if len(items) != len(params):
-        raise ValueError(f"{name} has {len(items)} items for {len(params)} parameters: pass one for each")
-    return items
+PAIRS_HINT: Final = (
+    "SciPy's list of pairs (low, high), one for each weight, is passed as bounds=tuple(np.transpose(pairs))"
+)
+_KINDS: Final = {"numbers": "fiu", "booleans": "b"}
 
 
-def _broadcast(name: str, value: Any, param: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """Return ``value`` in ``dtype``, broadcast to the parameter's shape."""
-    array = np.asarray(value)
-    if array.dtype.kind not in ("b" if dtype is bool else "fiu"):
-        raise TypeError(f"{name} is {array.dtype}: pass {'booleans' if dtype is bool else 'numbers'}")
-    with np.errstate(over="ignore"):
-        array = array.astype(dtype)
-    try:
-        return np.broadcast_to(array, param.shape)
-    except ValueError:
-        raise ValueError(
-            f"{name} has shape {array.shape}, its parameter {param.shape}: pass one value, or "
-            "an array of the parameter's shape"
-        ) from None
-
-
-def _match_layout(array: NDArray[Any], param: NDArray[Any]) -> NDArray[Any]:
-    """Copy to the parameter's memory layout; leave a broadcast scalar as it is."""
-    if not any(array.strides):
-        return array
-    copy = np.empty_like(param, subok=False)
-    copy[...] = array
-    return copy
-
-
-class ParameterBounds:
-    """Bounds of one parameter.
+class Constraints(NamedTuple):
+    """Bounds and frozen weights of one parameter.
 
     Attributes:
-        lower: the lower bounds, of the parameter's shape and dtype; -inf where a weight is frozen.
-        upper: the upper bounds, likewise.
-        state_limit: the largest state of a weight at a bound: half the width of its interval, without a sign.
-        scratch: buffers of :meth:`apply`, made at its first call.
-
-    Raises:
-        ValueError: the bounds cross, are NaN or exclude every finite value, or the parameter starts outside.
+        lower: None, a number, or an array or tensor of the parameter's shape and dtype.
+        upper: likewise.
+        frozen: None, or booleans of the parameter's shape: True where a weight never moves.
     """
 
-    def __init__(self, name: str, param: NDArray[Any], lower: Any, upper: Any, frozen: NDArray[Any] | None) -> None:
-        self.lower = _broadcast(f"lower bound of {name}", -np.inf if lower is None else lower, param, param.dtype)
-        self.upper = _broadcast(f"upper bound of {name}", np.inf if upper is None else upper, param, param.dtype)
-        valid = (self.lower <= self.upper) & (self.lower < np.inf) & (self.upper > -np.inf)
-        if not np.all(valid):
-            raise ValueError(
-                f"bounds of {name} cross, are NaN, or leave no finite value: pass (lower, "
-                "upper) with lower <= upper everywhere"
-            )
-        if np.any(outside := (param < self.lower) | (param > self.upper)):
-            index = tuple(int(i) for i in np.argwhere(outside)[0])
-            raise ValueError(
-                f"{name} starts outside its bounds: {param[index]} at index {index} is not "
-                f"within [{self.lower[index]}, {self.upper[index]}]; start inside, such as at "
-                f"np.clip(x, lower, upper). {_PAIRS_HINT}"
-            )
-        encoding, real = encoding_of(param.dtype), param.dtype.type
-        self._shift, self._threshold = real(encoding.shift), real(encoding.threshold)
-        first = slice(None if any(self.lower.strides + self.upper.strides) else 1)  # of two scalars: one width
-        with np.errstate(over="ignore"):
-            width = (self.upper - self.lower)[(first,) * param.ndim]
-            state_limit = np.maximum(width / real(2), real(encoding.min_step)) * self._shift
-        if frozen is not None:
-            self.lower = np.where(frozen, real(-np.inf), self.lower)
-            self.upper = np.where(frozen, real(np.inf), self.upper)
-        self.lower, self.upper, self.state_limit = (
-            _match_layout(x, param) for x in (self.lower, self.upper, np.broadcast_to(state_limit, param.shape))
-        )
-        self.scratch: tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None = None
-
-    def apply(self, param: NDArray[Any], state: NDArray[Any]) -> None:
-        """Set weights beyond a bound on it, forget their signs and limit their steps.
-
-        Args:
-            param: INOUT, the parameter after a step.
-            state: INOUT, its state.
-        """
-        if self.scratch is None:
-            self.scratch = (
-                np.zeros(param.shape, bool),
-                np.zeros(param.shape, bool),
-                np.zeros_like(param, subok=False),
-            )
-        at_lower, at_upper, size = self.scratch
-        np.less_equal(param, self.lower, out=at_lower)
-        np.greater_equal(param, self.upper, out=at_upper)
-        if not (at_lower.any() or at_upper.any()):
-            return
-        np.copyto(param, self.lower, where=at_lower)
-        np.copyto(param, self.upper, where=at_upper)
-        at_bound = np.logical_or(at_lower, at_upper, out=at_lower)
-        # state.forget_sign without temporary arrays
-        np.abs(state, out=size)
-        has_sign = np.less_equal(size, self._threshold, out=at_upper)
-        np.multiply(size, self._shift, out=size, where=has_sign)
-        np.minimum(size, self.state_limit, out=size)
-        np.copyto(state, size, where=at_bound)
+    lower: Any = None
+    upper: Any = None
+    frozen: Any = None
 
 
-def parse_frozen(frozen: Any, params: Sequence[NDArray[Any]], single: bool) -> list[NDArray[Any] | None]:
-    """Return the frozen mask of each parameter, of its shape; None where no weight is frozen.
+def is_tensor(value: Any) -> bool:
+    """Check whether a value is a torch tensor, without an import of torch."""
+    return hasattr(value, "detach")
+
+
+def is_array(value: Any) -> bool:
+    """Check whether a value is an array or a tensor, of any number of dimensions."""
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def split_bounds(bounds: Any, count: int, *, array_like: bool = False, place: str = "") -> list[tuple[Any, Any]]:
+    """Return the lower and the upper bound of each parameter.
 
     Args:
-        frozen: None, a boolean mask, or a sequence with one of these for each parameter.
-        params: the parameters.
-        single: whether the user passed one array and not a sequence.
-    """
-    return [
-        None if mask is None else _broadcast(f"frozen[{index}]", mask, param, bool)
-        for index, (param, mask) in enumerate(
-            zip(params, _per_parameter("frozen", frozen, params, single), strict=True)
-        )
-    ]
-
-
-def parse_bounds(
-    bounds: Any, params: Sequence[NDArray[Any]], single: bool, frozen: Sequence[NDArray[Any] | None]
-) -> list[ParameterBounds | None] | None:
-    """Return the bounds of each parameter, None for a parameter without; None where there are no bounds at all.
-
-    Args:
-        bounds: None or ``(lower, upper)``; each is None, a number, an array, or a sequence with one of these for each
-            parameter.
-        params: the parameters.
-        single: whether the user passed one array and not a sequence.
-        frozen: the result of :func:`parse_frozen`; a frozen weight is not moved to a bound.
+        bounds: None, a tuple of two halves (lower, upper), or an object with the attributes ``lb`` and ``ub``, such as
+            scipy.optimize.Bounds. See `split_option` for a half.
+        count: the number of parameters.
+        array_like: whether the parameters were passed as one array.
+        place: added to the names in messages, such as ``" of group 1"``.
 
     Raises:
-        TypeError, ValueError: naming the argument, its value and the remedy.
+        TypeError, ValueError: another form, with the remedy.
     """
-    if bounds is None:
-        return None
-    try:
-        if isinstance(bounds, (str, bytes, bytearray)):
-            raise TypeError
-        lower, upper = bounds
-    except (TypeError, ValueError):
-        raise ValueError(f"bounds must be (lower, upper), got {bounds!r}. {_PAIRS_HINT}") from None
-    lowers, uppers = (
-        _per_parameter(f"{name} bound", value, params, single) for name, value in (("lower", lower), ("upper", upper))
+    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
+        halves = tuple(half.item() if np.size(half) == 1 else half for half in map(np.asarray, (bounds.lb, bounds.ub)))
+    elif bounds is None:
+        halves = (None, None)
+    elif not isinstance(bounds, tuple):
+        raise TypeError(
+            f"bounds{place} is a {type(bounds).__name__}: pass a tuple (lower, upper), such as (-1.0, None). {PAIRS_HINT}"
+        )
+    else:
+        halves = bounds
+    if any(isinstance(half, tuple) for half in halves):
+        raise TypeError(
+            f"bounds{place} is a tuple of tuples: pass (lower, upper), each None, a number, an array, or a list with "
+            f"one of these for each parameter. {PAIRS_HINT}"
+        )
+    if len(halves) != 2:
+        raise ValueError(f"bounds{place} has {len(halves)} items: pass two, (lower, upper), such as (-1.0, None)")
+    lower, upper = (
+        split_option(f"{name} bound{place}", half, count, array_like=array_like)
+        for name, half in zip(("lower", "upper"), halves, strict=True)
     )
-    return [
-        None if low is None and high is None else ParameterBounds(f"params[{index}]", param, low, high, mask)
-        for index, (param, low, high, mask) in enumerate(zip(params, lowers, uppers, frozen, strict=True))
-    ]
+    return list(zip(lower, upper, strict=True))
+
+
+def split_option(name: str, value: Any, count: int, *, array_like: bool = False) -> list[Any]:
+    """Return the item of each parameter of an option.
+
+    Args:
+        name: of the option, for messages.
+        value: None, a number, an array or tensor (for one parameter), or a list with one of these for each parameter.
+            Where ``array_like``, a list is an array of the only parameter.
+        count: the number of parameters.
+        array_like: whether the parameters were passed as one array.
+
+    Raises:
+        TypeError, ValueError: another form, with the remedy.
+    """
+    if isinstance(value, list) and not array_like:
+        items = list(value)
+        if len(items) != count:
+            raise ValueError(
+                f"{name} has {len(items)} items for {count} parameters: pass a list with one item for each, or one "
+                "number for all"
+            )
+        for item in items:
+            if isinstance(item, tuple):
+                raise TypeError(f"{name} has the item {item!r}: pass None, a number or an array for each parameter")
+        return items
+    if count > 1 and is_array(value) and np.ndim(value) > 0:
+        raise TypeError(
+            f"{name} is one array for a list of parameters: pass a list with an item for each of the {count} parameters"
+        )
+    if isinstance(value, tuple):
+        raise TypeError(f"{name} is a tuple: pass one value, an array, or a list with one of these for each parameter")
+    return [value] * count
+
+
+def holds_arrays(option: Any) -> bool:
+    """Check whether an option holds a list or an array, which belongs to the parameters of one group."""
+    if hasattr(option, "lb") and hasattr(option, "ub"):
+        return any(np.asarray(half).size != 1 for half in (option.lb, option.ub))
+    if isinstance(option, tuple):
+        return any(holds_arrays(half) for half in option)
+    return isinstance(option, list) or (is_array(option) and np.ndim(option) > 0)
+
+
+def to_value(name: str, item: Any, kind: str = "numbers") -> Any:
+    """Return an item of an option as None, a Python number, or an array or detached tensor of one or more dimensions.
+
+    Args:
+        name: for messages.
+        item: of `split_option`.
+        kind: ``"numbers"`` or ``"booleans"``.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    if item is None:
+        return None
+    if is_tensor(item):
+        value = item.detach()
+        dtype = str(value.dtype).removeprefix("torch.")
+        valid = (dtype == "bool") == (kind == "booleans") and not value.is_complex()
+    else:
+        try:
+            value = np.asarray(item)
+        except (TypeError, ValueError) as error:  # lists of unequal lengths
+            raise TypeError(f"{name} is no array: {error}; pass {kind}") from error
+        dtype, valid = str(value.dtype), value.dtype.kind in _KINDS[kind]
+    if not valid:
+        shown = f"{item!r} ({dtype})" if value.ndim == 0 else dtype
+        raise TypeError(f"{name} is {shown}: pass {kind}")
+    if value.ndim:
+        return value
+    return bool(value) if kind == "booleans" else float(value)
+
+
+def shape_error(name: str, shape: Any, parameter_shape: Any) -> ValueError:
+    """Return the error for a value that does not broadcast to its parameter."""
+    return ValueError(
+        f"{name} has shape {tuple(shape)}, its parameter {tuple(parameter_shape)}: pass one value, or an array of the "
+        "parameter's shape"
+    )
+
+
+def _first(mask: Any, xp: Any) -> tuple[int, ...]:
+    return tuple(xp.argwhere(mask)[0].tolist())
+
+
+def validate_bounds(name: str, lower: Any, upper: Any, xp: Any = np) -> None:
+    """Check that bounds leave each weight an interval.
+
+    Args:
+        name: of the parameter, for messages.
+        lower: the lower bounds, -inf for none, in the parameter's dtype, of a shape that broadcasts to it.
+        upper: the upper bounds, inf for none, likewise.
+        xp: the library of both, numpy or torch.
+
+    Raises:
+        ValueError: they cross, are NaN or exclude every finite value.
+    """
+    invalid = ~((lower <= upper) & (lower < np.inf) & (upper > -np.inf))
+    if bool(invalid.any()):
+        index = _first(invalid, xp)
+        low, high = (xp.broadcast_to(x, invalid.shape)[index].item() for x in (lower, upper))
+        raise ValueError(
+            f"bounds of {name} cross, are NaN, or leave no finite value: [{low}, {high}] at index {index}; pass "
+            "(lower, upper) with lower <= upper everywhere"
+        )
+
+
+def validate_start(name: str, param: Any, lower: Any, upper: Any, xp: Any = np) -> None:
+    """Check that a parameter starts within its bounds; see `validate_bounds`.
+
+    Raises:
+        ValueError: naming the first weight outside.
+    """
+    outside = (param < lower) | (param > upper)
+    if bool(outside.any()):
+        index = _first(outside, xp)
+        low, high = (xp.broadcast_to(x, outside.shape)[index].item() for x in (lower, upper))
+        raise ValueError(
+            f"{name} starts outside its bounds: {param[index].item()} at index {index} is not within [{low}, {high}]; "
+            "start inside, such as at the nearest bound"
+        )
+
+
+def validate_first_steps(name: str, steps: Any, step_sizes: tuple[Any, Any], xp: Any = np) -> None:
+    """Check the first step sizes of a parameter's weights.
+
+    Args:
+        name: for messages.
+        steps: an array or tensor.
+        step_sizes: ``(D_min, D_max)``, rounded to the dtype of ``steps``.
+        xp: the library of ``steps``, numpy or torch.
+
+    Raises:
+        ValueError: one is not above 0 or not within ``step_sizes``.
+    """
+    step_min, step_max = step_sizes
+    invalid = ~((steps > 0) & (steps >= step_min) & (steps <= step_max))
+    if bool(invalid.any()):
+        index = _first(invalid, xp)
+        raise ValueError(
+            f"Invalid learning rate: {name} is {steps[index].item()} at index {index}: lr is the first step size and "
+            f"must be above 0 and within step_sizes = ({float(step_min)}, {float(step_max)}); change lr or widen "
+            "step_sizes"
+        )

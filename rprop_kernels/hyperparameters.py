@@ -36,6 +36,14 @@ def is_number(value: Any) -> bool:
     return getattr(dtype, "kind", "f") in "fiu" and str(dtype) != "torch.bool"
 
 
+def is_per_weight(lr: Any) -> bool:
+    """Check whether lr is a list with one for each parameter, or an array or tensor with a value for each weight.
+
+    Arrays and tensors of one element are numbers.
+    """
+    return isinstance(lr, list) or math.prod(getattr(lr, "shape", ())) != 1
+
+
 def _to_float(value: Any) -> float:
     if not is_number(value):
         raise TypeError
@@ -89,13 +97,13 @@ def as_floats(options: dict[str, Any]) -> dict[str, Any]:
     """Return those of ``lr``, ``etas`` and ``step_sizes`` that are not Python floats, converted to them.
 
     NumPy scalars and tensors would make a checkpoint that ``torch.load(weights_only=True)`` refuses, and can be changed
-    in place. Ranges are checked elsewhere.
+    in place. Ranges are checked elsewhere, and so is an ``lr`` with a value for each weight.
 
     Raises:
         ValueError: naming the argument, its value and the remedy.
     """
     converted: dict[str, Any] = {}
-    if type(options["lr"]) is not float:
+    if type(options["lr"]) is not float and not is_per_weight(options["lr"]):
         converted["lr"] = lr_to_float(options["lr"])
     for name in ("etas", "step_sizes"):
         value = options[name]

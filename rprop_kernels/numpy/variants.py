@@ -11,20 +11,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import hyperparameters
 from ..backends import resolve_backend
-from ..bounds import parse_bounds, parse_frozen
 from ..files import read_npz, write_atomic
 from ..kernels import load_engine, numpy_
 from ..loss import NOT_WORSE, LossOutcome, compare_loss, compare_losses
 from ..rules import VARIANTS, Variant
-from ..state import STEP_LIMIT, decode, forget_sign, initial_value, is_valid
+from ..state import STEP_LIMIT, decode, encode, forget_sign, initial_value, is_valid
 from ..warn import warn_user
+from .options import FirstSteps, make_constraints, copy_first_steps, make_first_steps, to_options
 from .validation import float_array, validate_arrays
 
 Array: TypeAlias = NDArray[Any]
 Pair: TypeAlias = tuple[float, float]
 
 FORMAT: Final = "rprop_kernels.numpy"
-VERSION: Final = 1
+VERSION: Final = 2
+COLUMNS: Final = ("move", "lower", "upper", "frozen", "lr")
+"""Names of the entries in a file that have a number, that of the parameter."""
 
 
 def _validate_state(name: str, move: Any, state: Array) -> None:
@@ -36,6 +38,15 @@ def _validate_state(name: str, move: Any, state: Array) -> None:
         )
     if not is_valid(move):
         raise ValueError(f"{name} holds values that are no steps: the state is damaged; load another copy of it")
+
+
+def _first_state(param: Array, lr: float | Array) -> Array:
+    """Return the state of a parameter that has not moved: no signs, and lr as the step size of each weight."""
+    if isinstance(lr, float):
+        return np.full_like(param, initial_value(lr, param.dtype), subok=False)
+    state = np.empty_like(param, subok=False)
+    state[...] = encode(np.zeros_like(lr), lr)
+    return state
 
 
 class RpropVariant:
@@ -90,37 +101,31 @@ class RpropVariant:
     def __init__(
         self,
         params: Array | Sequence[Array],
-        lr: float = 1e-2,
+        lr: Any = 1e-2,
         etas: Pair = (0.5, 1.2),
         step_sizes: Pair = (1e-6, 50.0),
         *,
         maximize: bool = False,
         batched: bool = False,
-        bounds: tuple[Any, Any] | None = None,
+        bounds: Any = None,
         frozen: Any = None,
         backend: str | None = None,
     ) -> None:
         self._hyper = hyperparameters.validate(etas, step_sizes)
-        self._lr = hyperparameters.validate_lr(lr, self.step_sizes)
         self.maximize = maximize
         self._batched = hyperparameters.validate_bool("batched", batched)
         single = isinstance(params, np.ndarray) or not isinstance(params, Iterable)
         self._params: list[Array] = [params] if single else list(params)  # type: ignore[list-item]
         if not self._params:
             raise ValueError("params is empty: pass an array or a sequence of arrays")
+        if not hyperparameters.is_per_weight(lr):
+            hyperparameters.validate_lr(lr, self.step_sizes)
         validate_arrays(self._params)
-        self._frozen = parse_frozen(frozen, self._params, single)
-        self._bounds = parse_bounds(bounds, self._params, single, self._frozen)
-        self._grad_masks = [  # 0 where frozen, else 1
-            None if mask is None else (~mask).astype(param.dtype)
-            for param, mask in zip(self._params, self._frozen, strict=True)
-        ]
-        self._masked_grads = [
-            None if mask is None else np.zeros_like(param, subok=False)
-            for param, mask in zip(self._params, self._frozen, strict=True)
-        ]
-        self._any_frozen = any(mask is not None for mask in self._frozen)
-        self._states = [(np.full_like(x, initial_value(self._lr, x.dtype), subok=False),) for x in self._params]
+        self._single = single
+        self._lr = make_first_steps(lr, self._params, self.step_sizes, array_like=single)
+        self._constraints = make_constraints(bounds, frozen, self._params, array_like=single, is_start=True)
+        lrs = self._lr if isinstance(self._lr, list) else [self._lr] * len(self._params)
+        self._states = [(_first_state(x, first),) for x, first in zip(self._params, lrs, strict=True)]
         self._previous: float | Array | None = None  # E_prev
         self._warned: set[str] = set()
         self._requested_backend = backend
@@ -130,11 +135,10 @@ class RpropVariant:
         self.backend = resolve_backend(self._requested_backend, "arrays")
         engine = load_engine(self.backend)
         self._engine_step = engine.ArrayStepper() if self.backend == "cython" else engine.step
-        self._stop_at_bounds = getattr(self._engine_step, "stop_at_bounds", None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the engine out: the environment that loads a pickle may have another."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("backend", "_engine_step", "_stop_at_bounds")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("backend", "_engine_step")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -152,14 +156,14 @@ class RpropVariant:
         self._maximize = hyperparameters.validate_bool("maximize", value)
 
     @property
-    def lr(self) -> float:
-        """D at the start."""
+    def lr(self) -> FirstSteps:
+        """D at the start: a number, or a list with a number or an array for each parameter."""
         return self._lr
 
     @lr.setter
-    def lr(self, value: float) -> None:
+    def lr(self, value: Any) -> None:
         if not (type(value) is float and value == self._lr):
-            self._lr = hyperparameters.validate_lr(value, self.step_sizes)
+            self._lr = make_first_steps(value, self._params, self.step_sizes, array_like=self._single)
             text = (
                 "lr is the first step size, read when the optimizer was made; setting it now changes no "
                 "step: set step_sizes to bound the steps, or make a new optimizer"
@@ -228,23 +232,18 @@ class RpropVariant:
 
     def _step(self, variant: str, gradients: Sequence[Array], outcome: LossOutcome) -> None:
         """Perform a validated step of any rule: they share the state."""
-        params = self._params
-        if self._any_frozen:
-            gradients = self._mask_grads(gradients)
-        elif self.backend != "cython":
+        params, states, hyper = self._params, self._states, self._hyper
+        options: dict[str, Any] = {"maximize": self.maximize, "outcome": outcome}
+        step = self._engine_step
+        if self._constraints is not None:
+            options["constraints"] = self._constraints
+            if self.backend == "numba":  # it has none
+                step = numpy_.step
+        if self.backend != "cython":
             gradients = self._validate(gradients)
-        if not self._engine_step(
-            variant, params, gradients, self._states, self._hyper, maximize=self.maximize, outcome=outcome, n_threads=0
-        ):
+        if not step(variant, params, gradients, states, hyper, n_threads=0, **options):
             gradients = self._validate(gradients)  # raises an error, unless the arrays suit NumPy
-            numpy_.step(variant, params, gradients, self._states, self._hyper, maximize=self.maximize, outcome=outcome)
-        if self._bounds is not None:
-            for bounds, param, (state,) in zip(self._bounds, params, self._states, strict=True):
-                if bounds is not None and not (
-                    self._stop_at_bounds
-                    and self._stop_at_bounds(param, state, bounds.lower, bounds.upper, bounds.state_limit)
-                ):
-                    bounds.apply(param, state)
+            numpy_.step(variant, params, gradients, states, hyper, **options)
 
     def _validate(self, gradients: Sequence[Any]) -> Sequence[Array]:
         """Validate parameters and gradients; convert NumPy scalars, the results of 0-d arithmetic, to arrays."""
@@ -256,15 +255,6 @@ class RpropVariant:
                     f"params[{index}] has changed its shape or dtype since the optimizer was made: make a new one"
                 )
         return gradients
-
-    def _mask_grads(self, gradients: Sequence[Array]) -> Sequence[Array]:
-        """Validate the gradients and return them with 0 (or NaN, which moves nothing either) for frozen weights."""
-        gradients = self._validate(gradients)
-        with np.errstate(invalid="ignore"):
-            return [
-                g if mask is None else np.multiply(g, mask, out=masked)
-                for g, mask, masked in zip(gradients, self._grad_masks, self._masked_grads, strict=True)
-            ]
 
     def _compare_loss(
         self, loss: ArrayLike | None, gradients: Sequence[Array]
@@ -343,8 +333,10 @@ class RpropVariant:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a later run needs besides the weights, as a dict of plain values and copied arrays.
 
-        Keys: ``format``, ``version``, ``variant``, ``lr``, ``etas``, ``step_sizes``, ``maximize``; ``loss``,
-        which is E_prev: None, a float, or shape (B,); ``moves``, one array for each parameter, the state of
+        Keys: ``format``, ``version``, ``variant``, ``etas``, ``step_sizes``, ``maximize``; ``lr``, a float, or a list
+        with a float or an array for each parameter; ``bounds``, None or a tuple of two such lists, (lower, upper), in
+        which None stands for no bound; ``frozen``, None or a list with None or a boolean array for each parameter;
+        ``loss``, which is E_prev: None, a float, or shape (B,); ``moves``, one array for each parameter, the state of
         :mod:`rprop_kernels.state`.
         """
         previous = self._previous
@@ -352,16 +344,19 @@ class RpropVariant:
             "format": FORMAT,
             "version": VERSION,
             "variant": self._variant.name,
-            "lr": self.lr,
+            "lr": copy_first_steps(self._lr),
             "etas": self.etas,
             "step_sizes": self.step_sizes,
             "maximize": self.maximize,
+            **to_options(self._constraints, len(self._params)),
             "loss": previous.copy() if isinstance(previous, np.ndarray) else previous,
             "moves": [state.copy() for (state,) in self._states],
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load the result of `state_dict`, hyper-parameters included; all of it or, where it is wrong, nothing.
+
+        Version 1 has neither ``bounds`` nor ``frozen``. Where one of them is missing, the optimizer keeps its own.
 
         Raises:
             TypeError, ValueError: not from an optimizer of this class and version, for other parameters or another
@@ -374,10 +369,10 @@ class RpropVariant:
             raise ValueError(
                 f"not a state of {FORMAT}: {', '.join(sorted(missing))} missing; pass the result of state_dict()"
             )
-        if (state_dict["format"], state_dict["version"]) != (FORMAT, VERSION):
+        if state_dict["format"] != FORMAT or state_dict["version"] not in range(1, VERSION + 1):
             raise ValueError(
                 f"a state of {state_dict['format']!r} version {state_dict['version']!r}, not of "
-                f"{FORMAT!r} version {VERSION}: load it with the release that wrote it"
+                f"{FORMAT!r} versions 1 to {VERSION}: load it with the release that wrote it"
             )
         if state_dict["variant"] != self._variant.name:
             raise ValueError(
@@ -386,7 +381,10 @@ class RpropVariant:
             )
         hyper = hyperparameters.validate(state_dict["etas"], state_dict["step_sizes"])
         # step_sizes may have changed since lr was read
-        lr = hyperparameters.validate_lr(state_dict["lr"], (0.0, STEP_LIMIT))
+        lr = make_first_steps(state_dict["lr"], self._params, (0.0, STEP_LIMIT), array_like=False)
+        options = to_options(self._constraints, len(self._params))
+        options |= {name: state_dict[name] for name in options if name in state_dict}
+        constraints = make_constraints(**options, params=self._params, array_like=False, is_start=False)
         maximize = state_dict["maximize"]
         if not isinstance(maximize, (bool, np.bool_)):
             raise ValueError(f"maximize is {maximize!r}: load a state where it is True or False")
@@ -411,11 +409,12 @@ class RpropVariant:
             )
         for index, (move, (state,)) in enumerate(zip(moves, self._states, strict=True)):
             _validate_state(f"moves[{index}]", move, state)
-        for move, (state,), mask in zip(moves, self._states, self._frozen, strict=True):
+        for move, (state,), limits in zip(moves, self._states, constraints or [None] * len(moves), strict=True):
             np.copyto(state, move)
-            if mask is not None:
-                np.copyto(state, forget_sign(state), where=mask)
+            if limits is not None and limits.frozen is not None:
+                np.copyto(state, forget_sign(state), where=limits.frozen)
         self._hyper, self._lr, self.maximize, self._previous = hyper, lr, bool(maximize), previous
+        self._constraints = constraints
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `state_dict` to an .npz file, without pickle, atomically: the file is the old one or the new one.
@@ -423,10 +422,13 @@ class RpropVariant:
         The weights are not part of it. The file gets exactly the name given.
         """
         state = self.state_dict()
-        moves = state.pop("moves")
-        if state["loss"] is None:
-            del state["loss"]
-        arrays: dict[str, Any] = {**state, **{f"move{index}": move for index, move in enumerate(moves)}}
+        lower, upper = state.pop("bounds") or ((), ())
+        columns = {"move": state.pop("moves"), "frozen": state.pop("frozen") or (), "lower": lower, "upper": upper}
+        if isinstance(state["lr"], list):
+            columns["lr"] = state.pop("lr")
+        arrays: dict[str, Any] = {key: value for key, value in state.items() if value is not None}
+        for name, column in columns.items():
+            arrays |= {f"{name}{index}": value for index, value in enumerate(column) if value is not None}
         write_atomic(path, lambda file: np.savez(file, **arrays))
 
     def load(self, path: str | os.PathLike[str]) -> None:
@@ -441,10 +443,27 @@ class RpropVariant:
         except ValueError as error:
             name = os.fspath(path)
             raise ValueError(f"{name} is truncated or was not written by save(): {error}; load another copy") from error
-        moves = [key for key in entries if key.startswith("move")]
-        state: dict[str, Any] = {key: np.asarray(value).tolist() for key, value in entries.items() if key not in moves}
-        state["loss"] = entries.get("loss")
-        state["moves"] = [entries.get(f"move{index}") for index in range(len(moves))]
+        columns: dict[str, dict[int, Any]] = {name: {} for name in COLUMNS}
+        state: dict[str, Any] = {"loss": entries.pop("loss", None)}
+        for key, value in entries.items():
+            name = key.rstrip("0123456789")
+            if name in columns and name != key:
+                columns[name][int(key.removeprefix(name))] = value
+            else:
+                state[key] = np.asarray(value).tolist()
+        count = len(columns["move"])
+        lists = {
+            name: [column.get(index) for index in range(max((count - 1, *column)) + 1)] if column else None
+            for name, column in columns.items()
+        }
+        state["moves"] = lists["move"] or []
+        if lists["lr"] is not None:
+            state["lr"] = lists["lr"]
+        if state.get("version", 1) != 1:
+            none = [None] * count
+            has_bounds = lists["lower"] is not None or lists["upper"] is not None
+            state["bounds"] = (lists["lower"] or none, lists["upper"] or none) if has_bounds else None
+            state["frozen"] = lists["frozen"]
         try:
             self.load_state_dict(state)
         except (ValueError, TypeError) as error:
