@@ -11,7 +11,8 @@ reason         holds where
 start          the first loss is not finite
 gtol           E is not above E_best, and no component of the projected gradient is above gtol
 ftol           E_best(t - window) - E_best(t) <= ftol * abs(E_best(t))
-xtol           every 8 steps: every step size is at most max(D_min, xtol * max(abs(x), x_scale)), except for weights that
+xtol           every 8 steps: every step size is at most max(D_min, xtol * max(abs(x), x_scale)), except for weights
+    that
                are frozen or held at a bound by their gradients
 target         E_best has reached target
 patience       there was no new E_best in as many steps
@@ -63,13 +64,12 @@ REASONS: Final = (
         3,
         "The first loss is NaN or infinite, so there is no point to return to: start where the loss is finite.",
     ),
-    Reason(
-        "gtol", 0, "Optimization terminated successfully: no component of the (projected) gradient is above gtol."
-    ),
+    Reason("gtol", 0, "Optimization terminated successfully: no component of the (projected) gradient is above gtol."),
     Reason(
         "ftol",
         0,
-        "Optimization terminated successfully: the best loss has decreased by no more than ftol, relative to it, within "
+        "Optimization terminated successfully: the best loss has decreased by no more than ftol, relative to "
+        "it, within "
         "window steps.",
     ),
     Reason("xtol", 0, "Optimization terminated successfully: all step sizes are within xtol."),
@@ -80,14 +80,17 @@ REASONS: Final = (
     Reason(
         "nonfinite",
         3,
-        "The loss was NaN or infinite, or its gradient NaN, in window evaluations in a row, or the search has come to rest "
-        "next to points where the loss is not finite: give bounds that keep it finite, start elsewhere, or take a smaller "
+        "The loss was NaN or infinite, or its gradient NaN, in window evaluations in a row, or the search has "
+        "come to rest "
+        "next to points where the loss is not finite: give bounds that keep it finite, start elsewhere, or take "
+        "a smaller "
         "lr.",
     ),
     Reason(
         "no_decrease",
         4,
-        "The loss has not fallen below that of the start within window steps: check the gradient's sign, start elsewhere, "
+        "The loss has not fallen below that of the start within window steps: check the gradient's sign, start "
+        "elsewhere, "
         "or raise window.",
     ),
     Reason("callback", 99, "`callback` raised `StopIteration`."),
@@ -140,10 +143,14 @@ def whole_number(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _tolerance(name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0:
+    if not _is_number(value) or not value >= 0:
         raise ValueError(f"{name}={value!r}: pass a number from 0 on, or None to leave this test out")
     return float(value)
 
@@ -151,7 +158,7 @@ def _tolerance(name: str, value: Any) -> float | None:
 def _limit(name: str, value: Any, least: int) -> float | None:
     if value is None or (isinstance(value, float) and value == math.inf):
         return None
-    if isinstance(value, bool) or not isinstance(value, Real) or not value >= least:
+    if not _is_number(value) or not value >= least:
         raise ValueError(f"{name}={value!r}: pass a number from {least} on, or None for no limit")
     return float(value)
 
@@ -175,7 +182,7 @@ def validate(
         >>> validate(window=20).window
         20
     """
-    if target is not None and (isinstance(target, bool) or not isinstance(target, Real) or math.isnan(target)):
+    if target is not None and (not _is_number(target) or math.isnan(target)):
         raise ValueError(f"target={target!r}: pass a number, or None for none")
     return StoppingRules(
         _tolerance("gtol", gtol),

@@ -1,0 +1,373 @@
+"""The loop of a fit: evaluate, keep the best point, decide, step; for one problem or for many at once."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import stopping
+from ..bounds import Constraints
+from ..hyperparameters import Hyperparameters
+from ..kernels import load_engine, numpy_
+from ..loss import NONFINITE, NOT_WORSE, LossOutcome, compare_loss, compare_losses
+from ..progress import start_progress
+from ..result import Result
+from ..state import decode, encoding_of
+from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor
+from ..warn import warn_user
+
+Array: TypeAlias = NDArray[Any]
+
+NOISE: Final = 1e-6
+"""The relative difference of two losses at x0 above which a loss counts as noisy."""
+
+
+def make_callback(callback: Any) -> Callable[[Any, Any, int], object] | None:
+    """Return the callback, ``callback(x)`` or ``callback(*, intermediate_result)``, as a function of x, loss, steps.
+
+    Raises:
+        TypeError: it is no function.
+    """
+    if callback is None:
+        return None
+    if not callable(callback):
+        raise TypeError(f"callback is {callback!r}: pass a function of x, or of intermediate_result")
+    try:
+        names = set(inspect.signature(callback).parameters)
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        names = set()
+    if names == {"intermediate_result"}:
+        return lambda x, loss, steps: callback(intermediate_result=Intermediate(x, loss, steps))
+    return lambda x, loss, steps: callback(x)
+
+
+class Intermediate:
+    """The point of an evaluation, for a callback.
+
+    Attributes:
+        x: the point, a copy.
+        fun: its loss.
+        nit: the number of steps so far.
+    """
+
+    def __init__(self, x: Any, fun: Any, nit: int) -> None:
+        self.x, self.fun, self.nit = x, fun, nit
+
+
+class Search:
+    """The loop of one problem, or of the rows of x.
+
+    Args:
+        objective: ``objective(x)`` or, for rows, ``objective(x, rows)`` returns ``(loss, gradient)``.
+        start: x0, of shape (B, ...) for rows; it belongs to the search.
+        state: of the weights at x0.
+        constraints: in the units of x0.
+        scale: x_scale as powers of two, of x0's shape, or None.
+        method, hyper, maximize, backend: the rule, as in the classes.
+        rules: when it ends.
+        rows: whether the first dimension counts problems.
+        check_noise: whether the loss at x0 is evaluated twice and compared.
+        callback: a function of x, loss and steps.
+        progress: whether a display is shown.
+    """
+
+    def __init__(
+        self,
+        objective: Any,
+        start: Array,
+        state: Array,
+        constraints: Constraints | None,
+        scale: Array | None,
+        *,
+        method: str,
+        hyper: Hyperparameters,
+        maximize: bool,
+        backend: str,
+        rules: stopping.StoppingRules,
+        rows: bool,
+        check_noise: bool,
+        callback: Callable[[Any, Any, int], object] | None,
+        progress: bool,
+    ) -> None:
+        self.objective = objective
+        self.x = start if scale is None else start / scale
+        self.state = state
+        self.scale = scale
+        self.lower, self.upper, self.frozen = self._in_units(constraints or Constraints())
+        self.method, self.hyper, self.maximize = method, hyper, maximize
+        self.rules = rules
+        self.check_noise = check_noise
+        self.callback = callback
+        engine = load_engine(backend)
+        self.engine_step = engine.ArrayStepper() if backend == "cython" else engine.step
+        self.progress = start_progress(rules.max_steps, len(start) if rows else 1) if progress else None
+        self.monitor = Monitor(rules, maximize, np.where if rows else stopping.choose)
+        self.step_min = start.dtype.type(max(hyper.step_min, encoding_of(start.dtype).min_step))
+        self.previous: Any = None  # E_prev
+        self.best_x = start.copy()
+        self.best_grad = np.full_like(start, np.nan)
+        self.history: list[float] = []
+        self.rows: Array | None = None
+        if rows:
+            count = len(start)
+            self.rows = np.arange(count)  # numbers of the rows of self.x
+            self.running = np.ones(count, bool)  # of the rows of self.x
+            self.best_loss = np.full(count, np.nan)
+            self.code: Any = np.full(count, RUNNING)
+            self.steps: Any = np.zeros(count, int)
+        else:
+            self.code = RUNNING
+            self.steps = 0
+
+    def _in_units(self, constraints: Constraints) -> tuple[Array | None, Array | None, Array | None]:
+        """Return the constraints for x / scale, as arrays of its shape."""
+        lower, upper, frozen = constraints
+        with np.errstate(over="ignore", under="ignore"):
+            lower, upper = (
+                None
+                if bound is None
+                else np.array(np.broadcast_to(bound if self.scale is None else bound / self.scale, self.x.shape))
+                for bound in (lower, upper)
+            )
+        return lower, upper, frozen
+
+    def run(self) -> None:
+        """Search until every problem has a reason to stop.
+
+        Ctrl-C is such a reason. Another exception leaves the best point so far in place.
+        """
+        try:
+            while self._evaluate():
+                self._step()
+        except KeyboardInterrupt:
+            self._interrupt()
+        except BaseException:
+            self._interrupt()
+            raise
+        finally:
+            if self.progress is not None:
+                self.progress.close()
+
+    def _interrupt(self) -> None:
+        steps = max(self.monitor.steps, 0)
+        self.steps = np.where(self.code == RUNNING, steps, self.steps) if self.rows is not None else steps
+        self.code = np.where(self.code == RUNNING, INTERRUPTED, self.code) if self.rows is not None else INTERRUPTED
+
+    # --------------------------------------------------------------------------------------- evaluation
+
+    def _evaluate(self) -> bool:
+        """Evaluate x, keep the best point and decide; return whether the search goes on."""
+        objective, monitor, x = self.objective, self.monitor, self.x
+        point = x if self.scale is None else x * self.scale
+        before = objective.evaluations
+        loss, grad = self._call(point)
+        cost = objective.evaluations - before
+        if self.check_noise and monitor.steps < 0:
+            self._warn_if_noisy(loss, self._call(point)[0])
+            objective.evaluations -= cost
+        if self.scale is None:
+            self.grad = grad
+        else:
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                self.grad = grad * self.scale
+        self.loss = loss
+        improved, candidate = monitor.add(loss)
+        self._keep_best(improved, point, grad)
+        slope = self._slope() if np.any(candidate) else None
+        max_grad: Any = math.inf
+        if slope is not None:
+            max_grad = slope.max() if self.rows is None else slope.reshape(len(x), -1).max(axis=1)
+        at_rest = self._at_rest() if monitor.tests_steps else False
+        exhausted = self.rules.max_evals is not None and objective.evaluations + cost > self.rules.max_evals
+        with np.errstate(invalid="ignore"):
+            code = monitor.decide(max_grad, at_rest, exhausted)
+        if self.callback is not None and monitor.steps > 0 and self._call_callback(point):
+            code = code * 0 + CALLBACK
+        if self.rows is None:
+            self.code, self.steps = code, monitor.steps
+            self._show_progress(0)
+            return bool(code == RUNNING)
+        return self._finish_rows(code)
+
+    def _call(self, point: Array) -> tuple[Any, Array]:
+        result: tuple[Any, Array] = self.objective(point) if self.rows is None else self.objective(point, self.rows)
+        return result
+
+    def _warn_if_noisy(self, loss: Any, again: Any) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = np.abs(np.subtract(loss, again))
+            noisy = np.isfinite(difference) & (difference > NOISE * np.maximum(np.abs(loss), np.abs(again)))
+        if np.any(noisy):
+            index = int(np.argmax(noisy))
+            first, second = (np.ravel(value)[index].item() for value in (loss, again))
+            warn_user(
+                f"fun returned {first} and then {second} at x0: the loss is noisy, so that a comparison with "
+                "the one before "
+                "means little; use the same data and random numbers in every call, or method='irprop-', or pass "
+                "check_noise=False",
+                RuntimeWarning,
+            )
+
+    def _keep_best(self, improved: Any, point: Array, grad: Array) -> None:
+        best = self.monitor.best
+        if self.rows is None:
+            if improved:
+                self.best_x[...] = point
+                self.best_grad[...] = grad
+            elif self.monitor.steps == 0:
+                self.best_grad[...] = grad
+            self.history.append(-best if self.maximize else best)
+            return
+        if self.monitor.steps == 0:
+            self.best_grad[...] = grad
+        chosen = improved & self.running
+        if chosen.any():
+            numbers = self.rows[chosen]
+            self.best_x[numbers] = point[chosen]
+            self.best_grad[numbers] = grad[chosen]
+            self.best_loss[numbers] = self.loss[chosen]
+
+    def _held(self) -> Any:
+        """Return where a weight is frozen or held at a bound by its gradient; None where there is no such thing."""
+        held: Any = self.frozen
+        for bound, sign in ((self.lower, 1), (self.upper, -1)):
+            if bound is not None:
+                beyond = self.x <= bound if sign > 0 else self.x >= bound
+                outward = self.grad > 0 if (sign > 0) != self.maximize else self.grad < 0
+                held = beyond & outward if held is None else held | (beyond & outward)
+        return held
+
+    def _slope(self) -> Array:
+        """Return the size of each component of the projected gradient."""
+        slope: Array = np.abs(self.grad)
+        held = self._held()
+        if held is not None:
+            slope[held] = 0
+        return slope
+
+    def _at_rest(self) -> Any:
+        """Return whether all step sizes are within xtol."""
+        step = decode(self.state)[1]
+        small = step <= np.maximum(self.step_min, self.rules.xtol * np.maximum(1, np.abs(self.x)))
+        held = self._held()
+        if held is not None:
+            small |= held
+        return bool(small.all()) if self.rows is None else small.reshape(len(small), -1).all(axis=1)
+
+    def _call_callback(self, point: Array) -> bool:
+        """Call the callback; return whether it raised StopIteration."""
+        assert self.callback is not None
+        x, loss = point.copy(), self.loss
+        if self.rows is not None:  # rows that have finished are shown at their best points
+            x, loss = self.best_x.copy(), self.best_loss.copy()
+            numbers = self.rows[self.running]
+            x[numbers], loss[numbers] = point[self.running], self.loss[self.running]
+        try:
+            self.callback(x, loss, self.monitor.steps)
+        except StopIteration:
+            return True
+        return False
+
+    def _finish_rows(self, code: Array) -> bool:
+        """Record the rows that stop; let those that have stopped leave where they are an eighth of all."""
+        assert self.rows is not None
+        stopped = self.running & (code != RUNNING)
+        if stopped.any():
+            numbers = self.rows[stopped]
+            self.code[numbers] = code[stopped]
+            self.steps[numbers] = self.monitor.steps
+            self.running = self.running & ~stopped
+        self._show_progress(int(np.sum(self.code != RUNNING)))
+        finished = len(self.running) - int(self.running.sum())
+        if finished == len(self.running):
+            return False
+        if finished * 8 >= len(self.running):
+            keep = self.running
+            for name in ("x", "state", "grad", "loss", "scale", "lower", "upper", "frozen", "previous", "rows"):
+                value = getattr(self, name)
+                setattr(self, name, None if value is None else value[keep])
+            self.monitor.select(keep)
+            self.running = self.running[keep]
+        return True
+
+    def _show_progress(self, finished: int) -> None:
+        if self.progress is not None:
+            best = self.monitor.best if self.rows is None else np.nanmin(self.monitor.best)
+            self.progress.update(self.monitor.steps, float(-best if self.maximize else best), finished)
+
+    # --------------------------------------------------------------------------------------------- step
+
+    def _step(self) -> None:
+        """Make one step. A loss that is not finite takes the last moves back, with every method."""
+        loss, grad = self.loss, self.grad
+        if self.method != "irprop+":
+            if self.rows is None:
+                if not math.isfinite(loss):
+                    self._engine_step("irprop+", self.x, grad, self.state, NONFINITE, None)
+                    return
+            elif not (finite := np.isfinite(loss)).all():
+                lost = ~finite
+                x, state = self.x[lost], self.state[lost]
+                self._engine_step("irprop+", x, grad[lost], state, NONFINITE, lost)
+                self.x[lost], self.state[lost] = x, state
+                # After it a zero gradient leaves these rows where they are.
+                grad = np.where(lost.reshape(-1, *(1,) * (grad.ndim - 1)), grad.dtype.type(0), grad)
+            self._engine_step(self.method, self.x, grad, self.state, NOT_WORSE, None)
+            return
+        outcome: LossOutcome
+        if self.rows is None:
+            outcome, self.previous = compare_loss(loss, self.previous, self.maximize)
+        else:
+            previous = np.full_like(loss, np.nan) if self.previous is None else self.previous
+            with np.errstate(invalid="ignore"):
+                outcomes, self.previous = compare_losses(loss, previous, self.maximize)
+            outcome = outcomes.astype(np.uint8)
+        self._engine_step(self.method, self.x, grad, self.state, outcome, None)
+
+    def _engine_step(self, method: str, x: Array, grad: Array, state: Array, outcome: LossOutcome, rows: Any) -> None:
+        options: dict[str, Any] = {"maximize": self.maximize, "outcome": outcome, "n_threads": 0}
+        limits = (self.lower, self.upper, self.frozen)
+        if any(limit is not None for limit in limits):
+            options["constraints"] = [
+                Constraints(*(limit if limit is None or rows is None else limit[rows] for limit in limits))
+            ]
+        if not self.engine_step(method, [x], [grad], [(state,)], self.hyper, **options):
+            numpy_.step(method, [x], [grad], [(state,)], self.hyper, **options)
+
+    # ------------------------------------------------------------------------------------------- result
+
+    def result(self) -> Result:
+        """Return the result as it stands."""
+        if self.rows is None:
+            reason = REASONS[self.code]
+            best = self.monitor.best
+            loss = (-best if self.maximize else best) if self.monitor.steps >= 0 and math.isfinite(best) else math.nan
+            return Result(
+                x=self.best_x,
+                fun=loss,
+                grad=self.best_grad,
+                success=reason.success,
+                status=reason.status,
+                reason=reason.name,
+                message=reason.message,
+                nit=self.steps,
+                nfev=self.objective.evaluations,
+                calls=self.objective.calls,
+                history=np.array(self.history),
+            )
+        reasons = [REASONS[code] for code in self.code]
+        return Result(
+            x=self.best_x,
+            fun=self.best_loss,
+            grad=self.best_grad,
+            success=np.array([reason.success for reason in reasons]),
+            status=np.array([reason.status for reason in reasons]),
+            reason=[reason.name for reason in reasons],
+            message=[reason.message for reason in reasons],
+            nit=self.steps,
+            nfev=self.steps + 1,
+            calls=self.objective.calls,
+        )
