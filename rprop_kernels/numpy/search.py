@@ -97,6 +97,7 @@ class Search:
         self.state = state
         self.scale = scale
         self.lower, self.upper, self.frozen = self._in_units(constraints or Constraints())
+        self._set_constraints()
         self.method, self.hyper, self.maximize = method, hyper, maximize
         self.rules = rules
         self.check_noise = check_noise
@@ -121,6 +122,10 @@ class Search:
         else:
             self.code = RUNNING
             self.steps = 0
+
+    def _set_constraints(self) -> None:
+        limits = Constraints(self.lower, self.upper, self.frozen)
+        self.constraints = None if all(limit is None for limit in limits) else [limits]
 
     def _in_units(self, constraints: Constraints) -> tuple[Array | None, Array | None, Array | None]:
         """Return the constraints for x / scale, as arrays of its shape."""
@@ -176,14 +181,17 @@ class Search:
         self.loss = loss
         improved, candidate = monitor.add(loss)
         self._keep_best(improved, point, grad)
-        slope = self._slope() if np.any(candidate) else None
         max_grad: Any = math.inf
-        if slope is not None:
-            max_grad = slope.max() if self.rows is None else slope.reshape(len(x), -1).max(axis=1)
+        if candidate if self.rows is None else candidate.any():
+            slope = self._slope()
+            max_grad = float(slope.max()) if self.rows is None else slope.reshape(len(x), -1).max(axis=1)
         at_rest = self._at_rest() if monitor.tests_steps else False
         exhausted = self.rules.max_evals is not None and objective.evaluations + cost > self.rules.max_evals
-        with np.errstate(invalid="ignore"):
+        if self.rows is None:
             code = monitor.decide(max_grad, at_rest, exhausted)
+        else:
+            with np.errstate(invalid="ignore"):  # rows without a finite loss have an infinite best one
+                code = monitor.decide(max_grad, at_rest, exhausted)
         if self.callback is not None and monitor.steps > 0 and self._call_callback(point):
             code = code * 0 + CALLBACK
         if self.rows is None:
@@ -289,6 +297,7 @@ class Search:
             for name in ("x", "state", "grad", "loss", "scale", "lower", "upper", "frozen", "previous", "rows"):
                 value = getattr(self, name)
                 setattr(self, name, None if value is None else value[keep])
+            self._set_constraints()
             self.monitor.select(keep)
             self.running = self.running[keep]
         return True
@@ -328,12 +337,13 @@ class Search:
         self._engine_step(self.method, self.x, grad, self.state, outcome, None)
 
     def _engine_step(self, method: str, x: Array, grad: Array, state: Array, outcome: LossOutcome, rows: Any) -> None:
+        """Run the engine on x, or on the rows of that index, in place."""
+        limits = self.constraints
+        if limits is not None and rows is not None:
+            limits = [Constraints(*(None if limit is None else limit[rows] for limit in limits[0]))]
         options: dict[str, Any] = {"maximize": self.maximize, "outcome": outcome, "n_threads": 0}
-        limits = (self.lower, self.upper, self.frozen)
-        if any(limit is not None for limit in limits):
-            options["constraints"] = [
-                Constraints(*(limit if limit is None or rows is None else limit[rows] for limit in limits))
-            ]
+        if limits is not None:
+            options["constraints"] = limits
         if not self.engine_step(method, [x], [grad], [(state,)], self.hyper, **options):
             numpy_.step(method, [x], [grad], [(state,)], self.hyper, **options)
 
