@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 PAIRS_HINT: Final = (
-    "SciPy's list of pairs (low, high), one for each weight, is passed as bounds=tuple(np.transpose(pairs))"
+    "SciPy's list of pairs (low, high), one for each weight, becomes that by bounds=tuple(np.transpose(pairs))"
 )
 _KINDS: Final = {"numbers": "fiu", "booleans": "b"}
 
@@ -37,41 +37,37 @@ def is_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def split_bounds(bounds: Any, count: int, *, array_like: bool = False, place: str = "") -> list[tuple[Any, Any]]:
-    """Return the lower and the upper bound of each parameter.
+def split_halves(bounds: Any, place: str = "") -> tuple[Any, Any]:
+    """Return the two halves of bounds, (lower, upper); see `split_option` for a half.
 
     Args:
-        bounds: None, a tuple of two halves (lower, upper), or an object with the attributes ``lb`` and ``ub``, such as
-            scipy.optimize.Bounds. See `split_option` for a half.
-        count: the number of parameters.
-        array_like: whether the parameters were passed as one array.
-        place: added to the names in messages, such as ``" of group 1"``.
+        bounds: None, a tuple of two halves, or an object with the attributes ``lb`` and ``ub``, such as
+            scipy.optimize.Bounds.
+        place: added to the name in messages, such as ``" of group 1"``.
 
     Raises:
         TypeError, ValueError: another form, with the remedy.
     """
+    if bounds is None:
+        return None, None
     if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
-        halves = tuple(half.item() if np.size(half) == 1 else half for half in map(np.asarray, (bounds.lb, bounds.ub)))
-    elif bounds is None:
-        halves = (None, None)
-    elif not isinstance(bounds, tuple):
+        lower, upper = (x.item() if x.size == 1 else x for x in map(np.asarray, (bounds.lb, bounds.ub)))
+        return lower, upper
+    if not isinstance(bounds, tuple):
         raise TypeError(
-            f"bounds{place} is a {type(bounds).__name__}: pass a tuple (lower, upper), such as (-1.0, None). {PAIRS_HINT}"
+            f"bounds{place} must be a tuple (lower, upper), got {bounds!r}: pass such as bounds=(-1.0, None). "
+            f"{PAIRS_HINT}"
         )
-    else:
-        halves = bounds
-    if any(isinstance(half, tuple) for half in halves):
+    if any(isinstance(half, tuple) for half in bounds):
         raise TypeError(
-            f"bounds{place} is a tuple of tuples: pass (lower, upper), each None, a number, an array, or a list with "
-            f"one of these for each parameter. {PAIRS_HINT}"
+            f"bounds{place} must be (lower, upper), got the tuple of tuples {bounds!r}: pass None, a number, an array, "
+            f"or a list with one of these for each parameter as each half. {PAIRS_HINT}"
         )
-    if len(halves) != 2:
-        raise ValueError(f"bounds{place} has {len(halves)} items: pass two, (lower, upper), such as (-1.0, None)")
-    lower, upper = (
-        split_option(f"{name} bound{place}", half, count, array_like=array_like)
-        for name, half in zip(("lower", "upper"), halves, strict=True)
-    )
-    return list(zip(lower, upper, strict=True))
+    if len(bounds) != 2:
+        raise ValueError(
+            f"bounds{place} must be (lower, upper), got {len(bounds)} items: pass such as bounds=(-1.0, None)"
+        )
+    return bounds
 
 
 def split_option(name: str, value: Any, count: int, *, array_like: bool = False) -> list[Any]:

@@ -42,36 +42,55 @@ STORE: dict[str, Callable[[Any], Any]] = {
 
 @dataclass
 class Weight:
-    """One weight, its remembered gradient sign q, and its step size D."""
+    """One weight, its remembered gradient sign q, and its step size D; its bounds, and whether it is frozen."""
 
     w: Any
     q: int
     D: Any
+    lower: Any = -math.inf
+    upper: Any = math.inf
+    frozen: bool = False
+
+
+def of_each(value: Any, n: int) -> list[Any]:
+    """A value for each weight: the items of a sequence, or one number for all."""
+    return [value] * n if np.ndim(value) == 0 else list(value)
 
 
 @dataclass
 class Oracle:
     """One of the four rules for a list of weights that share a loss.
 
-    ``dtype`` is the parameter's; D is float32 for half precision, else of the same type.
+    ``dtype`` is the parameter's; D is float32 for half precision, else of the same type. ``lr``, ``lower``, ``upper``
+    and ``frozen`` are one value for all weights or a sequence with one for each.
     """
 
     rule: str
     start: Sequence[Any]
     dtype: str = "float32"
-    lr: float = 1e-2
+    lr: Any = 1e-2
     etas: tuple[float, float] = (0.5, 1.2)
     step_sizes: tuple[float, float] = (1e-6, 50.0)
     maximize: bool = False
+    lower: Any = -math.inf
+    upper: Any = math.inf
+    frozen: Any = False
     weights: list[Weight] = field(init=False)
     E_prev: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.real = np.float64 if self.dtype == "float64" else np.float32
         self.store = STORE[self.dtype]
-        smallest = 2.0**-255 if self.dtype == "float64" else 2.0**-63  # the smallest step size
-        first = self.real(max(self.lr, smallest))
-        self.weights = [Weight(self.store(w), 0, first) for w in self.start]
+        self.smallest = self.real(2.0**-255 if self.dtype == "float64" else 2.0**-63)  # the smallest step size
+        n = len(self.start)
+        self.weights = [
+            Weight(self.store(w), 0, max(self.real(lr), self.smallest), self.store(low), self.store(high), bool(fixed))
+            for w, lr, low, high, fixed in zip(
+                self.start,
+                *(of_each(value, n) for value in (self.lr, self.lower, self.upper, self.frozen)),
+                strict=True,
+            )
+        ]
 
     def step(self, gradients: Sequence[Any], E: float | None = None) -> None:
         """Perform one step; E is the loss at the current weights."""
@@ -81,10 +100,14 @@ class Oracle:
                 E is not None and self.E_prev is not None and (self.E_prev > E if self.maximize else self.E_prev < E)
             )
             for weight, g in zip(self.weights, gradients, strict=True):
-                if self.rule == "irprop+" and nonfinite and self.E_prev is not None:
+                if weight.frozen:
+                    self._freeze(weight)
+                elif self.rule == "irprop+" and nonfinite and self.E_prev is not None:
                     self._return(weight)
                 else:
                     self._step(weight, -g if self.maximize else g, worse)
+                if not weight.frozen:
+                    self._stop(weight)
             if E is not None and not nonfinite:
                 self.E_prev = E
 
@@ -92,7 +115,7 @@ class Oracle:
         """[IH03] eq. 3: the step size grows where the sign stayed, shrinks where it changed, within its bounds."""
         eta_minus, eta_plus = (self.real(x) for x in self.etas)
         D_min, D_max = (self.real(x) for x in self.step_sizes)
-        D_min = max(D_min, self.real(2.0**-255 if self.real is np.float64 else 2.0**-63))
+        D_min = max(D_min, self.smallest)
         if c > 0:
             D = D * eta_plus
         elif c < 0:
@@ -101,6 +124,23 @@ class Oracle:
 
     def _move(self, weight: Weight, delta: Any) -> None:
         weight.w = self.store(self.real(weight.w) + self.real(delta))
+
+    def _freeze(self, weight: Weight) -> None:
+        """A frozen weight never moves: it forgets its sign and keeps its step size."""
+        weight.D = self._resize(weight.D, 0)
+        weight.q = 0
+
+    def _stop(self, weight: Weight) -> None:
+        """A weight at or beyond a bound stops on it, forgets its sign, and steps by half its interval at most."""
+        if weight.w >= weight.upper:
+            weight.w = weight.upper
+        elif weight.w <= weight.lower:
+            weight.w = weight.lower
+        else:
+            return
+        half = (self.real(weight.upper) - self.real(weight.lower)) / self.real(2)
+        weight.q = 0
+        weight.D = min(weight.D, max(half, self.smallest))
 
     def _step(self, weight: Weight, g: Any, worse: bool) -> None:
         c = sign(g) * weight.q

@@ -48,8 +48,8 @@ class AskTell:
         self._x = np.array(start, dtype=start.dtype.newbyteorder("="))
         try:
             self.optimizer = class_for_method(method)(self._x, **options)
-        except ValueError as error:
-            raise ValueError(str(error).replace("params[0]", "x0")) from None
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("params[0]", "x0")) from None
         self._pending = False  # a point is out for evaluation
         self.best_x = self._x.copy()
         self.best_loss: float | NDArray[Any] = math.nan

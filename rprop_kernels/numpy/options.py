@@ -11,7 +11,7 @@ from .. import hyperparameters
 from ..bounds import (
     Constraints,
     shape_error,
-    split_bounds,
+    split_halves,
     split_option,
     to_value,
     validate_bounds,
@@ -49,7 +49,7 @@ def make_constraints(
     """Return the constraints of each parameter, None for one without; None where there are none at all.
 
     Args:
-        bounds: None or ``(lower, upper)``; see :func:`rprop_kernels.bounds.split_bounds`.
+        bounds: None or ``(lower, upper)``; see :func:`rprop_kernels.bounds.split_halves`.
         frozen: None, a boolean mask, or a list with one of these for each parameter.
         params: the parameters.
         array_like: whether the user passed one array and not a sequence.
@@ -60,10 +60,13 @@ def make_constraints(
     """
     if bounds is None and frozen is None:
         return None
-    pairs = split_bounds(bounds, len(params), array_like=array_like)
+    lowers, uppers = (
+        split_option(f"{name} bound", half, len(params), array_like=array_like)
+        for name, half in zip(("lower", "upper"), split_halves(bounds), strict=True)
+    )
     masks = split_option("frozen", frozen, len(params), array_like=array_like)
     constraints: list[Constraints | None] = []
-    for index, (param, (low, high), mask) in enumerate(zip(params, pairs, masks, strict=True)):
+    for index, (param, low, high, mask) in enumerate(zip(params, lowers, uppers, masks, strict=True)):
         name = f"params[{index}]"
         lower = _to_array(f"lower bound of {name}", low, param)
         upper = _to_array(f"upper bound of {name}", high, param)
@@ -80,7 +83,9 @@ def make_constraints(
     return None if all(x is None for x in constraints) else constraints
 
 
-def make_first_steps(lr: Any, params: Sequence[Array], step_sizes: tuple[float, float], *, array_like: bool) -> FirstSteps:
+def make_first_steps(
+    lr: Any, params: Sequence[Array], step_sizes: tuple[float, float], *, array_like: bool
+) -> FirstSteps:
     """Return lr, validated: a float, or a list with a float or an array of its shape for each parameter.
 
     Raises:

@@ -17,7 +17,7 @@ from ..loss import NOT_WORSE, LossOutcome, compare_loss, compare_losses
 from ..rules import VARIANTS, Variant
 from ..state import STEP_LIMIT, decode, encode, forget_sign, initial_value, is_valid
 from ..warn import warn_user
-from .options import FirstSteps, make_constraints, copy_first_steps, make_first_steps, to_options
+from .options import FirstSteps, copy_first_steps, make_constraints, make_first_steps, to_options
 from .validation import float_array, validate_arrays
 
 Array: TypeAlias = NDArray[Any]

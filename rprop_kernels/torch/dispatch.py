@@ -18,6 +18,7 @@ from torch.autograd.graph import increment_version
 from torch.nn.parameter import is_lazy
 
 from ..backends import resolve_backend, unavailable_reason
+from ..bounds import Constraints
 from ..hyperparameters import Hyperparameters
 from ..kernels import load_engine, threads
 from ..kernels.step_table import byte_range, is_disjoint
@@ -125,11 +126,13 @@ class GroupTensors(NamedTuple):
     counters: list[Tensor]
     """torch's step counters, of the drop-in alone."""
     outcome: Outcome
+    constraints: list[Constraints | None] | None = None
+    """Bounds and frozen weights of each parameter, where there are any."""
 
     def remove(self, indices: Iterable[int]) -> None:
         """Remove the tensors at these positions."""
         for index in sorted(indices, reverse=True):
-            for column in (self.params, self.grads, *self.states, self.counters):
+            for column in (self.params, self.grads, *self.states, self.counters, self.constraints):
                 if column:
                     del column[index]
 
@@ -183,10 +186,11 @@ class StepMixin:
 
     # ------------------------------------------------------------------------- what a class provides
 
-    def _plan_groups(self) -> list[tuple[Any, Any]]:
-        """Validate, make missing state, and return ``(lr or None, hyper for each dtype)`` for each group.
+    def _plan_groups(self) -> list[tuple[Any, Any, Any]]:
+        """Validate, make missing state, and return ``(lr or None, hyper for each dtype, constraints)`` for each group.
 
         A native step compares lr with the plan unless it is None. ``hyper`` is None where torch must do that dtype.
+        ``constraints`` is None, or has None or a tuple (lower, upper, frozen) of tensors for each parameter.
         """
         raise NotImplementedError
 
@@ -226,8 +230,8 @@ class StepMixin:
     def _plan(self) -> None:
         """Describe the groups to the native step."""
         plan = [
-            (_planned_pair(group["etas"]), _planned_pair(group["step_sizes"]), group["maximize"], lr, hyper, None)
-            for group, (lr, hyper) in zip(self.param_groups, self._plan_groups(), strict=True)
+            (_planned_pair(group["etas"]), _planned_pair(group["step_sizes"]), group["maximize"], lr, hyper, limits)
+            for group, (lr, hyper, limits) in zip(self.param_groups, self._plan_groups(), strict=True)
         ]
         params = [p for group in self.param_groups for p in group["params"]]
         states = (state[name] for state in map(self.state.get, params) if state for name in state)
@@ -248,7 +252,7 @@ class StepMixin:
     def _step_by_numba(self, tensors: GroupTensors) -> bool:
         """Step one group by the Numba engine; False where it cannot be taken."""
         group, params, outcome = tensors.group, tensors.params, tensors.outcome
-        if self._backend != "numba" or isinstance(outcome, list):
+        if self._backend != "numba" or isinstance(outcome, list) or tensors.constraints is not None:
             return False
         if group.get("differentiable") or group.get("capturable"):
             return False
@@ -288,7 +292,7 @@ class StepMixin:
         for tensors in groups:
             taken.append([])
             group = tensors.group
-            if group.get("differentiable"):
+            if group.get("differentiable") or tensors.constraints is not None:
                 continue
             hypers: dict[torch.dtype, Any] = {}
             for dtype in {p.dtype for p in tensors.params} & _compat.DTYPES.keys():

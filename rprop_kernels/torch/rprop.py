@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.rprop import rprop as torch_rprop
 
-from ..hyperparameters import Hyperparameters
+from ..hyperparameters import Hyperparameters, is_per_weight
 from ..rules import VARIANTS
 from . import _compat
 from .dispatch import GroupTensors, Outcome, StepMixin, is_number_tensor, to_local
@@ -47,7 +47,11 @@ def rounded_hyper(group: dict[str, Any], dtype: torch.dtype) -> Hyperparameters 
 
 
 def _convert_variant(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, Any] | None:
-    """Convert a state_dict of the four variants; None where it is none."""
+    """Convert a state_dict of the four variants; None where it is none.
+
+    Raises:
+        ValueError: it has options that the drop-in lacks.
+    """
     states = loaded.get("state")
     if not isinstance(states, dict) or not any(isinstance(s, dict) and s.keys() == {"move"} for s in states.values()):
         return None
@@ -55,7 +59,14 @@ def _convert_variant(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, 
         key: state_to_torch(state["move"]) if isinstance(state, dict) and state.keys() == {"move"} else state
         for key, state in states.items()
     }
-    groups = [{k: v for k, v in group.items() if k != "prev_loss"} for group in loaded["param_groups"]]
+    for group in loaded["param_groups"]:
+        if group.get("bounds") is not None or group.get("frozen") is not None or is_per_weight(group.get("lr", 0.0)):
+            raise ValueError(
+                "this state_dict has bounds, frozen weights or an lr for each weight, which Rprop lacks as torch does: "
+                "load it into the class that saved it, or set group['bounds'] and group['frozen'] to None in a copy"
+            )
+    dropped = ("prev_loss", "bounds", "frozen")
+    groups = [{k: v for k, v in group.items() if k not in dropped} for group in loaded["param_groups"]]
     return {**loaded, "state": converted, "param_groups": groups}
 
 
@@ -167,7 +178,7 @@ class Rprop(StepMixin, torch.optim.Rprop):
         finally:
             before.remove()
 
-    def _plan_groups(self) -> list[tuple[Any, Any]]:
+    def _plan_groups(self) -> list[tuple[Any, Any, Any]]:
         plans = []
         init_group: Callable[..., bool] = self._init_group  # torch does not annotate it
         with torch.no_grad():
@@ -175,7 +186,7 @@ class Rprop(StepMixin, torch.optim.Rprop):
                 init_group(group, [], [], [], [], [])
                 hypers = [rounded_hyper(group, dtype) for dtype in _compat.DTYPES]
                 rows = tuple(None if h is None else h.with_direction(group["maximize"]) for h in hypers)
-                plans.append((None, rows))
+                plans.append((None, rows, None))
         return plans
 
     def _fallback_step(self, outcome: Outcome) -> None:

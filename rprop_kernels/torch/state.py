@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import hyperparameters
-from ..state import decode, encode, initial_value, is_valid
+from ..state import decode, encode, encoding_of, initial_value, is_valid
 from ._compat import has_internal_overlap
 
 _EXACT_TYPES = (Tensor, torch.nn.Parameter)
@@ -31,9 +31,12 @@ def _real_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype in (torch.float64, torch.complex128) else torch.float32
 
 
-def new_state(p: Tensor, lr: float) -> Tensor:
-    """Create the state of a parameter that has not moved: no sign, D = lr."""
+def new_state(p: Tensor, lr: float | Tensor) -> Tensor:
+    """Create the state of a parameter that has not moved: no sign, D = lr, a number or a tensor of its shape."""
     dtype = state_dtype(p.dtype)
+    if isinstance(lr, Tensor):
+        encoding = encoding_of(dtype)
+        return lr.to(dtype).clamp(min=encoding.min_step) * encoding.shift
     value = initial_value(lr, _real_dtype(dtype))
     return torch.full_like(p, complex(value, value) if dtype.is_complex else value, dtype=dtype, requires_grad=False)
 
@@ -92,6 +95,18 @@ def signs_and_steps(move: Tensor) -> tuple[Tensor, Tensor]:
     return torch.view_as_complex(q), torch.view_as_complex(step)
 
 
+def has_memory(tensor: Tensor) -> bool:
+    """Check that a tensor has values: it is not a meta tensor, and its storage was not resized to 0."""
+    if tensor.is_meta:
+        return False
+    if type(tensor) not in _EXACT_TYPES or tensor.device.type != "cpu" or tensor.numel() == 0:
+        return True
+    try:
+        return tensor.layout != torch.strided or tensor.untyped_storage().size() > 0
+    except RuntimeError:  # it has no storage at all
+        return True
+
+
 def require_storage(tensors: Iterable[Tensor]) -> None:
     """Refuse tensors without memory, where torch's operations would follow a NULL pointer.
 
@@ -101,13 +116,7 @@ def require_storage(tensors: Iterable[Tensor]) -> None:
         RuntimeError: naming the shape and the remedy.
     """
     for tensor in tensors:
-        if type(tensor) not in _EXACT_TYPES or tensor.device.type != "cpu" or tensor.numel() == 0:
-            continue
-        try:
-            freed = tensor.layout == torch.strided and tensor.untyped_storage().size() == 0
-        except RuntimeError:  # it has no storage at all
-            continue
-        if freed:
+        if type(tensor) in _EXACT_TYPES and not tensor.is_meta and not has_memory(tensor):
             raise RuntimeError(
                 f"a parameter, gradient or state of shape {tuple(tensor.shape)} has no memory: its storage was resized "
                 "to 0; give it memory again before step()"
@@ -182,7 +191,8 @@ def validate_state_dict(state_dict: Any, batched: bool) -> None:
                 f"a group of the state_dict has no {', '.join(sorted(missing))}: pass what state_dict() returned"
             )
         hyperparameters.validate(group["etas"], group["step_sizes"])
-        hyperparameters.lr_to_float(group["lr"])
+        if not hyperparameters.is_per_weight(group["lr"]):
+            hyperparameters.lr_to_float(group["lr"])
         if not isinstance(group.get("maximize", False), (bool, int)):
             raise ValueError(f"maximize is {group['maximize']!r} in the state_dict: it must be True or False")
         if not all(isinstance(entry, (int, str)) for entry in group["params"]):

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .. import hyperparameters
+from ..bounds import holds_arrays
 from ..hyperparameters import Hyperparameters
 from ..kernels.torch_ import UPDATES
 from ..loss import NONFINITE, NOT_WORSE, compare_loss
@@ -16,6 +17,18 @@ from ..warn import warn_user
 from . import _compat
 from .dispatch import GroupTensors, Outcome, StepMixin, local_outcomes, to_local
 from .loss import Loss, ProcessGroupRef, compare, to_loss
+from .options import (
+    NAMES,
+    GroupOptions,
+    convert_options,
+    copy_lr,
+    first_steps,
+    local_constraints,
+    planned_constraints,
+    same_lr,
+    validate_starts,
+    versions,
+)
 from .state import (
     Opaque,
     new_state,
@@ -63,10 +76,12 @@ class RpropVariant(StepMixin, Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-2,
+        lr: Any = 1e-2,
         etas: tuple[float, float] = (0.5, 1.2),
         step_sizes: tuple[float, float] = (1e-6, 50.0),
         *,
+        bounds: Any = None,
+        frozen: Any = None,
         maximize: bool = False,
         batched: bool = False,
         backend: str | None = None,
@@ -76,17 +91,31 @@ class RpropVariant(StepMixin, Optimizer):
         differentiable: bool = False,
     ) -> None:
         self._refuse_differentiable(differentiable)
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError("Tensor lr must be 1-element")
         self._init_step(backend)
-        self._last_lrs: list[float] | None = []
+        self._options: list[GroupOptions] = []
+        self._last_lrs: list[Any] | None = []
+        self._lr_versions: list[tuple[Any, int]] = []
         self._batched = hyperparameters.validate_bool("batched", batched)
         maximize = hyperparameters.validate_bool("maximize", maximize)
         defaults: dict[str, Any] = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
+        defaults |= {"bounds": bounds, "frozen": frozen}
         if self._variant.needs_loss:
             defaults["prev_loss"] = None
-        hyperparameters.validate_lr(lr, hyperparameters.validate(etas, step_sizes)[2:])
+        limits = hyperparameters.validate(etas, step_sizes)[2:]
+        if not hyperparameters.is_per_weight(lr):
+            hyperparameters.validate_lr(lr, limits)
+        elif params is None:
+            raise ValueError("Tensor lr must be 1-element where params is None: pass the parameters of its weights")
+        params = list(params) if isinstance(params, Iterator) else params
+        if isinstance(params, (list, tuple)) and len(params) > 1 and isinstance(params[0], dict):
+            for name in NAMES:
+                if holds_arrays(defaults[name]):
+                    raise TypeError(
+                        f"{name} is {defaults[name]!r} for {len(params)} groups: pass one number for all parameters; "
+                        "lists and arrays stand in the groups of their parameters"
+                    )
         super().__init__(params, {**defaults, **hyperparameters.as_floats(defaults)})
+        self.defaults |= {name: self.param_groups[0][name] for name in NAMES if holds_arrays(self.defaults[name])}
 
     def __getstate__(self) -> dict[str, Any]:
         loss = self._next_loss
@@ -96,10 +125,12 @@ class RpropVariant(StepMixin, Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._restore_step()
-        self._last_lrs = []
+        self._options, self._last_lrs, self._lr_versions = [], [], []
         for group in self.param_groups:
             group.update(hyperparameters.as_floats(group))
             group.setdefault("maximize", False)
+            group.setdefault("bounds", None)
+            group.setdefault("frozen", None)
             if self._variant.needs_loss:
                 group.setdefault("prev_loss", None)
 
@@ -112,7 +143,8 @@ class RpropVariant(StepMixin, Optimizer):
         if isinstance(param_group, dict):
             options = {**self.defaults, **param_group}
             step_sizes = hyperparameters.validate(options["etas"], options["step_sizes"])[2:]
-            hyperparameters.validate_lr(options["lr"], step_sizes)
+            if not hyperparameters.is_per_weight(options["lr"]):
+                hyperparameters.validate_lr(options["lr"], step_sizes)
             maximize = hyperparameters.validate_bool("maximize", options["maximize"])
             self._refuse_differentiable(param_group.get("differentiable", False))
             # Wrappers such as ZeroRedundancyOptimizer copy all arguments of the constructor into the groups.
@@ -127,14 +159,32 @@ class RpropVariant(StepMixin, Optimizer):
             # prev_loss may be another optimizer's
             for name in ("batched", "foreach", "capturable", "differentiable", "prev_loss"):
                 param_group.pop(name, None)
+        given = set(param_group) if isinstance(param_group, dict) else set()
         super().add_param_group(param_group)
+        place = len(self.param_groups) - 1
         try:
-            for p in self.param_groups[-1]["params"]:
-                if type(p) is Tensor:  # a Parameter of a quantized module may stay integer: it never has a gradient
-                    self._require_float(p)
-        except TypeError:
-            del self.param_groups[-1]
+            self._init_group_options(self.param_groups[place], place, given)
+        except BaseException:
+            del self.param_groups[place]
             raise
+
+    def _init_group_options(self, group: dict[str, Any], place: int, given: set[str]) -> None:
+        """Validate the parameters of a new group, and convert its options."""
+        for p in group["params"]:
+            if type(p) is Tensor:  # a Parameter of a quantized module may stay integer: it never has a gradient
+                self._require_float(p)
+        for name in NAMES:
+            if place and name not in given and holds_arrays(group[name]):
+                raise ValueError(
+                    f"{name} of the constructor belongs to its own parameters: pass {name} in the new group, too"
+                )
+        options = convert_options(group, place)
+        validate_starts(group["params"], options.constraints, place)
+        first_steps(
+            options.values["lr"], group, place, hyperparameters.validate(group["etas"], group["step_sizes"])[2:]
+        )
+        group.update(options.values)
+        self._options[place:] = [options]
 
     def _require_float(self, p: Tensor) -> None:
         if not (p.is_floating_point() or p.is_complex()):
@@ -183,10 +233,12 @@ class RpropVariant(StepMixin, Optimizer):
         """Validate all groups, then make missing state: nothing changes where something is wrong."""
         hypers = [hyperparameters.validate(group["etas"], group["step_sizes"]) for group in self.param_groups]
         floats = [hyperparameters.as_floats(group) for group in self.param_groups]
-        stateless: list[tuple[Tensor, float]] = []
+        options = self._convert_options()
+        stateless: list[tuple[Tensor, Any]] = []
         unconverted: list[Tensor] = []
-        for group, hyper in zip(self.param_groups, hypers, strict=True):
-            for p in group["params"]:
+        for place, (group, hyper) in enumerate(zip(self.param_groups, hypers, strict=True)):
+            new: dict[int, Tensor] = {}
+            for i, p in enumerate(group["params"]):
                 if p.grad is None:
                     continue
                 if p.grad.is_sparse:
@@ -194,12 +246,15 @@ class RpropVariant(StepMixin, Optimizer):
                 self._require_float(p)
                 state = self.state.get(p)
                 if not state:
-                    # Frameworks set lr to 0 and step along zero gradients, to make state.
-                    lr = self.defaults["lr"] if group["lr"] == 0 and self._grads_are_zero() else group["lr"]
-                    stateless.append((p, hyperparameters.validate_lr(lr, hyper[2:])))
+                    new[i] = p
                 elif "move" not in state:
                     unconverted.append(p)
                 validate_tensors(p, p.grad, state)
+            if new:
+                steps = self._first_steps(group, place, options[place].values["lr"], hyper)
+                starts = [new.get(i) for i in range(len(group["params"]))]
+                validate_starts(starts, options[place].constraints, place)
+                stateless += [(p, steps[i]) for i, p in new.items()]
         if any(p.is_cuda for p, _ in stateless) and torch.cuda.is_current_stream_capturing():
             raise RuntimeError("make one step before a CUDA graph is captured: every replay would make the state anew")
         converted = [(p, self._load_state_of(self.state[p], p)) for p in unconverted]
@@ -208,10 +263,28 @@ class RpropVariant(StepMixin, Optimizer):
             self.state[p]["move"] = move
         for p, state in converted:
             self.state[p] = state
-        for group, values in zip(self.param_groups, floats, strict=True):
+        for group, converted_options, values in zip(self.param_groups, options, floats, strict=True):
+            group.update(converted_options.values)
             group.update(values)
+        self._options = options
         self._warn_if_lr_changed()
         return hypers
+
+    def _convert_options(self) -> list[GroupOptions]:
+        """Return the options of each group, those anew that have changed since the last step."""
+        options = []
+        for place, group in enumerate(self.param_groups):
+            last = self._options[place] if place < len(self._options) else None
+            is_current = last is not None and last.is_current(group)
+            options.append(last if last is not None and is_current else convert_options(group, place, last))
+        return options
+
+    def _first_steps(self, group: dict[str, Any], place: int, lr: Any, hyper: Hyperparameters) -> list[Any]:
+        """Return the first step sizes of each parameter of a group."""
+        # Frameworks set lr to 0 and step along zero gradients, to make state.
+        if not hyperparameters.is_per_weight(lr) and lr == 0 and self._grads_are_zero():
+            lr = convert_options({**group, "lr": self.defaults["lr"]}, place).values["lr"]
+        return first_steps(lr, group, place, hyper[2:])
 
     def _grads_are_zero(self) -> bool:
         """Check whether every gradient is zero. (Sparse ones are refused later, by name.)"""
@@ -225,26 +298,33 @@ class RpropVariant(StepMixin, Optimizer):
         """Warn once where lr was changed after the state was made, which never reads it again."""
         if self._last_lrs is None:  # has warned
             return
-        lrs = [float(group["lr"]) for group in self.param_groups]
-        for now, before in zip(lrs, self._last_lrs, strict=False):
-            if now != before and before != 0.0:  # 0 was there for a moment only, see _validate
-                self._last_lrs = None
+        lrs = [group["lr"] for group in self.param_groups]
+        self._lr_versions = [version for lr in lrs for version in versions(lr)]
+        for lr, before in zip(lrs, self._last_lrs, strict=False):
+            if not same_lr(lr, before) and before != 0.0:  # 0 was there for a moment only, see _first_steps
+                self._last_lrs, self._lr_versions = None, []
                 warn_user(
-                    f"lr was changed from {before} to {now}, which has no effect: in Rprop lr is only the first step "
+                    f"lr was changed from {before} to {lr}, which has no effect: in Rprop lr is only the first step "
                     "size, and every weight adapts its own from there (only one that has no state yet would start from "
                     "it). Leave out the learning-rate scheduler; to limit the steps change step_sizes",
                     UserWarning,
                 )
                 return
         if self.state:
-            self._last_lrs = lrs
+            self._last_lrs = [copy_lr(lr) for lr in lrs]
 
-    def _plan_groups(self) -> list[tuple[Any, Any]]:
+    def _step_tensors(self, outcome: Outcome = NOT_WORSE) -> None:
+        if self._lr_versions and self._lr_versions != [x for group in self.param_groups for x in versions(group["lr"])]:
+            self._warn_if_lr_changed()
+        super()._step_tensors(outcome)
+
+    def _plan_groups(self) -> list[tuple[Any, Any, Any]]:
         plans = []
-        for group, hyper in zip(self.param_groups, self._validate(), strict=True):
+        hypers = self._validate()
+        for group, options, hyper in zip(self.param_groups, self._options, hypers, strict=True):
             row = hyper.with_direction(group["maximize"])
             lr = None if self._last_lrs is None else group["lr"]
-            plans.append((lr, (row,) * len(_compat.DTYPES)))
+            plans.append((lr, (row,) * len(_compat.DTYPES), planned_constraints(options, group)))
         return plans
 
     @torch.no_grad()
@@ -254,14 +334,20 @@ class RpropVariant(StepMixin, Optimizer):
     def _group_tensors(self, outcome: Outcome) -> list[GroupTensors]:
         self._validate()
         groups = []
-        for i, group in enumerate(self.param_groups):
+        for i, (group, options) in enumerate(zip(self.param_groups, self._options, strict=True)):
             params = [p for p in group["params"] if p.grad is not None]
+            constraints = options.constraints and [
+                limits for p, limits in zip(group["params"], options.constraints, strict=True) if p.grad is not None
+            ]
             grads = [p.grad for p in params]
             moves = [self.state[p]["move"] for p in params]
             group_outcome = outcome[i] if isinstance(outcome, list) else outcome
             if shards := to_local(params, grads, moves):
                 group_outcome = [local_outcomes(group_outcome, shards.get(k)) for k in range(len(params))]
-            groups.append(GroupTensors(group, params, grads, [moves], [], group_outcome))
+                constraints = constraints and [
+                    local_constraints(x) if k in shards else x for k, x in enumerate(constraints)
+                ]
+            groups.append(GroupTensors(group, params, grads, [moves], [], group_outcome, constraints))
         return groups
 
     def _group_hyper(self, group: dict[str, Any], dtype: torch.dtype) -> Hyperparameters:
@@ -272,7 +358,8 @@ class RpropVariant(StepMixin, Optimizer):
         hyper = self._group_hyper(tensors.group, torch.float32)
         for i, (p, g, move) in enumerate(zip(tensors.params, tensors.grads, *tensors.states, strict=True)):
             outcome = tensors.outcome[i] if isinstance(tensors.outcome, list) else tensors.outcome
-            update(p, g, move, hyper, tensors.group["maximize"], outcome)
+            constraints = tensors.constraints and tensors.constraints[i]
+            update(p, g, move, hyper, tensors.group["maximize"], outcome, constraints)
 
     # ------------------------------------------------------------------------------------------- state
 
@@ -312,7 +399,8 @@ class RpropVariant(StepMixin, Optimizer):
                 key: Opaque(self._load_state_of(value, parameters.get(key))) if key in parameters else value
                 for key, value in loaded["state"].items()
             }
-            return {**loaded, "state": wrapped}
+            groups = [{**group, **self._load_options_of(group, i)} for i, group in enumerate(loaded["param_groups"])]
+            return {**loaded, "state": wrapped, "param_groups": groups}
 
         def unwrap(optimizer: Optimizer) -> None:
             for p, wrapped in list(self.state.items()):
@@ -329,6 +417,16 @@ class RpropVariant(StepMixin, Optimizer):
         finally:
             before.remove()
             after.remove()
+
+    def _load_options_of(self, group: dict[str, Any], place: int) -> dict[str, Any]:
+        """Convert the options of a saved group; those that it lacks are the optimizer's own."""
+        if place >= len(self.param_groups):  # torch refuses another number of groups
+            return {}
+        own = self.param_groups[place]
+        if len(group["params"]) != len(own["params"]):  # or of parameters
+            return {}
+        options = {name: group.get(name, own.get(name)) for name in NAMES}
+        return convert_options({**options, "params": own["params"]}, place).values
 
     def _load_state_of(self, state: Any, p: Any) -> dict[str, Any]:
         """Convert one parameter's saved state to ours, validated, of the dtype and on the device that it needs."""
@@ -452,10 +550,12 @@ class IRpropPlus(RpropVariant):
     def __init__(
         self,
         params: Params,
-        lr: float | Tensor = 1e-2,
+        lr: Any = 1e-2,
         etas: tuple[float, float] = (0.5, 1.2),
         step_sizes: tuple[float, float] = (1e-6, 50.0),
         *,
+        bounds: Any = None,
+        frozen: Any = None,
         maximize: bool = False,
         batched: bool = False,
         backend: str | None = None,
@@ -469,6 +569,8 @@ class IRpropPlus(RpropVariant):
             lr,
             etas,
             step_sizes,
+            bounds=bounds,
+            frozen=frozen,
             maximize=maximize,
             batched=batched,
             backend=backend,

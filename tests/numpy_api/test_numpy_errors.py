@@ -1,7 +1,5 @@
 """Errors of the NumPy optimizers: each names the remedy and is raised before anything changes."""
 
-import math
-
 import numpy as np
 import pytest
 
@@ -160,50 +158,6 @@ def test_a_parameter_that_changed_its_shape_is_refused(change, backend):
     assert not w.any()
 
 
-BOUNDS = {
-    "one number": (1.0, ValueError, r"must be \(lower, upper\), got 1.0"),
-    "three": ((0, 1, 2), ValueError, r"must be \(lower, upper\), got"),
-    "SciPy's, of two weights": ([(-1, 2)] * 2, ValueError, r"starts outside.* by np.transpose\(pairs\)"),
-    "SciPy's, of three": ([(-1, 2)] * 3, ValueError, r"must be \(lower, upper\).* by np.transpose\(pairs\)"),
-    "crossed": ((1.0, [2.0, 0.0]), ValueError, "bounds of params.0. cross"),
-    "nan": ((math.nan, 1.0), ValueError, "are NaN"),
-    "nothing finite": ((math.inf, math.inf), ValueError, "leave no finite value"),
-    "shape": (([0.0, 0.0, 0.0], None), ValueError, r"lower bound of params\[0\] has shape \(3,\), its param"),
-    "text": (("a", None), TypeError, "pass numbers"),
-    "outside": (
-        (None, [2.0, 0.5]),
-        ValueError,
-        r"params\[0\] starts outside its bounds: 1.0 at index \(1,\) is not within \[-inf, 0.5\]",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BOUNDS)
-def test_bounds_that_are_refused(case):
-    bounds, error, text = BOUNDS[case]
-    with pytest.raises(error, match=text):
-        RpropMinus(np.ones(2), bounds=bounds)
-
-
-@pytest.mark.parametrize(
-    "frozen, error, text",
-    [
-        ([0, 1], TypeError, "pass booleans"),
-        ([True, False, True], ValueError, r"frozen\[0\] has shape \(3,\)"),
-    ],
-)
-def test_masks_that_are_refused(frozen, error, text):
-    with pytest.raises(error, match=text):
-        RpropMinus(np.ones(2), frozen=frozen)
-
-
-def test_one_bound_and_one_mask_for_each_array():
-    with pytest.raises(ValueError, match="upper bound has 3 items for 2 parameters"):
-        RpropMinus([np.ones(2), np.ones(2)], bounds=(0.0, [2.0, 2.0, 2.0]))
-    with pytest.raises(ValueError, match="frozen has 1 items for 2 parameters"):
-        RpropMinus([np.ones(2), np.ones(2)], frozen=[None])
-
-
 @pytest.mark.parametrize("seed", range(40))
 def test_overlap_is_found_as_by_counting_addresses(seed):
     """Random strided views of one buffer: the check agrees with a set of byte addresses."""
@@ -239,15 +193,8 @@ def test_maximize_is_a_flag():
     assert optimizer.maximize is True
 
 
-def test_one_array_is_not_a_list_of_bounds():
-    weights = [np.zeros(2), np.zeros(2)]
-    with pytest.raises(TypeError, match="is one array for a list of parameters: pass a list"):
-        RpropMinus(weights, bounds=(np.array([-1.0, -2.0]), None))
-    RpropMinus(weights, bounds=([np.array([-1.0, -2.0]), -1.0], None))
-
-
 def test_bytes_are_not_pairs():
-    for name in ("bounds", "etas", "step_sizes"):
+    for name in ("etas", "step_sizes"):
         with pytest.raises(ValueError, match=name):
             RpropMinus(np.zeros(2), **{name: b"\x00\x01"})
 

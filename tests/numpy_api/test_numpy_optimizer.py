@@ -58,14 +58,6 @@ def test_trace_by_hand(rule, real, backend):
         assert (w[0], seen_q[0], seen_step[0]) == (position, q, step)
 
 
-def stop_at_bounds(weight, low, high):
-    """Apply a bound to the oracle's weight."""
-    if weight.w <= low or weight.w >= high:
-        weight.w = low if weight.w <= low else high
-        weight.q = 0
-        weight.D = min(weight.D, (high - low) / type(low)(2))
-
-
 @pytest.mark.parametrize("boxed", [False, True], ids=["free", "boxed"])
 @pytest.mark.parametrize("maximize", [False, True], ids=["down", "up"])
 @pytest.mark.parametrize("real", [np.float32, np.float64])
@@ -79,16 +71,13 @@ def test_bits_after_every_step_equal_the_oracle(rule, real, maximize, boxed, bac
         low[::2], high[::3], frozen[::7] = w[::2] - real(0.7), w[::3] + real(0.4), True
     options = {"bounds": (low, high), "frozen": frozen} if boxed else {}
     optimizer = METHODS[rule](w, **hyper, backend=backend, **options)
-    oracle = Oracle(rule, w, real.__name__, **hyper)
+    oracle = Oracle(rule, w, real.__name__, **hyper, lower=low, upper=high, frozen=frozen)
     met = 0
     for step, g in enumerate(gradients(rng, (n,), real, 60)):
         loss = float(rng.choice([1.0, 2.0, 3.0] * 6 + [math.nan, math.inf])) if step else 2.0
         optimizer.step(g, loss)
-        oracle.step(np.where(frozen, real(0), g), loss)
-        for weight, lower, upper, fixed in zip(oracle.weights, low, high, frozen, strict=True):
-            if boxed and not fixed:
-                stop_at_bounds(weight, lower, upper)
-                met += weight.w in (lower, upper)
+        oracle.step(g, loss)
+        met += sum(weight.w in (weight.lower, weight.upper) for weight in oracle.weights)
         same(w, [weight.w for weight in oracle.weights])
         q, steps = optimizer.signs_and_steps()
         same(steps, [weight.D for weight in oracle.weights])
@@ -132,7 +121,6 @@ def test_bounds_have_the_same_bits_compiled_and_in_numpy(isa, real, box, order, 
         same(*(optimizer._states[0][0] for optimizer in pair))
         met += ((w == low) | (w == high)).sum()
     assert met > 500
-    assert (pair[0]._bounds[0].scratch is None) == (order != "strided")  # the compiled loop takes dense arrays
 
 
 def test_a_weight_between_equal_bounds_stays(backend):
@@ -229,8 +217,8 @@ def test_a_memory_map_is_updated_in_its_file(tmp_path, backend):
 )
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing_is_allocated_after_the_first_step(rule, options, backend):
-    if backend == "numpy":
-        pytest.skip("the NumPy engine uses temporary arrays")
+    if backend == "numpy" or (backend == "numba" and options):
+        pytest.skip("the NumPy engine, which performs the step, uses temporary arrays")
     w, g = np.zeros(40_000), np.ones(40_000)
     optimizer = METHODS[rule](w, backend=backend, **options)
     for loss in (1.0, 2.0, math.nan, 1.0):  # Numba compiles a rule at first use
@@ -272,7 +260,10 @@ def test_a_weight_cannot_jump_from_bound_to_bound_forever(backend):
 def test_bounds_have_the_dtype_of_the_weights_and_may_differ_between_arrays(backend):
     first, second, third = np.zeros(2, np.float32), np.zeros(2), np.zeros(2)
     optimizer = RpropMinus(
-        [first, second, third], lr=1.0, backend=backend, bounds=((None, [-0.5, -3.0], None), (0.1, None, None))
+        [first, second, third],
+        lr=1.0,
+        backend=backend,
+        bounds=([None, np.array([-0.5, -3.0]), None], [0.1, None, None]),
     )
     optimizer.step([np.full(2, -1, np.float32), np.full(2, 1.0), np.full(2, 1.0)])
     assert (first == np.float32(0.1)).all()
@@ -305,7 +296,7 @@ def test_frozen_weights_stay_and_do_not_affect_the_others(backend):
 def test_frozen_weights_in_a_list_and_at_a_bound(backend):
     first, second = np.array([1.0, 1.0, 0.0]), np.zeros(2)
     optimizer = RpropMinus(
-        [first, second], lr=0.5, bounds=((0.0, None), (1.0, None)), backend=backend, frozen=[[True, True, False], None]
+        [first, second], lr=0.5, bounds=([0.0, None], [1.0, None]), backend=backend, frozen=[[True, True, False], None]
     )
     first[:2] = -7.0, 7.0  # set by the user: a frozen weight is not clipped either
     optimizer.step([np.ones(3), np.ones(2)])
