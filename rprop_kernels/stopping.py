@@ -143,14 +143,15 @@ def whole_number(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Check that a value is a real number, not a truth value."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _tolerance(name: str, value: Any) -> float | None:
     if value is None:
         return None
-    if not _is_number(value) or not value >= 0:
+    if not is_number(value) or not value >= 0:
         raise ValueError(f"{name}={value!r}: pass a number from 0 on, or None to leave this test out")
     return float(value)
 
@@ -158,7 +159,7 @@ def _tolerance(name: str, value: Any) -> float | None:
 def _limit(name: str, value: Any, least: int) -> float | None:
     if value is None or (isinstance(value, float) and value == math.inf):
         return None
-    if not _is_number(value) or not value >= least:
+    if not is_number(value) or not value >= least:
         raise ValueError(f"{name}={value!r}: pass a number from {least} on, or None for no limit")
     return float(value)
 
@@ -182,7 +183,7 @@ def validate(
         >>> validate(window=20).window
         20
     """
-    if target is not None and (not _is_number(target) or math.isnan(target)):
+    if target is not None and (not is_number(target) or math.isnan(target)):
         raise ValueError(f"target={target!r}: pass a number, or None for none")
     return StoppingRules(
         _tolerance("gtol", gtol),

@@ -21,12 +21,11 @@ Sources: M. Riedmiller, H. Braun, ICNN 1993 (Rprop+); M. Riedmiller, Computer St
 :func:`minimize` runs the whole fit, of one problem or of many at once; :class:`AskTell` leaves the loop to the user.
 """
 
-from ..result import Result
 from .ask_tell import AskTell
 from .fit import minimize
 from .variants import METHODS, IRpropMinus, IRpropPlus, RpropMinus, RpropPlus
 
-__all__ = ["METHODS", "AskTell", "IRpropMinus", "IRpropPlus", "Result", "RpropMinus", "RpropPlus", "minimize"]
+__all__ = ["METHODS", "AskTell", "IRpropMinus", "IRpropPlus", "RpropMinus", "RpropPlus", "minimize"]
 
 for _class in (AskTell, *METHODS.values()):
     _class.__module__ = __name__  # pickles and messages do not depend on the private modules

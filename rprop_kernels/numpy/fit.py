@@ -55,7 +55,7 @@ def nearest_power_of_two(value: Array) -> Array:
     return power
 
 
-def make_scale(x_scale: Any, x: Array, constraints: Constraints | None) -> Array | None:
+def make_scale(x_scale: Any, x: Array, constraints: Constraints | None, name: str) -> Array | None:
     """Return the powers of two by which the variables are divided, of x's shape; None where there are none.
 
     Raises:
@@ -78,7 +78,7 @@ def make_scale(x_scale: Any, x: Array, constraints: Constraints | None) -> Array
         try:
             scale = np.broadcast_to(scale, x.shape)
         except ValueError:
-            raise ValueError(f"x_scale has shape {scale.shape}, x0 {x.shape}: pass one that broadcasts to x0") from None
+            raise ValueError(f"x_scale has shape {scale.shape}, {name} {x.shape}: pass one that fits") from None
     with np.errstate(over="ignore", under="ignore"):
         return nearest_power_of_two(scale).astype(x.dtype)
 
@@ -100,7 +100,7 @@ def make_start(x0: Any) -> Array:
     return start
 
 
-def make_first_state(lr: Any, x: Array, step_sizes: Pair) -> Array:
+def make_first_state(lr: Any, x: Array, step_sizes: Pair, name: str) -> Array:
     """Return the state of weights that have not moved, D = lr.
 
     Raises:
@@ -113,7 +113,7 @@ def make_first_state(lr: Any, x: Array, step_sizes: Pair) -> Array:
         try:
             steps = np.broadcast_to(steps, x.shape).astype(x.dtype)
         except ValueError:
-            raise ValueError(f"lr has shape {steps.shape}, x0 {x.shape}: pass one that broadcasts to x0") from None
+            raise ValueError(f"lr has shape {steps.shape}, {name} {x.shape}: pass one that fits") from None
     else:
         steps = np.full_like(x, hyperparameters.validate_lr(lr, step_sizes))
     state: Array = encode(np.zeros_like(x), steps)
@@ -349,6 +349,8 @@ def run(
     callback: Callable[..., object] | None = None,
     progress: bool = False,
     backend: str | None = None,
+    raise_interrupt: bool = False,
+    name: str = "x0",
 ) -> Result:
     """Minimise an objective; see `minimize` for the arguments.
 
@@ -356,6 +358,8 @@ def run(
         objective: see :class:`.search.Search`; with ``starts`` or ``batched`` one of rows.
         start: x0 from `make_start`.
         rules: validated.
+        name: of x0, for messages.
+        raise_interrupt: whether Ctrl-C is raised, with the result so far, and not a reason to stop.
     """
     class_for_method(method)
     hyper = hyperparameters.validate(etas, step_sizes)
@@ -363,10 +367,10 @@ def run(
     try:
         found = make_constraints(bounds, frozen, [start], array_like=True, is_start=True)
     except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("params[0]", "x0").replace("frozen[0]", "frozen")) from None
+        raise type(error)(str(error).replace("params[0]", name).replace("frozen[0]", "frozen")) from None
     constraints = None if found is None else found[0]
-    scale = make_scale(x_scale, start, constraints)
-    state = make_first_state(lr, start, hyper[2:])
+    scale = make_scale(x_scale, start, constraints, name)
+    state = make_first_state(lr, start, hyper[2:], name)
     arrays: list[Array | None] = [state, scale, *(constraints or Constraints())]
     if starts is not None:
         seed = make_seed(seed)
@@ -398,10 +402,11 @@ def run(
         check_noise=hyperparameters.validate_bool("check_noise", check_noise),
         callback=make_callback(callback),
         progress=hyperparameters.validate_bool("progress", progress),
+        raise_interrupt=raise_interrupt,
     )
     try:
         search.run()
-    except Exception as error:
+    except BaseException as error:
         with contextlib.suppress(AttributeError):  # an exception with slots
             error.result = _finish(search, starts, batched, maximize, seed)  # type: ignore[attr-defined]
         raise

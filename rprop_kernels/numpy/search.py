@@ -72,6 +72,7 @@ class Search:
         check_noise: whether the loss at x0 is evaluated twice and compared.
         callback: a function of x, loss and steps.
         progress: whether a display is shown.
+        raise_interrupt: whether Ctrl-C is raised, and not a reason to stop.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Search:
         check_noise: bool,
         callback: Callable[[Any, Any, int], object] | None,
         progress: bool,
+        raise_interrupt: bool,
     ) -> None:
         self.objective = objective
         self.x = start if scale is None else start / scale
@@ -101,6 +103,7 @@ class Search:
         self.method, self.hyper, self.maximize = method, hyper, maximize
         self.rules = rules
         self.check_noise = check_noise
+        self.raise_interrupt = raise_interrupt
         self.callback = callback
         engine = load_engine(backend)
         self.engine_step = engine.ArrayStepper() if backend == "cython" else engine.step
@@ -147,11 +150,10 @@ class Search:
         try:
             while self._evaluate():
                 self._step()
-        except KeyboardInterrupt:
+        except BaseException as error:
             self._interrupt()
-        except BaseException:
-            self._interrupt()
-            raise
+            if self.raise_interrupt or not isinstance(error, KeyboardInterrupt):
+                raise
         finally:
             if self.progress is not None:
                 self.progress.close()

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rprop_kernels"
 
 LAYERS = [
-    {"rules", "state", "loss", "hyperparameters", "bounds", "files", "warn"},
+    {"rules", "state", "loss", "hyperparameters", "bounds", "files", "warn", "stopping", "result", "progress"},
     {"kernels"},
     {"backends"},
     {"numpy", "torch"},
