@@ -148,6 +148,8 @@ class StepMixin:
     _always_wrap: bool
     _next_loss: Loss | None = None
     _batched: bool = False
+    _lr_versions: Sequence[Any] = ()
+    """Of an lr with a value for each weight, which can change in place; see `_notice_lr`."""
 
     state: Any
     param_groups: Any
@@ -202,6 +204,9 @@ class StepMixin:
         """Return a group's hyper-parameters for an engine; None where torch's operations must serve."""
         raise NotImplementedError
 
+    def _notice_lr(self) -> None:
+        """Warn where an lr with a value for each weight has changed, which the native step does not compare."""
+
     def _torch_step(self, tensors: GroupTensors) -> None:
         """Step one group by torch's operations."""
         raise NotImplementedError
@@ -210,6 +215,8 @@ class StepMixin:
 
     def _step_tensors(self, outcome: Outcome = NOT_WORSE) -> None:
         """Step all parameters, natively if possible."""
+        if self._lr_versions:
+            self._notice_lr()
         native = self._native_step
         if native is not None:
             if type(outcome) is int:

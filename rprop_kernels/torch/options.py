@@ -6,7 +6,7 @@ weight are None, a tensor or such a list. The tensors have the shape, device and
 parameter. DTensors are placed as it is.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,7 +113,9 @@ def convert_options(group: dict[str, Any], place: int, last: GroupOptions | None
     for p, name, *limits in zip(params, names, *columns.values(), strict=True):
         is_constrained = any(x is not None for x in limits) and _likeness(p) is not None
         if is_constrained and (limits[0] is not None or limits[1] is not None):
-            validate_bounds(name, *_ends(p, limits), torch)
+            ends = _ends(p, limits)
+            if not any(x.is_meta for x in ends):
+                validate_bounds(name, *ends, torch)
         constraints.append(Constraints(*limits) if is_constrained else None)
     parts = tuple(part for name in NAMES for part in _parts(values[name]))
     any_constraints = constraints if any(x is not None for x in constraints) else None
@@ -196,10 +198,10 @@ def _local(x: Any) -> Any:
 def _ends(p: Tensor, limits: Any) -> tuple[Tensor, Tensor]:
     """Return both bounds as tensors of this process that broadcast to the parameter."""
     lower, upper = (missing if x is None else x for x, missing in zip(limits, (-torch.inf, torch.inf), strict=False))
-    ends = (
-        _local(x) if isinstance(x, Tensor) else torch.tensor(x, dtype=p.dtype, device=p.device) for x in (lower, upper)
+    first, second = (
+        _local(x) if isinstance(x, Tensor) else torch.tensor(x, dtype=p.dtype, device="cpu") for x in (lower, upper)
     )
-    return tuple(ends)  # type: ignore[return-value]
+    return first, second
 
 
 def validate_starts(params: Iterable[Tensor | None], constraints: list[Constraints | None] | None, place: int) -> None:
@@ -265,12 +267,35 @@ def same_lr(lr: Any, copied: Any) -> bool:
     return type(lr) is type(copied) and bool(lr == copied)
 
 
-def versions(lr: Any) -> list[tuple[Any, int]]:
-    """Return the parts of an ``lr`` with a value for each weight, and how often each tensor was written to."""
-    if not hyperparameters.is_per_weight(lr):
-        return []
-    parts = list(_parts(lr))
-    return [(x, x._version if isinstance(x, Tensor) and not x.is_inference() else 0) for x in parts]
+def versions(groups: Iterable[dict[str, Any]]) -> list[Any]:
+    """Return the parts of each ``lr`` with a value for each weight, and how often each tensor was written to."""
+    found: list[Any] = []
+    for group in groups:
+        if hyperparameters.is_per_weight(group["lr"]):
+            for part in _parts(group["lr"]):
+                found += [part, part._version if isinstance(part, Tensor) and not part.is_inference() else None]
+    return found
+
+
+def same_objects(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Check whether two results of `versions` are equal."""
+    return len(some) == len(others) and all(
+        x is y or (type(x) is int and x == y) for x, y in zip(some, others, strict=True)
+    )
+
+
+def pack_bounds(bounds: Any) -> Any:
+    """Return the bounds of a group as a state_dict holds them: a dict in the place of the tuple, if with DTensors."""
+    if not any(hasattr(part, "placements") for part in _parts(bounds)):
+        return bounds
+    return dict(zip(("lower", "upper"), bounds, strict=True))
+
+
+def unpack_bounds(bounds: Any) -> Any:
+    """Return the bounds that `pack_bounds` packed."""
+    return (
+        (bounds["lower"], bounds["upper"]) if isinstance(bounds, dict) and {"lower", "upper"} == set(bounds) else bounds
+    )
 
 
 def local_constraints(constraints: Constraints | None) -> Constraints | None:

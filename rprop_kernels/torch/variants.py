@@ -24,8 +24,11 @@ from .options import (
     copy_lr,
     first_steps,
     local_constraints,
+    pack_bounds,
     planned_constraints,
     same_lr,
+    same_objects,
+    unpack_bounds,
     validate_starts,
     versions,
 )
@@ -94,7 +97,6 @@ class RpropVariant(StepMixin, Optimizer):
         self._init_step(backend)
         self._options: list[GroupOptions] = []
         self._last_lrs: list[Any] | None = []
-        self._lr_versions: list[tuple[Any, int]] = []
         self._batched = hyperparameters.validate_bool("batched", batched)
         maximize = hyperparameters.validate_bool("maximize", maximize)
         defaults: dict[str, Any] = {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize}
@@ -299,9 +301,9 @@ class RpropVariant(StepMixin, Optimizer):
         if self._last_lrs is None:  # has warned
             return
         lrs = [group["lr"] for group in self.param_groups]
-        self._lr_versions = [version for lr in lrs for version in versions(lr)]
+        self._lr_versions = versions(self.param_groups)
         for lr, before in zip(lrs, self._last_lrs, strict=False):
-            if not same_lr(lr, before) and before != 0.0:  # 0 was there for a moment only, see _first_steps
+            if not same_lr(lr, before) and not same_lr(before, 0.0):  # 0 was there for a moment only, see _first_steps
                 self._last_lrs, self._lr_versions = None, []
                 warn_user(
                     f"lr was changed from {before} to {lr}, which has no effect: in Rprop lr is only the first step "
@@ -313,10 +315,9 @@ class RpropVariant(StepMixin, Optimizer):
         if self.state:
             self._last_lrs = [copy_lr(lr) for lr in lrs]
 
-    def _step_tensors(self, outcome: Outcome = NOT_WORSE) -> None:
-        if self._lr_versions and self._lr_versions != [x for group in self.param_groups for x in versions(group["lr"])]:
+    def _notice_lr(self) -> None:
+        if not same_objects(self._lr_versions, versions(self.param_groups)):
             self._warn_if_lr_changed()
-        super()._step_tensors(outcome)
 
     def _plan_groups(self) -> list[tuple[Any, Any, Any]]:
         plans = []
@@ -380,6 +381,17 @@ class RpropVariant(StepMixin, Optimizer):
             raise KeyError("this parameter has no state: it is not in this optimizer, or was never stepped")
         return signs_and_steps(self.state[parameter]["move"])
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state and the groups; see ``torch.optim.Optimizer.state_dict``.
+
+        Bounds that hold DTensors become ``{"lower": ..., "upper": ...}``, since torch.distributed.checkpoint finds
+        no tensors in a tuple.
+        """
+        saved = super().state_dict()
+        for group in saved["param_groups"]:
+            group["bounds"] = pack_bounds(group.get("bounds"))
+        return saved
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a ``state_dict`` of this class, or of torch.optim.Rprop; exact in every dtype.
 
@@ -426,6 +438,7 @@ class RpropVariant(StepMixin, Optimizer):
         if len(group["params"]) != len(own["params"]):  # or of parameters
             return {}
         options = {name: group.get(name, own.get(name)) for name in NAMES}
+        options["bounds"] = unpack_bounds(options["bounds"])
         return convert_options({**options, "params": own["params"]}, place).values
 
     def _load_state_of(self, state: Any, p: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The processes are started once for each size of world and run every scenario; a 
 """
 
 import copy
+import math
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -317,8 +318,107 @@ def dtensor_rows(rank: int, folder: Path) -> None:
         assert torch.equal(spread.full_tensor().detach(), plain.detach())
 
 
+def options_for(params: list[Tensor]) -> dict[str, Any]:
+    """Bounds, masks and an lr for each parameter of net(), of the global shapes."""
+    shapes = [p.shape for p in params]
+    return {
+        "bounds": ([torch.full(s, -0.6) for s in shapes], [0.6, None, torch.tensor(0.7), None]),
+        "frozen": [torch.arange(3) == 1, None, None, torch.tensor([False])],
+        "lr": [torch.linspace(0.1, 0.3, math.prod(s)).reshape(s) for s in shapes],
+    }
+
+
+def train_whole(model: nn.Module, optimizer: Any, steps: range) -> None:
+    """All shards of the data in one process: the mean of their gradients and of their losses."""
+    for i in steps:
+        optimizer.zero_grad()
+        losses = [loss_of(model, rank, i) for rank in range(dist.get_world_size())]
+        for loss in losses:
+            (loss / len(losses)).backward()
+        optimizer.step(loss=sum(loss.detach().double() for loss in losses) / len(losses))
+
+
+def ddp_with_options(rank: int, folder: Path) -> None:
+    for make in FOUR:
+        inner, plain = net(), net()
+        model = nn.parallel.DistributedDataParallel(inner)
+        params, others = list(inner.parameters()), list(plain.parameters())
+        start = params[0].detach().clone()
+        group = {"process_group": True} if make is ours.IRpropPlus else {}
+        train_sharded(model, make(params, **options_for(params), **group), rank, range(STEPS))
+        train_whole(plain, make(others, **options_for(others)), range(STEPS))
+        assert equal(inner, plain), make
+        assert everywhere([p.detach() for p in params])
+        assert torch.equal(params[0][:, 1], start[:, 1]) and (params[0] != start)[:, 0].any()
+        assert all((p >= -0.6).all() for p in params) and (params[0] <= 0.6).all()
+
+
+def fsdp2_with_options(rank: int, folder: Path) -> None:
+    """Options of the global shape are distributed as the parameters are; they survive a sharded checkpoint."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions,
+        get_optimizer_state_dict,
+        get_state_dict,
+        set_optimizer_state_dict,
+        set_state_dict,
+    )
+
+    def seen(option: Any) -> Any:
+        return [seen(x) for x in option] if isinstance(option, (tuple, list)) else whole(option)
+
+    for make in FOUR:
+        model, plain = sharded(), net()
+        params, others = list(model.parameters()), list(plain.parameters())
+        group = {"process_group": True} if make is ours.IRpropPlus else {}
+        optimizer, twin = make(params, **options_for(params), **group), make(others, **options_for(others))
+
+        train_sharded(model, optimizer, rank, range(4))
+        train_whole(plain, twin, range(4))
+        assert equal(model, plain), make
+        held = optimizer.param_groups[0]
+        for half in (held["bounds"][0], held["lr"], held["frozen"][:1]):
+            assert all(x.placements == p.placements and x.shape == p.shape for x, p in zip(half, params, strict=False))
+        assert torch.equal(whole(held["bounds"][0][0]), twin.param_groups[0]["bounds"][0][0])
+        full = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True))
+        weights, state = get_state_dict(model, optimizer)
+        path = folder / f"options-{make.__name__}"
+        dcp.save({"model": weights, "optimizer": state}, checkpoint_id=path)
+        new = sharded()
+        copied = list(new.parameters())
+        other = make(copied, **options_for(copied), **group)
+        weights, state = get_state_dict(new, other)
+        dcp.load({"model": weights, "optimizer": state}, checkpoint_id=path)
+        set_state_dict(new, other, model_state_dict=weights, optim_state_dict=state)
+        train_sharded(model, optimizer, rank, range(4, 8))
+        train_sharded(new, other, rank, range(4, 8))
+        train_whole(plain, twin, range(4, 8))
+        assert equal(model, plain), make
+        assert equal(new, plain), make
+        set_optimizer_state_dict(new, other, full, options=StateDictOptions(full_state_dict=True))
+        for name in ("bounds", "frozen", "lr"):
+            assert same(*(seen(o.param_groups[0][name]) for o in (other, optimizer))), (make, name)
+        try:
+            make(list(sharded().parameters()), bounds=(5.0, None), **group)
+        except ValueError as error:
+            assert "starts outside its bounds" in str(error)
+        else:
+            raise AssertionError("a start outside was accepted")
+
+
 SCENARIOS: dict[str, Callable[[int, Path], None]] = {
-    f.__name__: f for f in (ddp, one_loss_decides, fsdp2, checkpoint, full_checkpoint, zero, dtensor_rows)
+    f.__name__: f
+    for f in (
+        ddp,
+        one_loss_decides,
+        fsdp2,
+        checkpoint,
+        full_checkpoint,
+        zero,
+        dtensor_rows,
+        ddp_with_options,
+        fsdp2_with_options,
+    )
 }
 
 
