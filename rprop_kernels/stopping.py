@@ -320,3 +320,185 @@ class Monitor:
         for name in self._ROWS:
             setattr(self, name, getattr(self, name)[rows])
         self.window = deque((best[rows] for best in self.window), maxlen=self.window.maxlen)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the course so far, as numbers or arrays in a dict."""
+        return {"steps": self.steps, "window": list(self.window), **{name: getattr(self, name) for name in self._ROWS}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the course of a `state_dict`."""
+        self.steps = state_dict["steps"]
+        self.window = deque(state_dict["window"], maxlen=self.rules.window + 1)
+        for name in self._ROWS:
+            setattr(self, name, state_dict[name])
+
+
+# --------------------------------------------------------------------------- weights that are free to move
+
+
+def held_weights(x: Any, grad: Any, lower: Any, upper: Any, frozen: Any, maximize: bool = False) -> Any:
+    """Return where a weight is frozen or held at a bound by its gradient; None where there are neither.
+
+    Args:
+        x: weights, an array or tensor.
+        grad: their gradients.
+        lower: None, a number, or an array that broadcasts to x.
+        upper: likewise.
+        frozen: None or booleans.
+        maximize: whether the gradient is ascended.
+    """
+    held = frozen
+    for bound, is_lower in ((lower, True), (upper, False)):
+        if bound is not None:
+            beyond = x <= bound if is_lower else x >= bound
+            outward = beyond & (grad > 0 if is_lower != maximize else grad < 0)
+            held = outward if held is None else held | outward
+    return held
+
+
+def steps_within(step: Any, x: Any, xtol: float, step_min: float) -> Any:
+    """Return where a step size is at most ``max(step_min, xtol * max(abs(x), 1))``.
+
+    Args:
+        step: step sizes, an array or tensor.
+        x: the weights, of the same shape.
+        xtol: see `StoppingRules`.
+        step_min: the smallest step size that occurs.
+    """
+    return step <= (xtol * abs(x).clip(1)).clip(step_min)
+
+
+# -------------------------------------------------------------------------------------- loops of the user's
+
+
+class LoopStopping:
+    """The part of a Stopping that NumPy and torch share: the order of the calls, the reasons, the state.
+
+    A test belongs to one point: loss, gradient and weights before a step. `_test` makes it, called by ``stop(loss)``
+        or,
+    where a step comes first, by the optimizer through `_before_step`; ``stop(loss)`` after that only answers.
+
+    Args:
+        rules: validated.
+        maximize: whether a greater loss is the better one.
+        rows: whether there is a loss for each row.
+        where: see `Monitor`.
+        step_needs_loss: the remedy for a step without a loss, for a message.
+    """
+
+    def __init__(
+        self, rules: StoppingRules, maximize: bool, rows: bool, where: Callable[..., Any], step_needs_loss: str
+    ) -> None:
+        self._monitor = Monitor(rules, maximize, where)
+        self._rows = rows
+        self._code: Any = RUNNING
+        self._tested = False  # this point has been tested, and the optimizer has not stepped yet
+        self._answered = True  # stop() has returned the result of the last test
+        self._untested = False  # a step without a test has been made
+        self._step_needs_loss = step_needs_loss
+
+    @property
+    def best_loss(self) -> Any:
+        """The best finite loss so far; NaN before the first."""
+        best = self._monitor.best
+        best = self._monitor.where(abs(best) < math.inf, best, math.nan)
+        return -best if self._monitor.maximize else best
+
+    def _codes(self) -> list[int]:
+        return [int(code) for code in self._code] if self._has_rows else [int(self._code)]
+
+    @property
+    def _has_rows(self) -> bool:
+        return self._rows and not isinstance(self._code, int)
+
+    def _words(self, name: str) -> Any:
+        words = [getattr(REASONS[code], name) if code != RUNNING else None for code in self._codes()]
+        return words if self._has_rows else words[0]
+
+    @property
+    def reason(self) -> Any:
+        """The name of the reason to stop, None while there is none; where batched a list with one for each row."""
+        return self._words("name")
+
+    @property
+    def status(self) -> Any:
+        """The status of the reason, 0 for a success; None while there is none; where batched a list."""
+        return self._words("status")
+
+    @property
+    def message(self) -> Any:
+        """The message of the reason; None while there is none; where batched a list."""
+        return self._words("message")
+
+    @property
+    def stopped(self) -> bool:
+        """Whether there is a reason to stop, where batched for every row."""
+        return RUNNING not in self._codes()
+
+    def _stop(self, *point: Any) -> bool:
+        """Answer for the point of the last step, or test this one."""
+        if self._untested:
+            raise RuntimeError(
+                f"stop(loss) came after a step that knew no loss, so that loss, gradient and weights no longer belong "
+                f"together: call stop(loss) before optimizer.step(), or {self._step_needs_loss}"
+            )
+        if self._answered and not self._tested:
+            self._run_test(*point)
+            self._tested = True
+        self._answered = True
+        return self.stopped
+
+    def _before_step(self, *point: Any) -> None:
+        """Test the point that the optimizer is about to leave; a point without a loss is None."""
+        if self._tested:
+            self._tested = False
+        elif not point:
+            self._untested = True
+        else:
+            self._run_test(*point)
+            self._answered = False
+
+    def _run_test(self, loss: Any, *rest: Any) -> None:
+        monitor = self._monitor
+        running = self._code == RUNNING
+        improved, candidate = monitor.add(loss)
+        chosen = improved & running
+        if bool(chosen.any() if self._rows else chosen):
+            self._copy_best(chosen)
+        tested = bool(candidate.any() if self._rows else candidate)
+        max_grad = self._max_grad(*rest) if tested else monitor.best * 0 + math.nan
+        at_rest = self._at_rest(*rest) if monitor.tests_steps else False
+        code = monitor.decide(max_grad, at_rest)
+        self._code = monitor.where(running, code, self._code)
+        if bool((running & (self._code != RUNNING)).any() if self._rows else self._code != RUNNING):
+            self._after_stop()
+
+    def _copy_best(self, chosen: Any) -> None:
+        raise NotImplementedError
+
+    def _max_grad(self, *rest: Any) -> Any:
+        raise NotImplementedError
+
+    def _at_rest(self, *rest: Any) -> Any:
+        raise NotImplementedError
+
+    def _after_stop(self) -> None:
+        """Warn where the smallest step size has kept the gradient from gtol."""
+
+    def _state(self) -> dict[str, Any]:
+        flags = {"tested": self._tested, "answered": self._answered, "untested": self._untested}
+        return {"monitor": self._monitor.state_dict(), "code": self._code, **flags}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._monitor.load_state_dict(state["monitor"])
+        self._code = state["code"]
+        self._tested, self._answered, self._untested = (state[x] for x in ("tested", "answered", "untested"))
+
+
+def min_step_message(share: float, step_min: float) -> str:
+    """Return the warning about steps that cannot shrink enough for gtol."""
+    return (
+        f"the search has stopped with a gradient above gtol, while {share:.0%} of the free steps stand at the "
+        "smallest step "
+        f"size, {step_min}: make the optimizer with step_sizes=(0.0, 50.0), so that they can shrink"
+    )

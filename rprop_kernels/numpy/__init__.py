@@ -23,10 +23,11 @@ Sources: M. Riedmiller, H. Braun, ICNN 1993 (Rprop+); M. Riedmiller, Computer St
 
 from .ask_tell import AskTell
 from .fit import minimize
+from .stopping import Stopping
 from .variants import METHODS, IRpropMinus, IRpropPlus, RpropMinus, RpropPlus
 
-__all__ = ["METHODS", "AskTell", "IRpropMinus", "IRpropPlus", "RpropMinus", "RpropPlus", "minimize"]
+__all__ = ["METHODS", "AskTell", "IRpropMinus", "IRpropPlus", "RpropMinus", "RpropPlus", "Stopping", "minimize"]
 
-for _class in (AskTell, *METHODS.values()):
+for _class in (AskTell, Stopping, *METHODS.values()):
     _class.__module__ = __name__  # pickles and messages do not depend on the private modules
 del _class

@@ -16,7 +16,7 @@ from ..loss import NONFINITE, NOT_WORSE, LossOutcome, compare_loss, compare_loss
 from ..progress import start_progress
 from ..result import Result
 from ..state import decode, encoding_of
-from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor
+from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_weights, steps_within
 from ..warn import warn_user
 
 Array: TypeAlias = NDArray[Any]
@@ -109,7 +109,7 @@ class Search:
         self.engine_step = engine.ArrayStepper() if backend == "cython" else engine.step
         self.progress = start_progress(rules.max_steps, len(start) if rows else 1) if progress else None
         self.monitor = Monitor(rules, maximize, np.where if rows else stopping.choose)
-        self.step_min = start.dtype.type(max(hyper.step_min, encoding_of(start.dtype).min_step))
+        self.step_min = max(hyper.step_min, encoding_of(start.dtype).min_step)
         self.previous: Any = None  # E_prev
         self.best_x = start.copy()
         self.best_grad = np.full_like(start, np.nan)
@@ -242,13 +242,7 @@ class Search:
 
     def _held(self) -> Any:
         """Return where a weight is frozen or held at a bound by its gradient; None where there is no such thing."""
-        held: Any = self.frozen
-        for bound, sign in ((self.lower, 1), (self.upper, -1)):
-            if bound is not None:
-                beyond = self.x <= bound if sign > 0 else self.x >= bound
-                outward = self.grad > 0 if (sign > 0) != self.maximize else self.grad < 0
-                held = beyond & outward if held is None else held | (beyond & outward)
-        return held
+        return held_weights(self.x, self.grad, self.lower, self.upper, self.frozen, self.maximize)
 
     def _slope(self) -> Array:
         """Return the size of each component of the projected gradient."""
@@ -260,8 +254,8 @@ class Search:
 
     def _at_rest(self) -> Any:
         """Return whether all step sizes are within xtol."""
-        step = decode(self.state)[1]
-        small = step <= np.maximum(self.step_min, self.rules.xtol * np.maximum(1, np.abs(self.x)))
+        assert self.rules.xtol is not None
+        small = steps_within(decode(self.state)[1], self.x, self.rules.xtol, self.step_min)
         held = self._held()
         if held is not None:
             small |= held
