@@ -7,9 +7,10 @@ here, and anything uncertain is refused before a byte is written.
 """
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport free
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 cdef extern from "step_table.h" nogil:
@@ -26,16 +27,31 @@ cdef extern from "step_table.h" nogil:
         int64_t strides[N_ARRAYS][MAX_DIMS]
     ctypedef void ParallelFunction(void (*)(void*), void*, unsigned, unsigned)
     ctypedef int ThreadQuery()
+    ctypedef void RangeRunner(const int64_t*, int64_t, int64_t)
+    enum:
+        HEADER_LOOPS, HEADER_RUN_GATHERED, N_HEADER
+    ctypedef struct Row:
+        int64_t dtype
+    ctypedef struct Extra:
+        int64_t flags
     ctypedef struct StepTable:
+        Row* rows
+        char** grads
         double (*hypers)[N_HYPER]
-        Py_ssize_t n_hypers, hyper_capacity
+        Extra* extras
+        Py_ssize_t n_rows, n_hypers, n_layouts, n_extras, hyper_capacity
         int64_t numel
         const unsigned char* outcomes
+        const unsigned char* improved
         int isa
         unsigned n_threads
         ParallelFunction* parallel
         ThreadQuery* thread_number
         ThreadQuery* thread_count
+        RangeRunner* runner
+        uint64_t needs, ready
+        double* largest
+        int64_t header[N_HEADER]
     int reserve(void*, Py_ssize_t*, Py_ssize_t, size_t)
     void free_table(StepTable*)
     void clear_table(StepTable*)
@@ -45,6 +61,7 @@ cdef extern from "step_table.h" nogil:
     void run_table(StepTable*)
     int state_dtype_of(int64_t dtype, int64_t rule)
     int n_arrays_of(int64_t rule)
+    double larger(double, double)
     int best_isa()
 
 cdef extern from "dlpack.h":
@@ -58,6 +75,7 @@ cdef extern from "dlpack.h":
     ctypedef struct DLTensor:
         void* data
         int device_type
+        int device_id
         int ndim
         int code
         int bits
@@ -116,6 +134,40 @@ cdef int get_threads(StepTable* table, object threads, Py_ssize_t threshold) exc
             table.thread_count = <ThreadQuery*><uintptr_t>team[3]
     return 0
 
+cdef list measure(StepTable* table, Py_ssize_t n_losses):
+    """Return the largest |gradient| of the collected table, of each loss or of all."""
+    cdef Py_ssize_t i, n = n_losses if n_losses > 0 else table.n_threads if table.parallel != NULL else 1
+    cdef double* largest = <double*>calloc(n, sizeof(double))
+    if largest == NULL:
+        raise MemoryError()
+    if n_losses > 0:
+        table.parallel = NULL          # a loss may have weights in the parts of several threads
+    table.largest = largest
+    try:
+        with nogil:
+            run_table(table)
+        if n_losses > 0:
+            return [largest[i] for i in range(n)]
+        for i in range(1, n):
+            largest[0] = larger(largest[i], largest[0])
+        return [largest[0]]
+    finally:
+        table.largest = NULL
+        free(largest)
+
+cdef int prepare(StepTable* table, object engine) except -1:
+    """Let another engine compile the loops that the table needs, before anything is written.
+
+    ``engine`` is None, or a function of the set of needs that returns the addresses of a RangeRunner, of its table of
+    loops and of its function for rows that are not dense or have options.
+    """
+    if engine is not None and (table.needs & ~table.ready) != 0:
+        runner, loops, run_gathered = engine(table.needs)
+        table.runner = <RangeRunner*><uintptr_t>runner
+        table.header[HEADER_LOOPS], table.header[HEADER_RUN_GATHERED] = loops, run_gathered
+        table.ready |= table.needs
+    return 0
+
 
 # ------------------------------------------------------------------------------------------- NumPy arrays
 
@@ -162,28 +214,39 @@ cdef class ArrayStep:
     nothing is allocated after the first step."""
     cdef StepTable table
     cdef Buffers buffers
+    cdef object engine
     cdef bint busy
 
-    def __init__(self, int isa):
+    def __init__(self, int isa, engine=None):
+        """``engine``: see prepare."""
         self.table.isa = check_isa(isa)
+        self.engine = engine
         self.buffers = Buffers()
 
     def __dealloc__(self):
         free_table(&self.table)
 
-    def __call__(self, int rule, params, grads, states, hyper, outcomes, constraints, threads, Py_ssize_t threshold):
+    def __call__(self, int rule, params, grads, states, hyper, outcomes, constraints, threads, Py_ssize_t threshold,
+                 bests=None, bytes improved=None):
         """Step all arrays and return True; return False, with nothing changed, where one of them is unsupported.
 
         ``hyper`` is (eta_minus, eta_plus, step_min, step_max, direction); ``outcomes`` is None or bytes-like, one
         outcome for each element of the first dimension; ``constraints`` is None or has None or
-        ``(lower, upper, frozen)`` for each array, see add_option; ``threads``: see get_threads.
+        ``(lower, upper, frozen)`` for each array, see add_option; ``threads``: see get_threads. ``bests`` is None or
+        has an array for each of ``params``, to which it is copied before the step where ``improved``: a byte for all, or
+        one for each of ``outcomes``.
         """
         if self.busy:                # in use by another thread
             return False
         self.busy = True
         try:
-            if not self.collect(rule, params, grads, states, hyper, outcomes, constraints):
+            if not self.collect(rule, params, grads, states, hyper, outcomes, constraints, bests):
                 return False
+            if bests is not None:
+                if self.engine is not None or len(improved) != (1 if outcomes is None else len(outcomes)):
+                    return False
+                self.table.improved = <const unsigned char*><const char*>improved
+            prepare(&self.table, self.engine)
             get_threads(&self.table, threads, threshold)
             with nogil:
                 run_table(&self.table)
@@ -194,7 +257,24 @@ cdef class ArrayStep:
             self.buffers.release()
             self.busy = False
 
-    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes, constraints) except -1:
+    def largest_gradient(self, params, grads, states, hyper, bytes outcomes, constraints, threads, Py_ssize_t threshold):
+        """Return the largest |gradient| of the weights that are neither frozen nor held at a bound by it, NaN where one
+        is NaN: a list of one number, or of one for each of ``outcomes``. None where an array is unsupported."""
+        if self.busy:
+            return None
+        self.busy = True
+        try:
+            if not self.collect(0, params, grads, states, hyper, outcomes, constraints):
+                return None
+            get_threads(&self.table, threads, threshold)
+            return measure(&self.table, 0 if outcomes is None else len(outcomes))
+        except (BufferError, TypeError, ValueError):
+            return None
+        finally:
+            self.buffers.release()
+            self.busy = False
+
+    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes, constraints, bests=None) except -1:
         cdef StepTable* table = &self.table
         cdef Py_ssize_t n = len(params), n_losses = 0, hyper_index, i
         cdef int j, d, ndim, dtype, arrays = n_arrays_of(rule)
@@ -205,9 +285,11 @@ cdef class ArrayStep:
             return False
         if constraints is not None and (len(constraints) != n or rule == TORCH):
             return False
+        if bests is not None and (len(bests) != n or rule == TORCH):
+            return False
         clear_table(table)
         hyper_index = add_hyper(table, hyper)
-        self.buffers.reserve((4 if constraints is None else 6) * n + 1)                   # so that pointers stay valid
+        self.buffers.reserve(7 * n + 1)                   # so that pointers stay valid
         if outcomes is not None:
             buffers[0] = self.buffers.add(outcomes, 0)
             table.outcomes = <const unsigned char*>buffers[0].buf
@@ -243,6 +325,8 @@ cdef class ArrayStep:
                         and self.add_option(UPPER, upper, dtype, data, &layout)
                         and self.add_option(FROZEN, frozen, dtype, data, &layout)):
                     return False
+            if bests is not None and not self.add_option(BEST, bests[i], dtype, data, &layout):
+                return False
             if not check(add_row(table, dtype, rule, hyper_index, n_losses, data, &layout)):
                 return False
         return check(is_disjoint(table))
@@ -254,14 +338,14 @@ cdef class ArrayStep:
         """
         if array is None:
             return True
-        cdef Py_buffer* buffer = self.buffers.add(array, PyBUF_STRIDES | PyBUF_FORMAT)
+        cdef Py_buffer* buffer = self.buffers.add(array, PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if j == BEST else 0))
         cdef int d
         if j == FROZEN:
             if buffer.format == NULL or buffer.format[0] != c"?" or buffer.format[1] != 0:
                 return False
         elif dtype_of_format(buffer.format) != dtype:
             return False
-        if buffer.ndim != layout.ndim and buffer.ndim != 0:
+        if buffer.ndim != layout.ndim and (buffer.ndim != 0 or j == BEST):
             return False
         data[j] = <char*>buffer.buf
         for d in range(layout.ndim):
@@ -320,17 +404,17 @@ cdef class TorchApi:
             header = header.previous
         self.exchange = <DLPackExchange*>header
 
-    cdef int read_tensor(self, PyObject* tensor, DLTensor* out, int64_t* dims) except -1:
-        """Fill ``out`` and return 1 for a plain CPU tensor, else 0. ``dims`` holds shape and strides if need be."""
+    cdef int read_tensor(self, PyObject* tensor, DLTensor* out, int64_t* dims, int device_type) except -1:
+        """Fill ``out`` and return 1 for a plain tensor of that kind of device, else 0. ``dims`` holds shape and strides if need be."""
         cdef PyObject* type_ = type_of(tensor)
         if type_ != <PyObject*>self.tensor and type_ != <PyObject*>self.parameter:
             return 0
         if self.exchange == NULL:
-            return self.read_slowly(<object>tensor, out, dims)
+            return device_type == DL_CPU and self.read_slowly(<object>tensor, out, dims)
         if self.exchange.read(tensor, out) != 0:
             PyErr_Clear()
             return 0
-        return out.device_type == DL_CPU and out.lanes == 1
+        return out.device_type == device_type and out.lanes == 1
 
     cdef int read_slowly(self, object tensor, DLTensor* out, int64_t* dims) except -1:
         cdef int d
@@ -339,6 +423,7 @@ cdef class TorchApi:
             return 0
         out.code, out.bits, address, shape, strides = attributes
         out.data = <void*><uintptr_t>address
+        out.device_id = 0
         out.ndim = len(shape)
         if out.ndim > MAX_DIMS:
             return 0
@@ -371,6 +456,10 @@ cdef bint pair_unchanged(object value, object planned) except -1:
         return True
     return type(value) in (tuple, list) and tuple(value) == planned
 
+cdef bint lr_unchanged(object lr, object planned) except -1:
+    """``planned`` is None for anything, the type float for any float, or the lr itself."""
+    return planned is None or lr is planned or (planned is float and type(lr) is float)
+
 cdef bint options_unchanged(object group, tuple planned) except -1:
     """Whether bounds and frozen masks are those of the plan; their tensors are read on every step."""
     cdef Py_ssize_t i
@@ -395,10 +484,15 @@ cdef class TorchStep:
     cdef Py_ssize_t n_params, n_entries, n_counters, param_capacity, entry_capacity, counter_capacity
     cdef list groups           # of each: (number of parameters, etas, step_sizes, maximize, lr, hypers of each dtype,
                                # bounds, frozen, the lists among them, constraints)
+    cdef object engine
+    cdef int device_type, device_id
     cdef bint torch_rule, busy
 
-    def __init__(self, TorchApi torch, int isa, bint torch_rule):
+    def __init__(self, TorchApi torch, int isa, bint torch_rule, engine=None, int device_type=DL_CPU):
+        """``engine``: see prepare; ``device_type``: of DLPack, where the tensors lie."""
+        self.device_type = device_type
         self.table.isa = check_isa(isa)
+        self.engine = engine
         self.torch = torch
         self.torch_rule = torch_rule
         self.groups = None
@@ -412,7 +506,7 @@ cdef class TorchStep:
     def plan(self, state, param_groups, list hypers):
         """Record the objects that make up the optimizer.
 
-        ``hypers`` holds for each group (etas, step_sizes, maximize, lr or None, rounded, constraints), where
+        ``hypers`` holds for each group (etas, step_sizes, maximize, lr, rounded, constraints): for ``lr`` see lr_unchanged;
         ``rounded`` has for float32, float64, float16 and bfloat16 a tuple as in add_hyper, or None where that dtype is
         unsupported, and ``constraints`` is None or has None or (lower, upper, frozen) for each parameter, see
         add_option.
@@ -449,8 +543,14 @@ cdef class TorchStep:
                            lists, constraints))
         self.groups = groups
 
-    def __call__(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold):
-        """Make one step; return a StepStatus. ``outcomes`` is None, or one for each element of the first dimension."""
+    def __call__(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold, prepare_launch=None,
+                 Py_ssize_t n_losses=0):
+        """Make one step; return a StepStatus. ``outcomes`` is None, or one for each element of the first dimension.
+
+        ``prepare_launch``, where given, makes the step of tensors on a device, all of one dtype: it is called with
+        the rows, gradients, hyper-parameters and options of the table as bytes, the dtype and the number of the device,
+        and returns None or the function that launches. There ``n_losses`` is the number of outcomes, which lie there.
+        """
         cdef int status
         cdef Py_ssize_t i
         cdef list written, grads
@@ -463,11 +563,17 @@ cdef class TorchStep:
         self.busy = True
         try:
             written, grads = [], []        # they keep the tensors alive while the lock is released
-            status = self.collect(rule, state, param_groups, outcomes, written, grads)
+            status = self.collect(rule, state, param_groups, outcomes, n_losses, written, grads)
             if status != STEPPED:
                 return status
             if not check(is_disjoint(&self.table)):
                 return UNSUPPORTED
+            launch = None
+            if prepare_launch is not None and self.table.n_rows > 0:
+                launch = self.make_launch(prepare_launch)
+                if launch is None:
+                    return UNSUPPORTED
+            prepare(&self.table, self.engine)
             get_threads(&self.table, self.torch.threads, threshold)
             if written:
                 self.torch.increment_version(written)      # before a byte is written: it may raise
@@ -476,19 +582,55 @@ cdef class TorchStep:
                     (<float*>self.counters[i].data)[0] += 1
                 else:
                     (<double*>self.counters[i].data)[0] += 1
-            with nogil:
-                run_table(&self.table)
+            if launch is not None:
+                launch()
+            elif prepare_launch is None:
+                with nogil:
+                    run_table(&self.table)
             return STEPPED
         finally:
             self.busy = False
 
-    cdef int collect(self, int rule, object state, list param_groups, bytes outcomes, list written,
-                     list grads) except -1:
+    def largest_gradient(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold):
+        """Return a StepStatus and, as ArrayStep.largest_gradient, the largest |gradient|; nothing is stepped."""
+        cdef int status
+        cdef list written = [], grads = []
+        if self.busy or type(param_groups) is not list or self.torch.mode_active():
+            return UNSUPPORTED, None
+        if self.groups is None:
+            return REPLAN, None
+        self.busy = True
+        try:
+            status = self.collect(rule, state, param_groups, outcomes, 0, written, grads)
+            if status != STEPPED:
+                return status, None
+            get_threads(&self.table, self.torch.threads, threshold)
+            return STEPPED, measure(&self.table, 0 if outcomes is None else len(outcomes))
+        finally:
+            self.busy = False
+
+    cdef object make_launch(self, object prepare_launch):
+        """Hand the table over as bytes; None where it is not for one launch."""
+        cdef StepTable* table = &self.table
+        cdef Py_ssize_t i
+        if table.n_layouts > 0:
+            return None
+        for i in range(table.n_rows):
+            if table.rows[i].dtype != table.rows[0].dtype:
+                return None
+        return prepare_launch(PyBytes_FromStringAndSize(<char*>table.rows, table.n_rows * sizeof(Row)),
+                              PyBytes_FromStringAndSize(<char*>table.grads, table.n_rows * sizeof(char*)),
+                              PyBytes_FromStringAndSize(<char*>table.hypers, table.n_hypers * N_HYPER * sizeof(double)),
+                              PyBytes_FromStringAndSize(<char*>table.extras, table.n_extras * sizeof(Extra)),
+                              table.rows[0].dtype, self.device_id)
+
+    cdef int collect(self, int rule, object state, list param_groups, bytes outcomes, Py_ssize_t n_losses,
+                     list written, list grads) except -1:
         """Fill the table."""
         cdef StepTable* table = &self.table
         cdef PyObject* key
         cdef PyObject* value
-        cdef Py_ssize_t position = 0, i = 0, count, index, n_losses = 0
+        cdef Py_ssize_t position = 0, i = 0, count, index
         cdef Py_ssize_t n_groups = len(param_groups)
         cdef Py_ssize_t hyper_index[N_DTYPES]
         cdef int status
@@ -497,6 +639,7 @@ cdef class TorchStep:
         cdef list params, groups = self.groups, states = []   # held, since other threads may run and clear everything
         clear_table(table)
         self.n_counters = 0
+        self.device_id = -1
         if not isinstance(state, dict):                 # a mapping of the user's own
             return UNSUPPORTED
         if outcomes is not None:
@@ -520,7 +663,7 @@ cdef class TorchStep:
             if len(params) != count or group["maximize"] is not group_plan[3] \
                     or not pair_unchanged(group["etas"], group_plan[1]) \
                     or not pair_unchanged(group["step_sizes"], group_plan[2]) \
-                    or (group_plan[4] is not None and group["lr"] is not group_plan[4]):
+                    or not lr_unchanged(group["lr"], group_plan[4]):
                 return REPLAN
             if not self.torch_rule and not options_unchanged(group, group_plan):
                 return REPLAN
@@ -585,7 +728,7 @@ cdef class TorchStep:
         while unchecked:
             unchecked = False
             for i in range(arrays):
-                if not torch.read_tensor(tensors[i], &t[i], dims[i]):
+                if not torch.read_tensor(tensors[i], &t[i], dims[i], self.device_type):
                     return UNSUPPORTED
             for i in range(arrays):
                 if i != GRAD and planned.checked_data[i] != t[i].data:
@@ -597,10 +740,14 @@ cdef class TorchStep:
         dtype = dtype_of_tensor(&t[PARAM])
         if dtype < 0 or t[PARAM].ndim > MAX_DIMS or dtype_of_tensor(&t[GRAD]) != dtype:
             return UNSUPPORTED
+        if self.device_id < 0:
+            self.device_id = t[PARAM].device_id
         layout.ndim = t[PARAM].ndim
         for d in range(t[PARAM].ndim):
             layout.shape[d] = t[PARAM].shape[d]
         for i in range(arrays):
+            if t[i].device_id != self.device_id:
+                return UNSUPPORTED
             if t[i].ndim != layout.ndim or dtype_of_tensor(&t[i]) != (state_dtype_of(dtype, rule) if i > GRAD else dtype):
                 return UNSUPPORTED
             itemsize = stride = t[i].bits // 8
@@ -619,7 +766,7 @@ cdef class TorchStep:
                 if not self.add_option(LOWER + i, tensors[LOWER + i], dtype, data, &layout):
                     return REPLAN                      # the dtype or shape of the parameter has changed
         if self.torch_rule:
-            if not torch.read_tensor(step, &counter, dims[4]) or counter.ndim != 0 or counter.code != DL_FLOAT \
+            if not torch.read_tensor(step, &counter, dims[4], DL_CPU) or counter.ndim != 0 or counter.code != DL_FLOAT \
                     or counter.bits < 32 or counter.bits > 64 or counter.data == NULL:
                 return UNSUPPORTED
             self.add_counter(<char*>counter.data + counter.byte_offset, counter.bits)
@@ -640,7 +787,9 @@ cdef class TorchStep:
         cdef int d
         if tensor == <PyObject*>None:
             return True
-        if not self.torch.read_tensor(tensor, &t, dims) or (t.ndim != 0 and t.ndim != layout.ndim):
+        if not self.torch.read_tensor(tensor, &t, dims, self.device_type) or (t.ndim != 0 and t.ndim != layout.ndim):
+            return False
+        if t.device_id != self.device_id:
             return False
         if (t.code != DL_BOOL or t.bits != 8) if j == FROZEN else dtype_of_tensor(&t) != dtype:
             return False

@@ -21,6 +21,7 @@ typedef void Loop(char *const arrays[N_ARRAYS], ptrdiff_t n, const double *hyper
 #define ANY_T int
 #define ANY(x, y) ((x) | (y))
 #define STATE_T float
+#define ORDER_T int32_t /* of positive floats as bits */
 #define LOAD(x) (x)
 #define STORE(x) (x)
 #define NAME(name) name##_float
@@ -33,6 +34,7 @@ typedef void Loop(char *const arrays[N_ARRAYS], ptrdiff_t n, const double *hyper
 #define ANY_T double
 #define ANY(x, y) ((y) ? 1 : (x))
 #define STATE_T double
+#define ORDER_T int64_t
 #define LOAD(x) (x)
 #define STORE(x) (x)
 #define NAME(name) name##_double
@@ -45,6 +47,7 @@ typedef void Loop(char *const arrays[N_ARRAYS], ptrdiff_t n, const double *hyper
 #define ANY_T int
 #define ANY(x, y) ((x) | (y))
 #define STATE_T float
+#define ORDER_T int32_t
 #define LOAD(x) half_to_float(x)
 #define STORE(x) float_to_half(x)
 #define NAME(name) name##_half
@@ -57,6 +60,7 @@ typedef void Loop(char *const arrays[N_ARRAYS], ptrdiff_t n, const double *hyper
 #define ANY_T int
 #define ANY(x, y) ((x) | (y))
 #define STATE_T float
+#define ORDER_T int32_t
 #define LOAD(x) bfloat16_to_float(x)
 #define STORE(x) float_to_bfloat16(x)
 #define NAME(name) name##_bfloat16
@@ -113,6 +117,25 @@ static OptionLoop *const FORGET_LOOPS[RPROP_ISAS][N_DTYPES] = {
 #if RPROP_ISAS > 1
     OPTION_LOOPS_OF_ISA(FORGET, v3),
     OPTION_LOOPS_OF_ISA(FORGET, v4),
+#endif
+};
+
+/* The largest |gradient| of n weights, without those that a bound holds; NaN counts as larger than infinity. */
+typedef double GradientLoop(char *const arrays[N_ARRAYS], ptrdiff_t n, const double *hyper);
+
+static GradientLoop *const GRADIENT_LOOPS[RPROP_ISAS][N_DTYPES] = {
+    OPTION_LOOPS_OF_ISA(GRADIENT, baseline),
+#if RPROP_ISAS > 1
+    OPTION_LOOPS_OF_ISA(GRADIENT, v3),
+    OPTION_LOOPS_OF_ISA(GRADIENT, v4),
+#endif
+};
+
+static GradientLoop *const FREE_GRADIENT_LOOPS[RPROP_ISAS][N_DTYPES] = {
+    OPTION_LOOPS_OF_ISA(FREE_GRADIENT, baseline),
+#if RPROP_ISAS > 1
+    OPTION_LOOPS_OF_ISA(FREE_GRADIENT, v3),
+    OPTION_LOOPS_OF_ISA(FREE_GRADIENT, v4),
 #endif
 };
 
@@ -219,6 +242,28 @@ static RPROP_INLINE void NAME(forget_loop)(char *const arrays[N_ARRAYS], const p
     }
 }
 
+/* `bounded` is a compile-time constant. */
+static RPROP_INLINE double NAME(gradient_loop)(const int bounded, char *const arrays[N_ARRAYS], const ptrdiff_t n,
+                                               const double *hyper)
+{
+    const T *const w = (const T *)arrays[PARAM];
+    const T *const g = (const T *)arrays[GRAD];
+    const T *const lower = (const T *)arrays[LOWER];
+    const T *const upper = (const T *)arrays[UPPER];
+    const STATE_T direction = (STATE_T)hyper[DIRECTION];
+    ORDER_T largest = 0;
+    STATE_T result;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const STATE_T grad = LOAD(g[i]);
+        const ORDER_T bits = bounded
+            ? (ORDER_T)RULE(free_gradient)(LOAD(w[i]), grad, LOAD(lower[i]), LOAD(upper[i]), direction)
+            : (ORDER_T)RULE(free_gradient)(0, grad, -1, 1, 1);
+        largest = bits > largest ? bits : largest;
+    }
+    memcpy(&result, &largest, sizeof result);
+    return result;
+}
+
 #define DEFINE_LOOP(rule, isa) \
     RPROP_TARGET_##isa static void NAME(rule##_##isa)(char *const arrays[N_ARRAYS], ptrdiff_t n, const double *hyper) \
     { \
@@ -242,6 +287,15 @@ static RPROP_INLINE void NAME(forget_loop)(char *const arrays[N_ARRAYS], const p
     { \
         NAME(limit_loop)(arrays, n); \
     } \
+    RPROP_TARGET_##isa static double NAME(GRADIENT_##isa)(char *const arrays[N_ARRAYS], ptrdiff_t n, const double *hyper) \
+    { \
+        return NAME(gradient_loop)(0, arrays, n, hyper); \
+    } \
+    RPROP_TARGET_##isa static double NAME(FREE_GRADIENT_##isa)(char *const arrays[N_ARRAYS], ptrdiff_t n, \
+                                                               const double *hyper) \
+    { \
+        return NAME(gradient_loop)(1, arrays, n, hyper); \
+    } \
     RPROP_TARGET_##isa static void NAME(FORGET_##isa)(char *const arrays[N_ARRAYS], ptrdiff_t n) \
     { \
         NAME(forget_loop)(arrays, n); \
@@ -260,6 +314,7 @@ DEFINE_LOOPS(v4)
 
 #undef T
 #undef BITS_T
+#undef ORDER_T
 #undef ANY_T
 #undef ANY
 #undef STATE_T

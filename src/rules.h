@@ -141,6 +141,18 @@ static RPROP_INLINE REAL NAME(limit)(const REAL state, const REAL lower, const R
     return scaled > largest ? largest : scaled;
 }
 
+/* |grad| as bits, which are ordered as the numbers are and put NaN above infinity; 0 where a bound holds the weight. */
+static RPROP_INLINE BITS NAME(free_gradient)(const REAL w, const REAL grad, const REAL lower, const REAL upper,
+                                             const REAL direction)
+{
+    const REAL g = grad * direction;
+    const int held = ((w <= lower) & (g > 0)) | ((w >= upper) & (g < 0));
+    const REAL size = held ? 0 : FABS(grad);
+    BITS bits;
+    memcpy(&bits, &size, sizeof bits);
+    return bits;
+}
+
 #undef REAL
 #undef NAME
 #undef FABS

@@ -32,8 +32,8 @@ typedef struct {
     int64_t extra;           /* index into extras; -1: none */
 } Row;
 
-/* The options of a row: arrays of its shape, or NULL. The bounds have its dtype; `frozen` holds bytes, not 0 where a
- * weight is frozen. */
+/* The options of a row: arrays of its shape, or NULL. The bounds and `best` have its dtype; `frozen` holds bytes, not 0
+ * where a weight is frozen. A step copies the weights that it leaves to `best` where they have improved. */
 typedef struct {
     char *lower, *upper, *frozen, *best;
     int64_t flags;           /* SCALAR_LOWER, SCALAR_UPPER: the bound is one number */
@@ -52,6 +52,18 @@ typedef struct { char *begin, *end; } ByteRange;
 typedef void ParallelFunction(void (*body)(void *), void *data, unsigned n_threads, unsigned flags);
 typedef int ThreadQuery(void);
 
+/* The function of another engine that steps the weights begin..end of a table, in the place of run_range. */
+typedef void RangeRunner(const int64_t *header, int64_t begin, int64_t end);
+
+/* A table as that function receives it: addresses, and the number of rows. */
+enum {
+    HEADER_ROWS, HEADER_N_ROWS, HEADER_GRADS, HEADER_HYPERS, HEADER_LAYOUTS, HEADER_EXTRAS, HEADER_OUTCOMES,
+    HEADER_LOOPS, HEADER_RUN_GATHERED, N_HEADER, /* the last two are that engine's own */
+};
+
+/* Bits of a dtype in the set of loops that a table needs; below them are those of the rules. */
+enum { NEEDS_OPTIONS = N_RULES, NEEDS_GATHERED, N_NEEDS = 8 };
+
 typedef struct {
     Row *rows;
     char **grads;                /* a gradient for each row */
@@ -66,11 +78,17 @@ typedef struct {
     ptrdiff_t row_capacity, grad_capacity, hyper_capacity, layout_capacity, extra_capacity, write_capacity, read_capacity;
     ptrdiff_t sorted_write_capacity, last_read_capacity;
     int64_t numel;               /* weights in all rows */
+    double *largest;             /* NULL: a step; else nothing is stepped, and the largest |gradient| goes here: of each
+                                  * loss on one thread, of each thread where there are several, or of all */
     const unsigned char *outcomes; /* a loss outcome each, for rows with numel_per_loss > 0 */
+    const unsigned char *improved; /* NULL: none; a byte for each loss, or one for all, not 0 where `best` is due */
     int isa;
     unsigned n_threads;
     ParallelFunction *parallel;  /* NULL: one thread */
     ThreadQuery *thread_number, *thread_count;
+    RangeRunner *runner;         /* NULL: run_range */
+    uint64_t needs, ready;       /* loops that the rows need, and those that `runner` has */
+    int64_t header[N_HEADER];    /* for `runner` */
 } StepTable;
 
 /* ---------------------------------------------------------------------------------------------- filling the table */
@@ -109,7 +127,9 @@ static void clear_table(StepTable *table)
 {
     table->n_rows = table->n_hypers = table->n_layouts = table->n_extras = table->n_writes = table->n_reads = 0;
     table->numel = 0;
-    table->outcomes = NULL;
+    table->needs = 0;
+    table->largest = NULL;
+    table->outcomes = table->improved = NULL;
 }
 
 static int64_t itemsize_of(int64_t dtype) { return dtype == DOUBLE ? 8 : dtype == FLOAT ? 4 : 2; }
@@ -233,7 +253,7 @@ static int is_scalar(const Layout *layout, int array)
 static int add_row(StepTable *table, int dtype, int rule, ptrdiff_t hyper, int64_t n_losses,
                    char *const data[N_ARRAYS], Layout *layout)
 {
-    const int has_options = data[LOWER] != NULL || data[UPPER] != NULL || data[FROZEN] != NULL;
+    const int has_options = data[LOWER] != NULL || data[UPPER] != NULL || data[FROZEN] != NULL || data[BEST] != NULL;
     int used[N_ARRAYS], scalar[N_ARRAYS] = {0}, n_used = 0, dense = 1;
     int64_t itemsize[N_ARRAYS], expected[N_ARRAYS], numel = 1;
     if (n_losses > 0 && (rule == TORCH || layout->ndim == 0 || layout->shape[0] != n_losses))
@@ -316,7 +336,7 @@ static int add_row(StepTable *table, int dtype, int rule, ptrdiff_t hyper, int64
         extra->lower = data[LOWER];
         extra->upper = data[UPPER];
         extra->frozen = data[FROZEN];
-        extra->best = NULL;
+        extra->best = data[BEST];
         extra->flags = (scalar[LOWER] ? SCALAR_LOWER : 0) | (scalar[UPPER] ? SCALAR_UPPER : 0);
         row->extra = table->n_extras++;
     }
@@ -324,6 +344,10 @@ static int add_row(StepTable *table, int dtype, int rule, ptrdiff_t hyper, int64
         table->layouts[table->n_layouts] = *layout;
         row->layout = table->n_layouts++;
     }
+    const uint64_t rules = n_losses > 0 ? 1u << SKIP | 1u << BACKTRACK | 1u << BACKTRACK_ALL : 1u << rule;
+    const uint64_t options = has_options ? 1u << NEEDS_OPTIONS : 0;
+    const uint64_t gathered = has_options || !dense ? 1u << NEEDS_GATHERED : 0;
+    table->needs |= (rules | options | gathered) << (N_NEEDS * dtype);
     table->numel += numel;
     return 1;
 }
@@ -428,8 +452,8 @@ static void fill_bound(const StepTable *table, const Row *row, char *to, const c
     copy_strided(to, itemsize, bound, 0, n, itemsize);
 }
 
-/* n weights with bounds or frozen ones among them, in parts whose arrays stay in the cache for the second look at those
- * that met a bound. `arrays` are dense, but for a scalar bound. */
+/* n weights with options, in parts whose arrays stay in the cache for the second look at those that met a bound. `arrays`
+ * are dense, but for a scalar bound; BEST is NULL where nothing is to be copied. */
 static void run_options(const StepTable *table, const Row *row, int rule, char *const arrays[N_ARRAYS], int64_t flags,
                         int64_t n)
 {
@@ -452,6 +476,8 @@ static void run_options(const StepTable *table, const Row *row, int rule, char *
         use[PARAM] = arrays[PARAM] + start * itemsize;
         use[GRAD] = arrays[GRAD] + start * itemsize;
         use[STATE] = arrays[STATE] + start * state_size;
+        if (arrays[BEST] != NULL)
+            memcpy(arrays[BEST] + start * itemsize, use[PARAM], (size_t)(part * itemsize));
         if (bounded) {
             use[LOWER] = fills_lower ? (char *)filled_lower : arrays[LOWER] + start * itemsize;
             use[UPPER] = fills_upper ? (char *)filled_upper : arrays[UPPER] + start * itemsize;
@@ -476,27 +502,68 @@ static void run_options(const StepTable *table, const Row *row, int rule, char *
     }
 }
 
+/* The larger one; NaN is larger than all. */
+static double larger(double x, double y) { return x != x || x > y ? x : y; }
+
+/* The largest gradient among n weights that are neither frozen nor held at a bound. */
+static double largest_gradient(const StepTable *table, const Row *row, char *const arrays[N_ARRAYS], int64_t flags,
+                               int64_t n)
+{
+    double filled_lower[GATHER_SIZE], filled_upper[GATHER_SIZE], masked_grad[GATHER_SIZE], result = 0;
+    const int64_t itemsize = itemsize_of(row->dtype);
+    const double *hyper = table->hypers[row->hyper];
+    const int bounded = arrays[LOWER] != NULL || arrays[UPPER] != NULL;
+    const int fills_lower = arrays[LOWER] == NULL || (flags & SCALAR_LOWER);
+    const int fills_upper = arrays[UPPER] == NULL || (flags & SCALAR_UPPER);
+    const int64_t size = n < GATHER_SIZE ? n : GATHER_SIZE;
+    char *use[N_ARRAYS] = {NULL};
+    if (!bounded && arrays[FROZEN] == NULL)
+        return GRADIENT_LOOPS[table->isa][row->dtype](arrays, (ptrdiff_t)n, hyper);
+    if (bounded && fills_lower)
+        fill_bound(table, row, (char *)filled_lower, arrays[LOWER], -INFINITY, size);
+    if (bounded && fills_upper)
+        fill_bound(table, row, (char *)filled_upper, arrays[UPPER], INFINITY, size);
+    for (int64_t start = 0; start < n; start += GATHER_SIZE) {
+        const ptrdiff_t part = (ptrdiff_t)(n - start < GATHER_SIZE ? n - start : GATHER_SIZE);
+        GradientLoop *loop = (bounded ? FREE_GRADIENT_LOOPS : GRADIENT_LOOPS)[table->isa][row->dtype];
+        use[PARAM] = arrays[PARAM] + start * itemsize;
+        use[GRAD] = arrays[GRAD] + start * itemsize;
+        if (bounded) {
+            use[LOWER] = fills_lower ? (char *)filled_lower : arrays[LOWER] + start * itemsize;
+            use[UPPER] = fills_upper ? (char *)filled_upper : arrays[UPPER] + start * itemsize;
+        }
+        if (arrays[FROZEN] != NULL) {
+            MASK_LOOPS[table->isa][row->dtype]((char *)masked_grad, use[GRAD], arrays[FROZEN] + start, 0, part);
+            use[GRAD] = (char *)masked_grad;
+        }
+        result = larger(loop(use, part, hyper), result);
+    }
+    return result;
+}
+
 /* n weights whose arrays are dense. */
 static void run_arrays(const StepTable *table, const Row *row, int rule, char *const arrays[N_ARRAYS], int64_t flags,
                        int64_t n)
 {
-    if (row->extra >= 0)
+    if (table->largest != NULL) {
+        double *slot = table->largest + (table->parallel != NULL ? table->thread_number() : 0);
+        *slot = larger(largest_gradient(table, row, arrays, flags, n), *slot);
+    } else if (row->extra >= 0)
         run_options(table, row, rule, arrays, flags, n);
     else
         LOOPS[table->isa][row->dtype][rule](arrays, (ptrdiff_t)n, table->hypers[row->hyper]);
 }
 
-/* Weights begin..end of a row that is dense. */
-static void run_dense(const StepTable *table, const Row *row, int rule, int64_t begin, int64_t end)
+/* The arrays of a dense row from weight `begin` on; returns the flags of its options. */
+static int64_t get_dense(const StepTable *table, const Row *row, int64_t begin, char *arrays[N_ARRAYS])
 {
     const int64_t flags = row->extra >= 0 ? table->extras[row->extra].flags : 0;
-    const int64_t itemsize = itemsize_of(row->dtype), state_size = itemsize_of(state_dtype_of(row->dtype, rule));
-    char *arrays[N_ARRAYS];
+    const int64_t itemsize = itemsize_of(row->dtype), state_size = itemsize_of(state_dtype_of(row->dtype, row->rule));
     get_arrays(table, row, arrays);
     arrays[PARAM] += begin * itemsize;
     arrays[GRAD] += begin * itemsize;
     arrays[STATE] += begin * state_size;
-    if (rule == TORCH)
+    if (row->rule == TORCH)
         arrays[STATE2] += begin * state_size;
     if (arrays[LOWER] != NULL && !(flags & SCALAR_LOWER))
         arrays[LOWER] += begin * itemsize;
@@ -504,6 +571,18 @@ static void run_dense(const StepTable *table, const Row *row, int rule, int64_t 
         arrays[UPPER] += begin * itemsize;
     if (arrays[FROZEN] != NULL)
         arrays[FROZEN] += begin;
+    if (arrays[BEST] != NULL)
+        arrays[BEST] += begin * itemsize;
+    return flags;
+}
+
+/* Weights begin..end of a row that is dense. */
+static void run_dense(const StepTable *table, const Row *row, int rule, int improved, int64_t begin, int64_t end)
+{
+    char *arrays[N_ARRAYS];
+    const int64_t flags = get_dense(table, row, begin, arrays);
+    if (!improved)
+        arrays[BEST] = NULL;
     run_arrays(table, row, rule, arrays, flags, end - begin);
 }
 
@@ -518,6 +597,8 @@ static void run_strided(const StepTable *table, const Row *row, int64_t begin, i
     char *start[N_ARRAYS], *at[N_ARRAYS], *use[N_ARRAYS] = {NULL};
     int used[N_ARRAYS], n_used = 0;
     get_arrays(table, row, start);
+    if (table->improved == NULL || !table->improved[0])
+        start[BEST] = NULL;
     get_itemsizes(row->dtype, row->rule, itemsize);
     for (int i = 0; i < N_ARRAYS; i++)
         if (start[i] != NULL)
@@ -539,13 +620,14 @@ static void run_strided(const StepTable *table, const Row *row, int64_t begin, i
             use[i] = at[i];
             if (layout->strides[i][last] != itemsize[i]) {
                 use[i] = (char *)buffers[i];
-                copy_strided(use[i], itemsize[i], at[i], layout->strides[i][last], n, itemsize[i]);
+                if (i != BEST)
+                    copy_strided(use[i], itemsize[i], at[i], layout->strides[i][last], n, itemsize[i]);
             }
         }
         run_arrays(table, row, (int)row->rule, use, 0, n);
         for (int k = 0; k < n_used; k++) {
             const int i = used[k];
-            if (is_written(i) && use[i] != at[i])
+            if (is_written(i) && use[i] != at[i] && table->largest == NULL)
                 copy_strided(at[i], layout->strides[i][last], use[i], itemsize[i], n, itemsize[i]);
         }
         begin += n;
@@ -558,14 +640,24 @@ static void run_loss_rows(const StepTable *table, const Row *row, int64_t begin,
 {
     static const int RULE_FOR_OUTCOME[] = {SKIP, BACKTRACK, BACKTRACK_ALL}; /* not worse, worse, not finite */
     const unsigned char *outcomes = table->outcomes + row->first_loss;
+    const unsigned char *improved = table->improved == NULL ? NULL : table->improved + row->first_loss;
     while (begin < end) {
         int64_t loss = begin / row->numel_per_loss;
         const unsigned char outcome = outcomes[loss];
+        const int is_best = improved != NULL && improved[loss] != 0;
         int64_t stop = (loss + 1) * row->numel_per_loss;
-        while (stop < end && outcomes[++loss] == outcome)
+        if (table->largest != NULL) {
+            char *arrays[N_ARRAYS];
+            double *slot = table->largest + row->first_loss + loss;
+            const int64_t flags = get_dense(table, row, begin, arrays), n = (stop < end ? stop : end) - begin;
+            *slot = larger(largest_gradient(table, row, arrays, flags, n), *slot);
+            begin = stop;
+            continue;
+        }
+        while (stop < end && outcomes[++loss] == outcome && (improved != NULL && improved[loss] != 0) == is_best)
             stop += row->numel_per_loss;
         stop = stop < end ? stop : end;
-        run_dense(table, row, RULE_FOR_OUTCOME[outcome < 2 ? outcome : 2], begin, stop);
+        run_dense(table, row, RULE_FOR_OUTCOME[outcome < 2 ? outcome : 2], is_best, begin, stop);
         begin = stop;
     }
 }
@@ -581,6 +673,7 @@ static void run_range(const StepTable *table, int64_t begin, int64_t end)
         else
             high = middle;
     }
+    const int improved = table->improved != NULL && table->improved[0] != 0;
     for (; i < table->n_rows && table->rows[i].offset < end; i++) {
         const Row *row = &table->rows[i];
         int64_t start = begin > row->offset ? begin - row->offset : 0;
@@ -594,12 +687,20 @@ static void run_range(const StepTable *table, int64_t begin, int64_t end)
             const uintptr_t address = (uintptr_t)(row->param + start * itemsize);
             const int64_t lead = (int64_t)((0 - address) % CACHE_LINE) / itemsize; /* weights before an aligned start */
             if (lead > 0 && stop - start >= MIN_ALIGNED_RUN) {
-                run_dense(table, row, (int)row->rule, start, start + lead);
+                run_dense(table, row, (int)row->rule, improved, start, start + lead);
                 start += lead;
             }
-            run_dense(table, row, (int)row->rule, start, stop);
+            run_dense(table, row, (int)row->rule, improved, start, stop);
         }
     }
+}
+
+static void run_part(const StepTable *table, int64_t begin, int64_t end)
+{
+    if (table->runner != NULL && table->largest == NULL)
+        table->runner(table->header, begin, end);
+    else
+        run_range(table, begin, end);
 }
 
 /* This thread's part of the table. */
@@ -610,15 +711,26 @@ static void run_thread(void *data)
     const int64_t blocks = (table->numel + THREAD_BLOCK - 1) / THREAD_BLOCK;
     const int64_t begin = blocks * thread / n_threads * THREAD_BLOCK;
     const int64_t end = blocks * (thread + 1) / n_threads * THREAD_BLOCK;
-    run_range(table, begin, end < table->numel ? end : table->numel);
+    run_part(table, begin, end < table->numel ? end : table->numel);
 }
 
 static void run_table(StepTable *table)
 {
+    if (table->numel == 0)
+        return;
+    if (table->runner != NULL) {
+        table->header[HEADER_ROWS] = (int64_t)(intptr_t)table->rows;
+        table->header[HEADER_N_ROWS] = table->n_rows;
+        table->header[HEADER_GRADS] = (int64_t)(intptr_t)table->grads;
+        table->header[HEADER_HYPERS] = (int64_t)(intptr_t)table->hypers;
+        table->header[HEADER_LAYOUTS] = (int64_t)(intptr_t)table->layouts;
+        table->header[HEADER_EXTRAS] = (int64_t)(intptr_t)table->extras;
+        table->header[HEADER_OUTCOMES] = (int64_t)(intptr_t)table->outcomes;
+    }
     if (table->parallel != NULL)
         table->parallel(run_thread, table, table->n_threads, 0);
     else
-        run_range(table, 0, table->numel);
+        run_part(table, 0, table->numel);
 }
 
 #endif

@@ -9,6 +9,7 @@ from .threads import ThreadTeam
 
 _Hyper = tuple[float, float, float, float, float]
 _Threads = Callable[[], ThreadTeam | None] | None
+_Engine = Callable[[int], tuple[int, int, int]] | None
 _Attributes = tuple[int, int, int, tuple[int, ...], tuple[int, ...]]
 
 @disjoint_base
@@ -16,7 +17,7 @@ class Buffers: ...
 
 @disjoint_base
 class ArrayStep:
-    def __init__(self, isa: int) -> None: ...
+    def __init__(self, isa: int, engine: _Engine = None) -> None: ...
     def __call__(
         self,
         rule: int,
@@ -28,7 +29,20 @@ class ArrayStep:
         constraints: Sequence[tuple[Any, Any, Any] | None] | None,
         threads: _Threads,
         threshold: int,
+        bests: Sequence[Any] | None = None,
+        improved: bytes | None = None,
     ) -> bool: ...
+    def largest_gradient(
+        self,
+        params: Sequence[Any],
+        grads: Sequence[Any],
+        states: Sequence[Sequence[Any]],
+        hyper: _Hyper,
+        outcomes: bytes | None,
+        constraints: Sequence[tuple[Any, Any, Any] | None] | None,
+        threads: _Threads,
+        threshold: int,
+    ) -> list[float] | None: ...
 
 @disjoint_base
 class TorchApi:
@@ -45,7 +59,9 @@ class TorchApi:
 
 @disjoint_base
 class TorchStep:
-    def __init__(self, torch: TorchApi, isa: int, torch_rule: bool) -> None: ...
+    def __init__(
+        self, torch: TorchApi, isa: int, torch_rule: bool, engine: _Engine = None, device_type: int = 1
+    ) -> None: ...
     def plan(self, state: dict[Any, Any], param_groups: list[dict[str, Any]], hypers: list[Any]) -> None: ...
     def __call__(
         self,
@@ -54,6 +70,16 @@ class TorchStep:
         param_groups: list[dict[str, Any]],
         outcomes: bytes | None,
         threshold: int,
+        prepare_launch: Callable[[bytes, bytes, bytes, bytes, int, int], Callable[[], None] | None] | None = None,
+        n_losses: int = 0,
     ) -> int: ...
+    def largest_gradient(
+        self,
+        rule: int,
+        state: Any,
+        param_groups: list[dict[str, Any]],
+        outcomes: bytes | None,
+        threshold: int,
+    ) -> tuple[int, list[float] | None]: ...
 
 def instruction_sets() -> tuple[int, int]: ...

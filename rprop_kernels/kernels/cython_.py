@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ..hyperparameters import Hyperparameters
@@ -48,8 +48,9 @@ class ArrayStepper:
     Caches buffers and the last overlap check, which saves a third of the time on small arrays.
     """
 
-    def __init__(self) -> None:
-        self._native = _native.ArrayStep(isa())
+    def __init__(self, engine: Callable[[int], tuple[int, int, int]] | None = None) -> None:
+        """``engine`` is the ``prepare`` of another engine that runs the table."""
+        self._native = _native.ArrayStep(isa() if engine is None else 0, engine)
 
     def __call__(
         self,
@@ -63,8 +64,13 @@ class ArrayStepper:
         outcome: LossOutcome = NOT_WORSE,
         n_threads: int = 1,
         constraints: Sequence[Any] | None = None,
+        bests: Sequence[Any] | None = None,
+        improved: bytes | None = None,
     ) -> bool:
         """Perform one step in one call, as :func:`rprop_kernels.kernels.numpy_.step`, but validated.
+
+        Where ``improved``, the parameters are copied to ``bests`` before they are stepped: one byte for all, or one for
+        each row of the first dimension, with ``outcome`` of that length.
 
         The bounds of ``constraints`` are arrays of shape () or of the parameter's; ``frozen`` has the parameter's.
 
@@ -88,8 +94,13 @@ class ArrayStepper:
             constraints,
             team,
             threads.MIN_SHARED_WEIGHTS,
+            bests,
+            improved,
         )
         return stepped
+
+
+make_stepper = ArrayStepper
 
 
 def step(*arguments: Any, **options: Any) -> bool:

@@ -2,10 +2,13 @@
 # (Triton compiles its functions itself: their arguments have no Python types.)
 """The rules on a GPU, in Triton: one launch for all tensors of a dtype on a device.
 
-A launch reads a table with a row for each tensor (its addresses, size and hyper-parameters), a separate column with the
-addresses of the gradients, and a list of chunks of BLOCK weights, one program each. The table is built and copied to
-the device only when something in it has changed. Gradients that are made anew each step often have other addresses:
-then their column alone is copied, 8 bytes a tensor, from pinned memory, and nothing waits.
+A launch reads the table of ``src/step_table.h`` (rows, hyper-parameters, options; all arrays dense), the column with
+the addresses of the gradients, and a list of chunks of BLOCK weights, one program each. The table is copied to the
+device only when something in it has changed. Gradients that are made anew each step often have other addresses: then
+their column alone is copied, 8 bytes a tensor, from pinned memory, and nothing waits.
+
+The extension collects the table in one call (:meth:`TritonStep.prepare`). :meth:`TritonStep.add` collects tensor by
+tensor: without the extension, or where a step has several devices, dtypes or outcomes.
 
 In a CUDA graph addresses never change, so the table stays as it was captured: it is frozen, and kept as
 long as the optimizer. New addresses of gradients are then copied by the graph itself, from pinned memory
@@ -15,8 +18,8 @@ With TRITON_INTERPRET=1 the same code runs on CPU tensors, for tests.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -32,7 +35,16 @@ from ..loss import NONFINITE, NOT_WORSE, WORSE
 from ..rules import BACKTRACK, BACKTRACK_ALL, MOVE, PER_OUTCOME, RULE_FOR_OUTCOME, TORCH
 from ..state import Encoding, encoding_of
 from ..warn import warn_user
-from .step_table import is_disjoint
+from .step_table import (
+    EXTRA,
+    EXTRA_COLUMNS,
+    HYPER_COLUMNS,
+    NUMEL,
+    ROW_COLUMNS,
+    SCALAR_LOWER,
+    SCALAR_UPPER,
+    is_disjoint,
+)
 
 # ---------------------------------------------------------------------------------------------- rules
 # Scalar rules on blocks of weights, already widened. No product feeds a sum except sign * step, which is
@@ -44,14 +56,17 @@ BLOCK: Final = 2048
 """Weights of one program; each thread has four 16-byte loads of every float32 array in flight."""
 WARPS: Final = 4
 _TAIL: Final = 1024  # weights at a time where a chunk is not full, or an address no multiple of 16
-N_COLUMNS: Final = 10  # of the table
 
 _MOVE = tl.constexpr(MOVE)
 _BACKTRACK = tl.constexpr(BACKTRACK)
 _BACKTRACK_ALL = tl.constexpr(BACKTRACK_ALL)
 _TORCH = tl.constexpr(TORCH)
 _PER_OUTCOME = tl.constexpr(PER_OUTCOME)
-_N_COLUMNS = tl.constexpr(N_COLUMNS)
+_ROW_COLUMNS = tl.constexpr(ROW_COLUMNS)
+_HYPER_COLUMNS = tl.constexpr(HYPER_COLUMNS)
+_EXTRA_COLUMNS = tl.constexpr(EXTRA_COLUMNS)
+_SCALAR_LOWER = tl.constexpr(SCALAR_LOWER)
+_SCALAR_UPPER = tl.constexpr(SCALAR_UPPER)
 _NOT_WORSE = tl.constexpr(NOT_WORSE)
 _WORSE = tl.constexpr(WORSE)
 _NONFINITE = tl.constexpr(NONFINITE)
@@ -111,10 +126,25 @@ def _torch_update(w, g, prev, step, eta_minus, eta_plus, step_min, step_max, dir
 
 
 @triton.jit
+def _forget(s, SHIFT: tl.constexpr, THRESHOLD: tl.constexpr):
+    """Return the state of the same step without a sign."""
+    size = tl.abs(s)
+    return tl.where(size > THRESHOLD, size, size * SHIFT)
+
+
+@triton.jit
+def _load_bound(at, index, mask, is_scalar, missing, DTYPE: tl.constexpr, REAL: tl.constexpr):
+    """Load the bounds at address ``at``, or ``missing`` where that is 0."""
+    each = tl.where(is_scalar != 0, 0, index)
+    return tl.load(at.to(tl.pointer_type(DTYPE)) + each, mask=mask & (at != 0), other=missing).to(REAL)
+
+
+@triton.jit
 def _update_block(
     w, g, a, b, index, in_bounds, eta_minus, eta_plus, step_min, step_max, direction, outcome, per_loss,
-    RULE: tl.constexpr, ROWS: tl.constexpr, MASKED: tl.constexpr, DTYPE: tl.constexpr, REAL: tl.constexpr,
-    SHIFT: tl.constexpr, THRESHOLD: tl.constexpr,
+    lower_at, upper_at, frozen_at, flags,
+    RULE: tl.constexpr, ROWS: tl.constexpr, OPTIONS: tl.constexpr, MASKED: tl.constexpr, DTYPE: tl.constexpr,
+    REAL: tl.constexpr, SHIFT: tl.constexpr, THRESHOLD: tl.constexpr, MIN_STEP: tl.constexpr,
 ):  # fmt: skip
     """Update the weights at the addresses w that are ``in_bounds``; ``index`` counts them in their tensor."""
     mask = in_bounds if MASKED else None
@@ -136,39 +166,74 @@ def _update_block(
             else:
                 row_outcome = tl.load(outcome)
         state = tl.load(a, mask=mask)
+        if OPTIONS:
+            is_frozen = tl.load(
+                frozen_at.to(tl.pointer_type(tl.int8)) + index, mask=in_bounds & (frozen_at != 0), other=0
+            )
+            is_frozen = is_frozen != 0
+            grad = tl.where(is_frozen, 0.0, grad)
+            state = tl.where(is_frozen, _forget(state, SHIFT, THRESHOLD), state)
         wide, state = _update(
             wide, grad, state, eta_minus, eta_plus, step_min, step_max, direction, row_outcome, RULE, SHIFT, THRESHOLD
         )
+        if OPTIONS:
+            lower = _load_bound(lower_at, index, in_bounds, flags & _SCALAR_LOWER, float("-inf"), DTYPE, REAL)
+            upper = _load_bound(upper_at, index, in_bounds, flags & _SCALAR_UPPER, float("inf"), DTYPE, REAL)
+            stored = wide.to(DTYPE).to(REAL)  # rounded before it is compared
+            is_high = stored >= upper
+            stopped = ((stored <= lower) | is_high) & (is_frozen == 0) & ((lower_at != 0) | (upper_at != 0))
+            half = (upper - lower) * 0.5
+            largest = tl.where(half < MIN_STEP, MIN_STEP, half) * SHIFT
+            unsigned = _forget(state, SHIFT, THRESHOLD)
+            wide = tl.where(stopped, tl.where(is_high, upper, lower), wide)
+            state = tl.where(stopped, tl.where(unsigned > largest, largest, unsigned), state)
         tl.store(a, state, mask=mask)
     tl.store(w, wide.to(DTYPE), mask=mask)
 
 
 @triton.jit
 def _step_kernel(
-    rows, grads, chunks, outcome,
-    RULE: tl.constexpr, ROWS: tl.constexpr, DTYPE: tl.constexpr, REAL: tl.constexpr, SHIFT: tl.constexpr,
-    THRESHOLD: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
+    rows, grads, hypers, extras, chunks, outcome,
+    RULE: tl.constexpr, ROWS: tl.constexpr, OPTIONS: tl.constexpr, DTYPE: tl.constexpr, REAL: tl.constexpr,
+    SHIFT: tl.constexpr, THRESHOLD: tl.constexpr, MIN_STEP: tl.constexpr, BLOCK: tl.constexpr, TAIL: tl.constexpr,
 ):  # fmt: skip
     """Update one chunk in one program.
 
-    rows: int64 (n, 10), see DeviceTable; grads: int64 (n,); chunks: int64, one for each program: row << 32 | number of
-    the chunk in its tensor; outcome: uint8, one, or one for each row of a tensor.
+    rows, grads, hypers, extras: of step_table.h; chunks: int64, one for each program: row << 32 | number of the chunk
+    in its tensor; outcome: uint8, one, or one for each row of a tensor. OPTIONS: whether a row may have options.
     """
     chunk = tl.load(chunks + tl.program_id(0))
     index = chunk >> 32
     start = (chunk & 0xFFFFFFFF) * BLOCK
-    row = rows + index * _N_COLUMNS
+    row = rows + index * _ROW_COLUMNS
     w_at = tl.load(row)
     a_at = tl.load(row + 1)
     b_at = tl.load(row + 2)
     remaining = tl.load(row + 3) - start
     per_loss = tl.load(row + 4)
-    eta_minus = tl.load(row + 5).to(tl.float64, bitcast=True).to(REAL)
-    eta_plus = tl.load(row + 6).to(tl.float64, bitcast=True).to(REAL)
-    step_min = tl.load(row + 7).to(tl.float64, bitcast=True).to(REAL)
-    step_max = tl.load(row + 8).to(tl.float64, bitcast=True).to(REAL)
-    direction = tl.load(row + 9).to(tl.float64, bitcast=True).to(REAL)
+    if ROWS:
+        outcome += tl.load(row + 5)
+    hyper = hypers + tl.load(row + 7) * _HYPER_COLUMNS
+    eta_minus = tl.load(hyper).to(REAL)
+    eta_plus = tl.load(hyper + 1).to(REAL)
+    step_min = tl.load(hyper + 2).to(REAL)
+    step_max = tl.load(hyper + 3).to(REAL)
+    direction = tl.load(hyper + 4).to(REAL)
+    if RULE != _TORCH:  # the smallest step that the state can hold
+        step_min = tl.where(step_min < MIN_STEP, MIN_STEP, step_min).to(REAL)
     g_at = tl.load(grads + index)
+    lower_at = w_at * 0
+    upper_at = lower_at
+    frozen_at = lower_at
+    flags = lower_at
+    if OPTIONS:
+        number = tl.load(row + 11)
+        has_options = number >= 0
+        extra = extras + tl.where(has_options, number, 0) * _EXTRA_COLUMNS
+        lower_at = tl.load(extra, mask=has_options, other=0)
+        upper_at = tl.load(extra + 1, mask=has_options, other=0)
+        frozen_at = tl.load(extra + 2, mask=has_options, other=0)
+        flags = tl.load(extra + 4, mask=has_options, other=0)
 
     STATE: tl.constexpr = DTYPE if RULE == _TORCH else REAL
     w = w_at.to(tl.pointer_type(DTYPE))
@@ -180,8 +245,9 @@ def _step_kernel(
         _update_block(
             tl.multiple_of(w, 16) + start + each, tl.multiple_of(g, 16) + start + each,
             tl.multiple_of(a, 16) + start + each, tl.multiple_of(b, 16) + start + each,
-            start + each, each, eta_minus, eta_plus, step_min, step_max, direction, outcome, per_loss,
-            RULE, ROWS, False, DTYPE, REAL, SHIFT, THRESHOLD,
+            start + each, each >= 0, eta_minus, eta_plus, step_min, step_max, direction, outcome, per_loss,
+            lower_at, upper_at, frozen_at, flags,
+            RULE, ROWS, OPTIONS, False, DTYPE, REAL, SHIFT, THRESHOLD, MIN_STEP,
         )  # fmt: skip
     else:
         for first in tl.static_range(0, BLOCK, TAIL):
@@ -190,7 +256,8 @@ def _step_kernel(
             _update_block(
                 w + at, g + at, a + at, b + at, at, position < remaining,
                 eta_minus, eta_plus, step_min, step_max, direction, outcome, per_loss,
-                RULE, ROWS, True, DTYPE, REAL, SHIFT, THRESHOLD,
+                lower_at, upper_at, frozen_at, flags,
+                RULE, ROWS, OPTIONS, True, DTYPE, REAL, SHIFT, THRESHOLD, MIN_STEP,
             )  # fmt: skip
 
 
@@ -300,19 +367,13 @@ def _compare_losses(loss: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
 
 Hyper: TypeAlias = tuple[float, float, float, float, float]
 """Hyper-parameters and the direction, -1 to maximize; for the drop-in rounded to the tensors' dtype."""
-Row: TypeAlias = tuple[int, int, int, int, int, Hyper]
-"""Addresses of w, of move or prev, of step_size (or 0); weights; weights that share an outcome; hyper."""
+Options: TypeAlias = tuple[Tensor | float | None, Tensor | float | None, Tensor | None]
+"""Lower and upper bounds, numbers or of shape () or the parameter's, and a mask of frozen weights."""
 
 
 def _encoding(dtype: torch.dtype) -> Encoding:
     """Return the constants of the state of parameters of ``dtype``."""
     return encoding_of(torch.float64 if dtype == torch.float64 else torch.float32)
-
-
-def state_hyper(hyper: Hyperparameters, maximize: bool, dtype: torch.dtype) -> Hyper:
-    """Return the hyper-parameters of the four variants, with the smallest step size that their state can hold."""
-    step_min = max(hyper.step_min, _encoding(dtype).min_step)
-    return hyper._replace(step_min=step_min).with_direction(maximize)
 
 
 def _is_dense(t: Tensor) -> bool:
@@ -364,30 +425,39 @@ def numel_per_loss(param: Tensor, outcome: int | Tensor, n: int) -> int:
     return n // rows
 
 
-class DeviceTable:
-    """The input of one launch, on the device: the rows (10 numbers each, 5-9 as float64), the chunks, the gradients."""
+class TableBytes(NamedTuple):
+    """The columns of a table that rarely change, as bytes of step_table.h."""
 
-    def __init__(self, source: list[Row], grads: list[int], device: torch.device, stream: int) -> None:
+    rows: bytes
+    hypers: bytes
+    extras: bytes
+
+
+class DeviceTable:
+    """The input of one launch, on the device: rows, hyper-parameters, options, chunks and gradients."""
+
+    def __init__(self, source: TableBytes, grads: bytes, device: torch.device, stream: int) -> None:
         self.source, self.grads, self.stream = source, grads, stream
         self.frozen = False
-        n = len(source)
-        table = np.empty((n, N_COLUMNS), np.int64)
-        table[:, :5] = [row[:5] for row in source]
-        table[:, 5:] = np.array([row[5] for row in source], np.float64).view(np.int64)
-        counts = -(-table[:, 3] // BLOCK)
+        rows = np.frombuffer(source.rows, np.int64).reshape(-1, ROW_COLUMNS)
+        n = len(rows)
+        counts = -(-rows[:, NUMEL] // BLOCK)
         index = np.repeat(np.arange(n), counts)
         number = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
-        self.rows = _upload(table, device)
+        self.rows = _upload(rows, device)
+        self.hypers = _upload(np.frombuffer(source.hypers, np.float64), device)
+        self.has_options = bool(source.extras)
+        self.extras = _upload(np.frombuffer(source.extras, np.int64), device) if self.has_options else self.rows
         self.chunks = _upload(index << 32 | number, device)
-        self.column = _upload(np.array(grads, np.int64), device)
+        self.column = _upload(np.frombuffer(grads, np.int64), device)
         self.pinned_grads = torch.empty(n, dtype=torch.int64, pin_memory=True) if device.type == "cuda" else None
 
-    def update_grads(self, grads: list[int]) -> None:
+    def update_grads(self, grads: bytes) -> None:
         """Copy new addresses of gradients, after the launch that reads the old ones: both are on one stream."""
-        self.column.copy_(_pinned(np.array(grads, np.int64), self.column.device), non_blocking=True)
+        self.column.copy_(_pinned(np.frombuffer(grads, np.int64), self.column.device), non_blocking=True)
         self.grads = grads
 
-    def captured_copy(self, grads: list[int]) -> "DeviceTable | None":
+    def captured_copy(self, grads: bytes) -> "DeviceTable | None":
         """Return this table with other gradients, for a graph being captured; None without pinned memory for it."""
         if self.pinned_grads is None:
             return None
@@ -395,41 +465,97 @@ class DeviceTable:
         table.__dict__.update(self.__dict__)
         self.pinned_grads = None  # the graph reads it at every replay
         assert table.pinned_grads is not None
-        table.pinned_grads.numpy()[:] = grads
+        table.pinned_grads.numpy()[:] = np.frombuffer(grads, np.int64)
         table.column = torch.empty_like(self.column)
         table.column.copy_(table.pinned_grads, non_blocking=True)
         table.grads, table.frozen = grads, True
         return table
 
 
-def _pinned(values: NDArray[np.int64], device: torch.device) -> Tensor:
-    """Put values into pinned memory, which torch does not reuse before the copy from it is done."""
-    host = torch.from_numpy(values)
+def _pinned(values: NDArray[Any], device: torch.device) -> Tensor:
+    """Put a copy of values into pinned memory, which torch does not reuse before the copy from it is done."""
+    host = torch.from_numpy(values.copy())  # torch warns about memory that is read-only
     return host.pin_memory() if device.type == "cuda" else host
 
 
-def _upload(values: NDArray[np.int64], device: torch.device) -> Tensor:
+def _upload(values: NDArray[Any], device: torch.device) -> Tensor:
     return _pinned(values, device).to(device, non_blocking=True)
 
 
 class Launch:
-    """The parameters of one step that share a launch."""
+    """The parameters of one step that share a launch, collected one by one."""
 
     def __init__(self, device: torch.device, outcome: int | Tensor) -> None:
         self.device, self.outcome = device, outcome
-        self.rows: list[Row] = []
+        self.rows: list[list[int]] = []
         self.grads: list[int] = []
+        self.extras: list[list[int]] = []
+        self._hypers: dict[Hyper, int] = {}
+        self._numel = 0
+
+    def add(
+        self,
+        addresses: list[int],
+        numel: int,
+        numel_per_loss: int,
+        dtype: int,
+        hyper: Hyper,
+        extra: list[int] | None,
+    ) -> None:
+        """Add a row; ``addresses``: of the parameter, its gradient and its state."""
+        param, grad, state, *rest = addresses
+        index = self._hypers.setdefault(hyper, len(self._hypers))
+        number = -1
+        if extra is not None:
+            number = len(self.extras)
+            self.extras.append(extra)
+        second = rest[0] if rest else 0
+        self.rows.append([param, state, second, numel, numel_per_loss, 0, self._numel, index, -1, dtype, 0, number])
+        self.grads.append(grad)
+        self._numel += numel
+
+    def table(self) -> tuple[TableBytes, bytes]:
+        """Return the table and the column of the gradients."""
+        rows, grads, extras = (np.array(x, np.int64).tobytes() for x in (self.rows, self.grads, self.extras))
+        return TableBytes(rows, np.array(list(self._hypers), np.float64).tobytes(), extras), grads
 
 
+COLLECTED: Final = -1
+"""In the place of the number of the outcome: a table that the extension collected."""
 _Key: TypeAlias = tuple[int, torch.dtype, int]  # index of the device, dtype, number of the outcome
 
 
+def _option_row(param: Tensor, constraints: tuple[Tensor | None, ...]) -> list[int] | None:
+    """Return a row of extras; None where an option is more than plain memory in the parameter's order."""
+    row: list[int] = []
+    flags = 0
+    for t, dtype, flag in zip(
+        constraints, (param.dtype, param.dtype, torch.bool), (SCALAR_LOWER, SCALAR_UPPER, 0), strict=True
+    ):
+        if t is None:
+            row.append(0)
+            continue
+        if t.dtype is not dtype or t.get_device() != param.get_device() or t.is_neg():
+            return None
+        if t.dim() == 0 and param.dim() > 0:
+            if not flag:
+                return None
+            flags |= flag
+        elif t.shape != param.shape or t.stride() != param.stride():
+            return None
+        row.append(t.data_ptr())
+    return [*row, 0, flags]
+
+
 class TritonStep:
-    """Whole steps of one optimizer: :meth:`begin`, :meth:`add` every parameter, :meth:`launch`."""
+    """Whole steps of one optimizer: :meth:`prepare`; or :meth:`begin`, :meth:`add` every parameter, :meth:`launch`."""
+
+    device_type: Final = "cpu" if INTERPRETED else "cuda"
 
     def __init__(self) -> None:
         self._tables: dict[_Key, DeviceTable] = {}
         self._captured: list[DeviceTable] = []
+        self._numbers: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}
         self.begin()
 
     def begin(self) -> None:
@@ -438,6 +564,39 @@ class TritonStep:
         self._outcomes: dict[int, int] = {}
         self._writes: list[Tensor] = []
 
+    def prepare(
+        self,
+        variant: str,
+        outcome: int | Tensor,
+        rows: bytes,
+        grads: bytes,
+        hypers: bytes,
+        extras: bytes,
+        dtype: int,
+        device: int,
+    ) -> Callable[[], None] | None:
+        """Make the launch of a table that the extension has collected and checked.
+
+        Args:
+            variant: a key of ``UPDATES``.
+            outcome: as for :meth:`add`; with one for each row, the rows have them.
+            rows, grads, hypers, extras: of step_table.h.
+            dtype: the number of the parameters' dtype there.
+            device: the number of their device.
+
+        Returns:
+            the launch; None, with nothing touched, where it cannot be made.
+        """
+        torch_device = torch.device("cpu") if INTERPRETED else torch.device("cuda", device)
+        torch_dtype = list(_DTYPES)[dtype]
+        key = (device, torch_dtype, COLLECTED)
+        if key not in self._tables and (capturing(torch_device) or not compiles_on(torch_device, torch_dtype)):
+            return None
+        table = self._table(key, torch_device, TableBytes(rows, hypers, extras), grads)
+        if table is None:
+            return None
+        return functools.partial(self._launch, UPDATES[variant], torch_device, torch_dtype, table, outcome)
+
     def add(
         self,
         param: Tensor,
@@ -445,6 +604,7 @@ class TritonStep:
         state: tuple[Tensor, ...],
         hyper: Hyper,
         outcome: int | Tensor = NOT_WORSE,
+        constraints: Options | None = None,
     ) -> bool:
         """Add a parameter to the step.
 
@@ -454,6 +614,7 @@ class TritonStep:
             state: INOUT, ``(move,)``, or torch's ``(prev, step_size)``.
             hyper: hyper-parameters and direction.
             outcome: of the loss comparison, for iRprop+: a number, or a tensor of shape () or (B,).
+            constraints: None or (lower, upper, frozen).
 
         Returns:
             False where it cannot be taken: a tensor is more than plain memory, or they do not lie on one device in one
@@ -474,15 +635,29 @@ class TritonStep:
             return True
         if 0 in found or not (per_loss := numel_per_loss(param, outcome, n)):
             return False
+        extra = None
+        if constraints is not None and any(t is not None for t in constraints):
+            lower, upper, frozen = constraints
+            extra = _option_row(param, (self._number(lower, param), self._number(upper, param), frozen))
+            if extra is None:
+                return False
         key = (param.get_device(), dtype, self._outcomes.setdefault(id(outcome), len(self._outcomes)))
         launch = self._launches.get(key)
         if launch is None:
             launch = self._launches[key] = Launch(param.device, outcome)
-        launch.rows.append((found[0], found[2], found[3] if torch_rule else 0, n, per_loss, hyper))
-        launch.grads.append(found[1])
+        launch.add(found, n, per_loss, list(_DTYPES).index(dtype), hyper, extra)
         self._writes.append(param)
         self._writes.extend(state)
         return True
+
+    def _number(self, value: Tensor | float | None, param: Tensor) -> Tensor | None:
+        """Return a bound as a tensor on the parameter's device, whose address stays the same from step to step."""
+        if value is None or isinstance(value, Tensor):
+            return value
+        key = (value, param.dtype, param.device)
+        if key not in self._numbers:
+            self._numbers[key] = torch.full((), value, dtype=param.dtype, device=param.device)
+        return self._numbers[key]
 
     def launch(self, rule: int) -> bool:
         """Perform the step: one launch for each device and dtype (and each outcome, where there are several).
@@ -500,21 +675,22 @@ class TritonStep:
             self.begin()  # drop references to this step's tensors
 
     def _launch_all(self, rule: int) -> bool:
-        tables = []
-        if not self.unchanged() and not self._is_disjoint():
+        launches = []
+        collected = {key: launch.table() for key, launch in self._launches.items()}
+        if not self.unchanged(collected) and not self._is_disjoint():
             return False
         for key, launch in self._launches.items():
             if key not in self._tables and (capturing(launch.device) or not compiles_on(launch.device, key[1])):
                 return False
-            if (table := self._table(key, launch)) is None:
+            if (table := self._table(key, launch.device, *collected[key])) is None:
                 return False
-            tables.append(table)
+            launches.append(functools.partial(self._launch, rule, launch.device, key[1], table, launch.outcome))
         try:
             increment_version(self._writes)
         except RuntimeError:  # tensors made in inference mode have no version counter
             return False
-        for (key, launch), table in zip(self._launches.items(), tables, strict=True):
-            self._launch(rule, launch.device, key[1], table, launch.outcome)
+        for launch_one in launches:
+            launch_one()
         return True
 
     def compare_losses(self, loss: Tensor, previous: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -538,32 +714,36 @@ class TritonStep:
             return None
         return _compare_losses(loss, previous)
 
-    def unchanged(self) -> bool:
+    def unchanged(self, collected: dict[_Key, tuple[TableBytes, bytes]]) -> bool:
         """Check whether every address is that of the previous step."""
         tables = self._tables
         return all(
-            (table := tables.get(key)) is not None and table.source == launch.rows and table.grads == launch.grads
-            for key, launch in self._launches.items()
+            (table := tables.get(key)) is not None and (table.source, table.grads) == now
+            for key, now in collected.items()
         )
 
     def _is_disjoint(self) -> bool:
         """Check that no written memory overlaps any other."""
-        writes, reads = [], []
+        writes: list[tuple[int, int]] = []
+        reads: list[tuple[int, int]] = []
         for (_, dtype, _), launch in self._launches.items():
             size = dtype.itemsize
-            rows = np.array([row[:4] for row in launch.rows], np.int64)
-            grads = np.array(launch.grads, np.int64)
-            reads.append(np.stack([grads, grads + size * rows[:, 3]], 1))
-            pair = rows[:, 2].any()
-            sizes = [size, size if pair or size == 8 else 4, size][: 2 + pair]
-            for i, itemsize in enumerate(sizes):
-                writes.append(np.stack([rows[:, i], rows[:, i] + itemsize * rows[:, 3]], 1))
-        return not writes or is_disjoint(np.concatenate(writes), np.concatenate(reads))
+            for row, grad in zip(launch.rows, launch.grads, strict=True):
+                param, state, second, n = row[:4]
+                state_size = size if second or size == 8 else 4
+                writes += (param, param + size * n), (state, state + state_size * n)
+                if second:
+                    writes.append((second, second + size * n))
+                reads.append((grad, grad + size * n))
+                if row[EXTRA] >= 0:
+                    lower, upper, frozen, _, flags = launch.extras[row[EXTRA]]
+                    sizes = (1 if flags & SCALAR_LOWER else n) * size, (1 if flags & SCALAR_UPPER else n) * size, n
+                    reads += ((x, x + k) for x, k in zip((lower, upper, frozen), sizes, strict=True) if x)
+        return not writes or is_disjoint(*(np.array(x, np.int64).reshape(-1, 2) for x in (writes, reads)))
 
-    def _table(self, key: _Key, launch: Launch) -> DeviceTable | None:
-        device, rows, grads = launch.device, launch.rows, launch.grads
+    def _table(self, key: _Key, device: torch.device, source: TableBytes, grads: bytes) -> DeviceTable | None:
         table = self._tables.get(key)
-        same = table is not None and table.source == rows
+        same = table is not None and table.source == source
         moved = table is not None and table.grads != grads
         if capturing(device):
             if table is None or not same or (moved and (table := table.captured_copy(grads)) is None):
@@ -576,7 +756,7 @@ class TritonStep:
             # A table is only ever used on the stream that it was made on, so that its memory, once
             # dropped, is not given away while a launch may read it.
             with device_guard(device):
-                table = self._tables[key] = DeviceTable(rows, grads, device, stream)
+                table = self._tables[key] = DeviceTable(source, grads, device, stream)
         elif moved:
             table.update_grads(grads)
         return table
@@ -597,14 +777,18 @@ class TritonStep:
             _step_kernel[(table.chunks.numel(),)](
                 table.rows,
                 table.column,
+                table.hypers,
+                table.extras,
                 table.chunks,
                 outcome if isinstance(outcome, Tensor) else table.chunks,  # unused in its place
                 RULE=rule,
                 ROWS=by_row,
+                OPTIONS=table.has_options,
                 DTYPE=storage,
                 REAL=real,
                 SHIFT=encoding.shift,
                 THRESHOLD=encoding.threshold,
+                MIN_STEP=encoding.min_step,
                 BLOCK=BLOCK,
                 TAIL=_TAIL,
                 num_warps=WARPS,
@@ -622,15 +806,17 @@ def step(
     maximize: bool = False,
     outcome: int | Tensor = NOT_WORSE,
     n_threads: int = 1,
+    constraints: Sequence[Options | None] | None = None,
 ) -> bool:
     """Perform one step as :func:`rprop_kernels.kernels.torch_.step`, of torch's rule too, with a table for it alone.
+
 
     Returns:
         False, with nothing touched, where a tensor cannot be taken, or they overlap.
     """
-    native = TritonStep()
-    for w, g, state in zip(params, grads, states, strict=True):
-        row_hyper = hyper.with_direction(maximize) if variant == "torch" else state_hyper(hyper, maximize, w.dtype)
-        if not native.add(w, g, state, row_hyper, outcome):
+    launcher = TritonStep()
+    limits = constraints or [None] * len(params)
+    for w, g, state, limit in zip(params, grads, states, limits, strict=True):
+        if not launcher.add(w, g, state, hyper.with_direction(maximize), outcome, limit):
             return False
-    return native.launch(UPDATES[variant])
+    return launcher.launch(UPDATES[variant])

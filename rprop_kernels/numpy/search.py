@@ -106,7 +106,7 @@ class Search:
         self.raise_interrupt = raise_interrupt
         self.callback = callback
         engine = load_engine(backend)
-        self.engine_step = engine.ArrayStepper() if backend == "cython" else engine.step
+        self.engine_step = engine.step if backend == "numpy" else engine.make_stepper()
         self.progress = start_progress(rules.max_steps, len(start) if rows else 1) if progress else None
         self.monitor = Monitor(rules, maximize, np.where if rows else stopping.choose)
         self.step_min = max(hyper.step_min, encoding_of(start.dtype).min_step)

@@ -136,7 +136,7 @@ class RpropVariant:
     def _init_step(self) -> None:
         self.backend = resolve_backend(self._requested_backend, "arrays")
         engine = load_engine(self.backend)
-        self._engine_step = engine.ArrayStepper() if self.backend == "cython" else engine.step
+        self._engine_step = engine.step if self.backend == "numpy" else engine.make_stepper()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the engine out: the environment that loads a pickle may have another."""
@@ -244,14 +244,11 @@ class RpropVariant:
         """Perform a validated step of any rule: they share the state."""
         params, states, hyper = self._params, self._states, self._hyper
         options: dict[str, Any] = {"maximize": self.maximize, "outcome": outcome}
-        step = self._engine_step
         if self._constraints is not None:
             options["constraints"] = self._constraints
-            if self.backend == "numba":  # it has none
-                step = numpy_.step
-        if self.backend != "cython":
+        if self.backend == "numpy":
             gradients = self._validate(gradients)
-        if not step(variant, params, gradients, states, hyper, n_threads=0, **options):
+        if not self._engine_step(variant, params, gradients, states, hyper, n_threads=0, **options):
             gradients = self._validate(gradients)  # raises an error, unless the arrays suit NumPy
             numpy_.step(variant, params, gradients, states, hyper, **options)
 

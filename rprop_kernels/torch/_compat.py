@@ -143,8 +143,15 @@ def _read_attributes(tensor: Tensor) -> tuple[int, int, int, tuple[int, ...], tu
         return None
 
 
-def make_native_step(torch_rule: bool) -> Any:
+def make_native_step(
+    torch_rule: bool, engine: Callable[[int], tuple[int, int, int]] | None = None, device: str = "cpu"
+) -> Any:
     """Create the extension's whole-step object for one optimizer.
+
+    Args:
+        torch_rule: for the drop-in.
+        engine: the ``prepare`` of an engine that runs the table in the place of the compiled loops.
+        device: the type of the devices that the tensors lie on, "cpu" or "cuda".
 
     Raises:
         AttributeError: this torch lacks a private name.
@@ -160,7 +167,8 @@ def make_native_step(torch_rule: bool) -> Any:
         getattr(Tensor, "__dlpack_c_exchange_api__", None),
         _read_attributes,
     )
-    return _native.TorchStep(api, cython_.isa(), torch_rule)
+    isa = cython_.isa() if engine is None and device == "cpu" else 0
+    return _native.TorchStep(api, isa, torch_rule, engine, {"cpu": 1, "cuda": 2}[device])  # DLPack's numbers
 
 
 _HYPER: Final = (0.5, 1.2, 1e-6, 50.0)

@@ -1,18 +1,17 @@
 """Choice of the implementation of a step, and the check which tensors it accepts.
 
-All CPU tensors of all groups take one native call. Where that cannot be verified to be correct, the step falls back:
-CUDA tensors to the Triton engine, plain arrays to the Numba engine where it was chosen, everything else to torch's own
-operations.
+All CPU tensors of all groups take one call, which collects their addresses and runs the compiled loops or, where it was
+chosen, the Numba engine. Where that cannot be verified to be correct, the step falls back: CUDA tensors to the Triton
+engine, everything else to torch's own operations.
 """
 
+import functools
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.nn.parameter import is_lazy
@@ -21,14 +20,12 @@ from ..backends import resolve_backend, unavailable_reason
 from ..bounds import Constraints
 from ..hyperparameters import Hyperparameters
 from ..kernels import load_engine, threads
-from ..kernels.step_table import byte_range, is_disjoint
 from ..loss import NOT_WORSE
 from ..rules import RULE_FOR_OUTCOME, Variant
 from . import _compat
 from .loss import Loss, to_loss
 from .state import require_storage
-
-Array = NDArray[Any]
+from .table_step import TableStep
 
 ALWAYS_WRAP_VARIABLE: Final = "RPROP_KERNELS_PLAIN_STEP"
 STEPPED, REPLAN = 0, 1
@@ -65,54 +62,10 @@ def _planned_pair(pair: Any) -> Any:
     return tuple(float(x) if isinstance(x, Tensor) and is_number_tensor(x) else x for x in pair)
 
 
-class _MemoryView:
-    """The array interface of a tensor's memory.
-
-    ``tensor.numpy()`` would keep torch from ever resizing the storage again, as FSDP does.
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor  # which must live as long as the array
-        itemsize = tensor.element_size()
-        self.__array_interface__ = {
-            "version": 3,
-            "typestr": np.dtype(f"f{itemsize}").str,
-            "data": (tensor.data_ptr(), False),
-            "shape": tuple(tensor.shape),
-            "strides": tuple(stride * itemsize for stride in tensor.stride()),
-        }
-
-
-def _as_array(tensor: Tensor) -> Array:
-    if tensor.numel() == 0:
-        return np.empty(tensor.shape, f"f{tensor.element_size()}")
-    return np.asarray(_MemoryView(tensor))
-
-
-def as_arrays(params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[Sequence[Tensor]]) -> Any:
-    """View float32 and float64 tensors as NumPy arrays; None where one is more than memory or may overlap another.
-
-    Returns:
-        ``(params, grads, states)`` of the same structure.
-    """
-    if _compat.mode_active():
-        return None
-    for p, g, state in zip(params, grads, states, strict=True):
-        if not all(is_plain_tensor(t, p.dtype) and t.shape == p.shape for t in (p, g, *state)):
-            return None
-        # torch's operations know where tensors made in inference mode may be written
-        if any(t.is_inference() or _compat.has_internal_overlap(t) is not False for t in (p, *state)):
-            return None
-    views = (
-        [_as_array(t) for t in params],
-        [_as_array(t) for t in grads],
-        [tuple(_as_array(t) for t in state) for state in states],
-    )
-    writes = [byte_range(x) for x in (*views[0], *(x for state in views[2] for x in state)) if x.size]
-    reads = [byte_range(x) for x in views[1] if x.size]
-    if not is_disjoint(*(np.array(ranges, np.int64).reshape(-1, 2) for ranges in (writes, reads))):
-        return None
-    return views
+def _prepare_numba(needs: int) -> tuple[int, int, int]:
+    """Import Numba and compile, when the first step needs it."""
+    addresses: tuple[int, int, int] = load_engine("numba").prepare(needs)
+    return addresses
 
 
 class GroupTensors(NamedTuple):
@@ -144,6 +97,7 @@ class StepMixin:
     _requested_backend: str | None
     _backend: str
     _native_step: Any
+    _device_step: Any
     _triton: Any
     _always_wrap: bool
     _next_loss: Loss | None = None
@@ -158,10 +112,20 @@ class StepMixin:
         self._rules = RULE_FOR_OUTCOME[self._variant.name]
         self._requested_backend = backend
         self._backend = resolve_backend(backend, "tensors")
-        is_native = self._backend == "cython" and _compat.native_is_safe(torch.__version__)
-        self._native_step = _compat.make_native_step(self._variant.name == "torch") if is_native else None
-        self._triton = None
+        self._native_step = self._make_native_step()
+        self._triton = self._device_step = None
         self._always_wrap = os.environ.get(ALWAYS_WRAP_VARIABLE, "") not in ("", "0")
+
+    def _make_native_step(self) -> Any:
+        """Make the object that steps all CPU tensors in one call; None where torch's operations do."""
+        if self._backend not in ("cython", "numba"):
+            return None
+        torch_rule = self._variant.name == "torch"
+        if self._backend == "numba" and unavailable_reason("cython") is not None:
+            return TableStep(torch_rule)
+        if not _compat.native_is_safe(torch.__version__):
+            return None
+        return _compat.make_native_step(torch_rule, _prepare_numba if self._backend == "numba" else None)
 
     def _picklable(self, state: dict[str, Any]) -> dict[str, Any]:
         """Add the requested backend to a pickled optimizer; where it is loaded, native objects are made for it."""
@@ -228,14 +192,44 @@ class StepMixin:
         if native is not None:
             status = native(rule, self.state, self.param_groups, rows, threads.MIN_SHARED_WEIGHTS)
             if status == REPLAN:
-                self._plan()
+                self._plan(native)
                 status = native(rule, self.state, self.param_groups, rows, threads.MIN_SHARED_WEIGHTS)
             if status == STEPPED:
                 return
-        self._fallback_step(outcome)
+        if not self._step_on_device(outcome):
+            self._fallback_step(outcome)
 
-    def _plan(self) -> None:
-        """Describe the groups to the native step."""
+    def _step_on_device(self, outcome: Outcome) -> bool:
+        """Step all parameters by one launch of the Triton engine; False, with nothing touched, where it cannot be."""
+        launcher = self._triton_launcher(p for group in self.param_groups for p in group["params"])
+        if launcher is None or isinstance(outcome, list):
+            return False
+        if self._device_step is None:
+            self._device_step = self._make_device_step(launcher.device_type)
+        step = self._device_step
+        if not step:
+            return False
+        n_losses = 0
+        if isinstance(outcome, Tensor):
+            if type(outcome) is not Tensor or outcome.dtype != torch.uint8 or not outcome.is_contiguous():
+                return False
+            n_losses = outcome.numel() if outcome.dim() else 0
+        prepare = functools.partial(launcher.prepare, self._variant.name, outcome)
+        arguments = self._rules[NOT_WORSE], self.state, self.param_groups, None, 0, prepare, n_losses
+        status = step(*arguments)
+        if status == REPLAN:
+            self._plan(step)
+            status = step(*arguments)
+        return bool(status == STEPPED)
+
+    def _make_device_step(self, device_type: str) -> Any:
+        """Make the object that collects the tensors of a device; False where it cannot be."""
+        if unavailable_reason("cython") is not None or not _compat.native_is_safe(torch.__version__):
+            return False
+        return _compat.make_native_step(self._variant.name == "torch", device=device_type)
+
+    def _plan(self, native: Any) -> None:
+        """Describe the groups to a native step."""
         plan = [
             (_planned_pair(group["etas"]), _planned_pair(group["step_sizes"]), group["maximize"], lr, hyper, limits)
             for group, (lr, hyper, limits) in zip(self.param_groups, self._plan_groups(), strict=True)
@@ -245,74 +239,41 @@ class StepMixin:
         # Tensors made in inference mode have no version counter; torch's operations know where they may be written.
         # A lazy parameter has no memory and no gradient yet; it cannot be asked.
         if not any(isinstance(t, Tensor) and not is_lazy(t) and t.is_inference() for t in (*params, *states)):
-            self._native_step.plan(self.state, self.param_groups, plan)
+            native.plan(self.state, self.param_groups, plan)
 
     def _fallback_step(self, outcome: Outcome) -> None:
-        """Step all parameters by the Triton or Numba engine where they take the tensors, else by torch's operations."""
+        """Step all parameters by the Triton engine where it takes the tensors, else by torch's operations."""
         groups = self._group_tensors(outcome)
         self._step_by_triton(groups)
         for tensors in groups:
-            if tensors.params and not self._step_by_numba(tensors):
+            if tensors.params:
                 require_storage((*tensors.params, *tensors.grads, *(t for column in tensors.states for t in column)))
                 self._torch_step(tensors)
-
-    def _step_by_numba(self, tensors: GroupTensors) -> bool:
-        """Step one group by the Numba engine; False where it cannot be taken."""
-        group, params, outcome = tensors.group, tensors.params, tensors.outcome
-        if self._backend != "numba" or isinstance(outcome, list) or tensors.constraints is not None:
-            return False
-        if group.get("differentiable") or group.get("capturable"):
-            return False
-        if any(p.dtype not in (torch.float32, torch.float64) for p in params):
-            return False
-        states = list(zip(*tensors.states, strict=True))
-        hypers = {p.dtype: self._group_hyper(group, p.dtype) for p in params}
-        if len(set(hypers.values())) != 1 or None in hypers.values():
-            return False
-        views = as_arrays(params, tensors.grads, states)
-        if views is None:
-            return False
-        increment_version([*params, *(t for state in states for t in state)])
-        for counter in tensors.counters:
-            counter += 1
-        return bool(
-            load_engine(self._backend).step(
-                self._variant.name,
-                *views,
-                next(iter(hypers.values())),
-                maximize=group["maximize"],
-                outcome=outcome.cpu().numpy() if isinstance(outcome, Tensor) else outcome,
-                n_threads=torch.get_num_threads(),
-            )
-        )
 
     def _step_by_triton(self, groups: list[GroupTensors]) -> None:
         """Step the tensors that the Triton engine takes, and remove them from their groups."""
         launcher = self._triton_launcher(p for tensors in groups for p in tensors.params)
         if launcher is None:
             return
-        from ..kernels.triton_ import UPDATES, state_hyper
+        from ..kernels.triton_ import UPDATES
 
-        torch_rule = self._variant.name == "torch"
         launcher.begin()
         taken: list[list[int]] = []
         for tensors in groups:
             taken.append([])
             group = tensors.group
-            if group.get("differentiable") or tensors.constraints is not None:
+            if group.get("differentiable"):
                 continue
             hypers: dict[torch.dtype, Any] = {}
             for dtype in {p.dtype for p in tensors.params} & _compat.DTYPES.keys():
                 if (hyper := self._group_hyper(group, dtype)) is not None:
-                    maximize = group["maximize"]
-                    hypers[dtype] = (
-                        hyper.with_direction(maximize) if torch_rule else state_hyper(hyper, maximize, dtype)
-                    )
+                    hypers[dtype] = hyper.with_direction(group["maximize"])
             for i, (p, g, *state) in enumerate(zip(tensors.params, tensors.grads, *tensors.states, strict=True)):
                 if p.dtype not in hypers or not self._counter_on_device(tensors, i):
                     continue
                 outcome = tensors.outcome[i] if isinstance(tensors.outcome, list) else tensors.outcome
-                if launcher.add(p, g, tuple(state), hypers[p.dtype], outcome):
+                constraints = tensors.constraints and tensors.constraints[i]
+                if launcher.add(p, g, tuple(state), hypers[p.dtype], outcome, constraints):
                     taken[-1].append(i)
         if not any(taken) or not launcher.launch(UPDATES[self._variant.name]):
             return

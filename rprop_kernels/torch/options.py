@@ -310,6 +310,6 @@ def planned_constraints(options: GroupOptions, group: dict[str, Any]) -> tuple[A
     return tuple(
         None
         if limits is None
-        else tuple(torch.tensor(x, dtype=p.dtype, device="cpu") if type(x) is float else x for x in limits)
+        else tuple(torch.tensor(x, dtype=p.dtype, device=p.device) if type(x) is float else x for x in limits)
         for p, limits in zip(group["params"], options.constraints, strict=True)
     )

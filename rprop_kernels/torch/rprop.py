@@ -184,6 +184,8 @@ class Rprop(StepMixin, torch.optim.Rprop):
         with torch.no_grad():
             for group in self.param_groups:
                 init_group(group, [], [], [], [], [])
+                _, _ = group["etas"]  # where they are no pairs, torch's errors
+                _, _ = group["step_sizes"]
                 hypers = [rounded_hyper(group, dtype) for dtype in _compat.DTYPES]
                 rows = tuple(None if h is None else h.with_direction(group["maximize"]) for h in hypers)
                 plans.append((None, rows, None))
@@ -216,16 +218,18 @@ class Rprop(StepMixin, torch.optim.Rprop):
     def _torch_step(self, tensors: GroupTensors) -> None:
         group = tensors.group
         prevs, step_sizes = tensors.states
+        etaminus, etaplus = group["etas"]
+        step_size_min, step_size_max = group["step_sizes"]
         torch_rprop(
             tensors.params,
             tensors.grads,
             prevs,
             step_sizes,
             tensors.counters,
-            step_size_min=group["step_sizes"][0],
-            step_size_max=group["step_sizes"][1],
-            etaminus=group["etas"][0],
-            etaplus=group["etas"][1],
+            step_size_min=step_size_min,
+            step_size_max=step_size_max,
+            etaminus=etaminus,
+            etaplus=etaplus,
             foreach=group["foreach"],
             maximize=group["maximize"],
             differentiable=group["differentiable"],

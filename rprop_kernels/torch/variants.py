@@ -324,7 +324,8 @@ class RpropVariant(StepMixin, Optimizer):
         hypers = self._validate()
         for group, options, hyper in zip(self.param_groups, self._options, hypers, strict=True):
             row = hyper.with_direction(group["maximize"])
-            lr = None if self._last_lrs is None else group["lr"]
+            # After the warning any number will do, which no step reads.
+            lr = float if self._last_lrs is None and type(group["lr"]) is float else group["lr"]
             plans.append((lr, (row,) * len(_compat.DTYPES), planned_constraints(options, group)))
         return plans
 
@@ -670,15 +671,18 @@ class IRpropPlus(RpropVariant):
         """
         update = UPDATES[self._variant.name]
         changes = []
+        options = self._convert_options()
         for i, group in enumerate(self.param_groups):
             group_outcome = outcome[i] if isinstance(outcome, list) else outcome
             rows = group_outcome.shape if isinstance(group_outcome, Tensor) else ()
             # A parameter of another first dimension than the losses never moved along with them.
-            params = [
-                p
-                for p in group["params"]
+            chosen = [
+                j
+                for j, p in enumerate(group["params"])
                 if p.grad is None and "move" in self.state.get(p, ()) and (not rows or p.shape[:1] == rows)
             ]
+            params = [group["params"][j] for j in chosen]
+            constraints = options[i].constraints or [None] * len(group["params"])
             if not params or (isinstance(group_outcome, int) and group_outcome != NONFINITE):
                 continue
             hyper = self._group_hyper(group, torch.float32)
@@ -689,7 +693,9 @@ class IRpropPlus(RpropVariant):
             shards = to_local(params, grads, moves)
             for k, (p, g, move) in enumerate(zip(params, grads, moves, strict=True)):
                 new_p, new_move = p.detach().clone(), move.clone()
-                update(new_p, g, new_move, hyper, group["maximize"], NONFINITE)
+                limits = constraints[chosen[k]]
+                limits = local_constraints(limits) if k in shards else limits
+                update(new_p, g, new_move, hyper, group["maximize"], NONFINITE, limits)
                 if isinstance(group_outcome, Tensor):  # which may lie on a device, where nothing waits for it
                     nonfinite = local_outcomes(group_outcome, shards.get(k)).to(p.device) == NONFINITE
                     nonfinite = nonfinite.reshape(-1, *(1,) * (p.dim() - 1)) if nonfinite.dim() else nonfinite

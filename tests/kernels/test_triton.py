@@ -254,6 +254,58 @@ def test_losses_are_compared_on_the_device(dtype):
     assert [x.shape for x in one] == [(), ()] and [int(x) for x in one] == [1, 0]
 
 
+# ------------------------------------------------------------------------------------ bounds, frozen weights
+
+
+@pytest.mark.parametrize("kind", ["arrays", "numbers", "lower", "upper", "frozen", "all"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("variant", FOUR)
+def test_bounds_and_frozen_weights(variant, dtype, kind):
+    """The constraints of torch's operations, whole blocks and parts of one, with one outcome and with one a row."""
+    rng = np.random.default_rng(9)
+    shape = (3, 700) if triton_.INTERPRETED else (3, 7 * triton_.BLOCK + 5)
+    w = tensors(rng.standard_normal(shape), dtype)
+    near = tensors(0.2 * rng.random(shape), dtype)
+    frozen = torch.from_numpy(rng.random(shape) < 0.3).to(DEVICE)
+    lower, upper = w - near, w + near
+    constraints = {
+        "arrays": (lower, upper, None),
+        "numbers": (w.min() - 0.01, w.max() + 0.01, None),
+        "lower": (lower, None, None),
+        "upper": (None, upper.amax(), None),
+        "frozen": (None, None, frozen),
+        "all": (lower, w.max() + 0.01, frozen),
+    }[kind]
+    (move,) = random_state(variant, w, rng)
+    v, kept = w.clone(), move.clone()
+    for t in range(4):
+        g = tensors(rng.standard_normal(shape), dtype)
+        g[0, ::7] = float("nan")
+        outcome = 0
+        if variant == "irprop+":
+            outcome = (0, 2, torch.tensor([1, 0, 2], dtype=torch.uint8, device=DEVICE), 1)[t]
+        options = {"outcome": outcome, "constraints": [constraints]}
+        assert triton_.step(variant, [w], [g], [(move,)], DEFAULT, **options)
+        load_engine("torch").step(variant, [v], [g], [(kept,)], DEFAULT, **options)
+        assert_same(w, v, f"step {t}")
+        assert_same(move, kept, f"step {t}")
+
+
+def test_options_that_are_more_than_memory_are_refused():
+    w, g, move = (torch.ones(4, 4, device=DEVICE) for _ in range(3))
+    wide = torch.full((4, 8), 5.0, device=DEVICE)
+    for constraints in [
+        (wide[:, ::2], None, None),
+        (None, wide[:, :4].double(), None),
+        (None, wide[0, :4], None),
+        (None, None, torch.ones(4, 4, device=DEVICE)),
+        (None, None, torch.tensor(True, device=DEVICE)),
+        (w, None, None),
+    ]:
+        assert not triton_.step("rprop-", [w], [g], [(move,)], DEFAULT, constraints=[constraints])
+        assert torch.equal(w, torch.ones_like(w))
+
+
 # ----------------------------------------------------------------------------------- layouts, addresses
 
 
@@ -301,13 +353,23 @@ def test_layouts_and_addresses():
     )
 
 
-def test_the_table_follows_what_moves():
+def choose_collector(optimizer, collector):
+    """Let the extension collect the tensors of a step, or Python."""
+    if collector == "python":
+        optimizer._device_step = False
+    elif unavailable_reason("cython"):
+        pytest.skip("the extension is missing")
+
+
+@pytest.mark.parametrize("collector", ["native", "python"])
+def test_the_table_follows_what_moves(collector):
     """New gradients, new memory behind a parameter, new hyper-parameters, frozen parameters."""
     rng = np.random.default_rng(6)
     made = {}
     for backend in ("triton", "torch"):
         made[backend] = [torch.nn.Parameter(tensors(np.ones(n), torch.float32)) for n in (5, 300, 2)]
     optimizers = {name: IRpropMinus(params, backend=name) for name, params in made.items()}
+    choose_collector(optimizers["triton"], collector)
     launcher, keep = None, []
     for t in range(10):
         grads = [rng.standard_normal(n) for n in (5, 300, 2)]
@@ -334,8 +396,8 @@ def test_the_table_follows_what_moves():
         for p, q in zip(ours, theirs, strict=True):
             assert_same(p, q, f"step {t}")
             assert_same(optimizers["triton"].state[p]["move"], optimizers["torch"].state[q]["move"], f"step {t}")
-        tables = list(optimizers["triton"]._triton._tables.values())
-        assert len(tables) == 1
+        keys, tables = zip(*optimizers["triton"]._triton._tables.items(), strict=True)
+        assert [key[2] == triton_.COLLECTED for key in keys] == [collector == "native"]
         if t in (1, 2, 3):
             assert tables[0] is launcher, "only the gradients moved: the table must stay"
         launcher = tables[0]
@@ -352,11 +414,13 @@ def count_launches(monkeypatch):
     return launches
 
 
-def test_one_launch_for_many_tensors_and_groups(monkeypatch):
+@pytest.mark.parametrize("collector", ["native", "python"])
+def test_one_launch_for_many_tensors_and_groups(monkeypatch, collector):
     launches = count_launches(monkeypatch)
     params = [torch.nn.Parameter(torch.ones(64, device=DEVICE)) for _ in range(10 if triton_.INTERPRETED else 161)]
     for cls, extra in ((Rprop, {}), (IRpropMinus, {}), (IRpropPlus, {"loss": 1.0})):
         optimizer = cls([{"params": params[:7]}, {"params": params[7:], "etas": (0.4, 1.3)}], backend="triton")
+        choose_collector(optimizer, collector)
         for p in params:
             p.grad = torch.ones_like(p)
         versions = [p._version for p in params]
@@ -394,7 +458,8 @@ def test_other_tensors_beside_ours_go_through_torch(monkeypatch):
 
 @pytest.mark.parametrize("maximize", [False, True, "both"])
 @pytest.mark.parametrize("rows", [False, True])
-def test_irprop_plus_by_the_loss(maximize, rows):
+@pytest.mark.parametrize("collector", ["native", "python"])
+def test_irprop_plus_by_the_loss(collector, maximize, rows):
     """A loss tensor on the device, one or one a row; groups that climb beside groups that descend."""
     rng = np.random.default_rng(8)
     losses = [torch.tensor([x, -x, 1.0] if rows else x, device=DEVICE) for x in LOSSES]
@@ -409,6 +474,8 @@ def test_irprop_plus_by_the_loss(maximize, rows):
             batched=rows,
             backend=backend,
         )
+        if backend == "triton":
+            choose_collector(optimizer, collector)
         history = []
         for loss in losses:
             for p in params:
@@ -432,10 +499,11 @@ from rprop_kernels.state import ENCODINGS
 
 for dtype, (dtype_, real) in t._DTYPES.items():
     code = ENCODINGS["float64" if dtype == torch.float64 else "float32"]
-    for rule in (t.PER_OUTCOME, t.TORCH):
-        constants = dict(RULE=rule, ROWS=False, DTYPE=dtype_, REAL=real, SHIFT=code.shift, THRESHOLD=code.threshold,
-                         BLOCK=t.BLOCK, TAIL=t._TAIL)
-        pointers = {"rows": "*i64", "grads": "*i64", "chunks": "*i64", "outcome": "*u8"}
+    for rule, options_ in ((t.PER_OUTCOME, False), (t.PER_OUTCOME, True), (t.TORCH, False)):
+        constants = dict(RULE=rule, ROWS=options_, OPTIONS=options_, DTYPE=dtype_, REAL=real, SHIFT=code.shift,
+                         THRESHOLD=code.threshold, MIN_STEP=code.min_step, BLOCK=t.BLOCK, TAIL=t._TAIL)
+        pointers = {"rows": "*i64", "grads": "*i64", "hypers": "*fp64", "extras": "*i64", "chunks": "*i64",
+                    "outcome": "*u8"}
         source = ASTSource(t._step_kernel, pointers | dict.fromkeys(constants, "constexpr"), constants)
         options = {"num_warps": t.WARPS, "enable_fp_fusion": False}
         ptx = compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
@@ -452,7 +520,7 @@ def test_compiled_code_is_exact_and_wide(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert len(lines) == 8
+    assert len(lines) == 12
     for dtype, rule, fused, flushed, wide in lines:
         assert (fused, flushed) == ("0", "0"), (dtype, rule)
         weights = triton_.BLOCK // (32 * triton_.WARPS)  # a thread

@@ -21,6 +21,7 @@ LOOPS = {
     "BoundedLoop": ("BOUNDED_MOVE", "BOUNDED_SKIP", "BOUNDED_BACKTRACK", "BOUNDED_BACKTRACK_ALL"),
     "OptionLoop": ("LIMIT", "FORGET"),
     "MaskLoop": ("MASK",),
+    "GradientLoop": ("GRADIENT", "FREE_GRADIENT"),
 }
 
 
@@ -56,6 +57,8 @@ def vectorised(compiler: list[str], folder: Path, kind: str, name: str) -> list[
 def test_every_loop_is_vectorised(compiler: list[str], tmp_path: Path, isa: str, dtype: str) -> None:
     for kind, rules in LOOPS.items():
         for rule in rules:
+            if kind == "GradientLoop" and (isa, dtype) == ("baseline", "double"):
+                continue  # SSE2 cannot compare 64-bit integers
             name = f"{rule}_{isa}_{dtype}"
             # One loop with full registers; the rest of its weights may have loops with shorter vectors.
             assert vectorised(compiler, tmp_path, kind, name).count(REGISTER_BYTES[isa]) == 1, name

@@ -93,7 +93,9 @@ def halves(step: Any, rule: int, state: Any, groups: Any, *rest: Any) -> Any:
 @pytest.mark.parametrize("harm", [ignores_negation, raises, halves])
 def test_a_version_that_differs_falls_back(monkeypatch: pytest.MonkeyPatch, harm: Any) -> None:
     make = _compat.make_native_step
-    monkeypatch.setattr(_compat, "make_native_step", lambda torch_rule: Blind(make(torch_rule), harm))
+    monkeypatch.setattr(
+        _compat, "make_native_step", lambda torch_rule, engine=None: Blind(make(torch_rule, engine), harm)
+    )
     with pytest.warns(RuntimeWarning, match="was not tested"):
         optimizer = stepped()
     assert optimizer._native_step is None

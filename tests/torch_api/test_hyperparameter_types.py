@@ -214,3 +214,23 @@ def test_the_drop_in_refuses_numbers_that_are_no_floats_as_torch_does(name: str)
             optimizer.step()
         errors.append((type(caught.value), str(caught.value)))
     assert errors[0] == errors[1]
+
+
+@pytest.mark.parametrize("value", ["abc", {}, (), (0.5,), {"a": 1.0, "b": 2.0}, None, 3], ids=repr)
+@pytest.mark.parametrize("name", ["etas", "step_sizes"])
+def test_what_is_no_pair_in_a_checkpoint_of_the_dropin_fails_as_in_torch(name: str, value: Any) -> None:
+    def error(cls: Any) -> tuple[type, str]:
+        p = torch.nn.Parameter(torch.ones(2))
+        p.grad = torch.ones(2)
+        optimizer = cls([p])
+        optimizer.step()
+        damaged = optimizer.state_dict()
+        damaged["param_groups"][0][name] = value
+        optimizer.load_state_dict(damaged)
+        before = p.detach().clone()
+        with pytest.raises(Exception) as caught:
+            optimizer.step()
+        assert torch.equal(p, before)
+        return caught.type, str(caught.value)
+
+    assert error(rt.Rprop) == error(torch.optim.Rprop)

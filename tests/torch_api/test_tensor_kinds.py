@@ -20,6 +20,10 @@ from torch.testing._internal.two_tensor import TwoTensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import rprop_kernels.torch as ours  # noqa: E402
+from rprop_kernels.kernels import threads  # noqa: E402
+from rprop_kernels.torch import dispatch  # noqa: E402
+from rprop_kernels.torch._compat import DTYPES  # noqa: E402
+from rprop_kernels.torch.table_step import STEPPED, TableStep  # noqa: E402
 
 FOUR = (ours.RpropMinus, ours.RpropPlus, ours.IRpropMinus, ours.IRpropPlus)
 LOSSES = (3.0, 2.0, 2.5, float("nan"), 1.0, 1.5)
@@ -494,3 +498,82 @@ def test_both_ways_of_reading_are_native(monkeypatch: pytest.MonkeyPatch, withou
         step(optimizer, 0)
         step(optimizer, 1)
     assert copy.deepcopy(p) is not None
+
+
+# --------------------------------------------------------------------------- Numba without the extension
+
+
+@pytest.fixture
+def numba_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Numba backend of an installation without the extension."""
+    pytest.importorskip("numba")
+    monkeypatch.setenv("RPROP_KERNELS_BACKEND", "numba")
+    reason = dispatch.unavailable_reason
+    monkeypatch.setattr(dispatch, "unavailable_reason", lambda name: "missing" if name == "cython" else reason(name))
+
+
+@pytest.mark.usefixtures("numba_alone")
+def test_random_steps_of_numba_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses = []
+    call = TableStep.__call__
+
+    def counted(self: Any, *args: Any) -> int:
+        statuses.append(call(self, *args))
+        return statuses[-1]
+
+    monkeypatch.setattr(TableStep, "__call__", counted)
+    for seed in range(300_000, 300_150):
+        for mine, theirs, note in trial(seed, ours.Rprop, torch.optim.Rprop):
+            for a, b in zip(mine.param_groups, theirs.param_groups, strict=True):
+                assert same(a["params"], b["params"]), note
+            assert same(state_of(mine), state_of(theirs)), note
+    assert statuses.count(STEPPED) > 500
+
+
+@pytest.mark.usefixtures("numba_alone")
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_numba_alone(kind: str) -> None:
+    test_drop_in(kind, False)
+    for make in FOUR:
+        test_four_classes(kind, make)
+
+
+@pytest.mark.usefixtures("numba_alone")
+def test_groups_of_numba_alone() -> None:
+    """Two groups, every dtype, gradients that come and go, an outcome for each row: as torch's own operations."""
+    for make in FOUR:
+        optimizers = []
+        for backend in ("numba", "torch"):
+            torch.manual_seed(0)
+            params = [torch.randn(3, n).to(dtype).requires_grad_() for n in (1, 40, 600) for dtype in DTYPES]
+            groups = [{"params": params[:5]}, {"params": params[5:], "etas": (0.4, 1.7), "maximize": True}]
+            optimizers.append((make(groups, lr=0.1, batched=True, backend=backend), params))
+        for t in range(6):
+            for optimizer, params in optimizers:
+                torch.manual_seed(t)
+                for i, p in enumerate(params):
+                    p.grad = None if (i + t) % 5 == 0 else torch.randn(3, p.shape[1]).to(p.dtype)
+                losses = torch.randn(3)
+                optimizer.step(**({"loss": losses} if make is ours.IRpropPlus else {}))
+            for p, q in zip(*(params for _, params in optimizers), strict=True):
+                assert same(p, q)
+            assert same(*(state_of(optimizer) for optimizer, _ in optimizers))
+        assert type(optimizers[0][0]._native_step) is TableStep
+        assert all(p._version > 0 for p in optimizers[0][1])
+
+
+@pytest.mark.usefixtures("numba_alone")
+def test_numba_alone_steps_on_threads() -> None:
+    optimizers = []
+    for backend in ("numba", "torch"):
+        torch.manual_seed(0)
+        params = [torch.randn(n).requires_grad_() for n in (7, threads.MIN_SHARED_WEIGHTS + 77, 3)]
+        optimizers.append((ours.RpropPlus(params, backend=backend), params))
+    for t in range(3):
+        for optimizer, params in optimizers:
+            torch.manual_seed(t)
+            for p in params:
+                p.grad = torch.randn(p.shape)
+            optimizer.step()
+        for p, q in zip(*(params for _, params in optimizers), strict=True):
+            assert same(p, q)
