@@ -392,6 +392,7 @@ class LoopStopping:
         self._monitor = Monitor(rules, maximize, where)
         self._rows = rows
         self._code: Any = RUNNING
+        self._best_loss: Any = math.nan
         self._tested = False  # this point has been tested, and the optimizer has not stepped yet
         self._answered = True  # stop() has returned the result of the last test
         self._untested = False  # a step without a test has been made
@@ -400,9 +401,7 @@ class LoopStopping:
     @property
     def best_loss(self) -> Any:
         """The best finite loss so far; NaN before the first."""
-        best = self._monitor.best
-        best = self._monitor.where(abs(best) < math.inf, best, math.nan)
-        return -best if self._monitor.maximize else best
+        return self._best_loss
 
     def _codes(self) -> list[int]:
         return [int(code) for code in self._code] if self._has_rows else [int(self._code)]
@@ -465,6 +464,7 @@ class LoopStopping:
         chosen = improved & running
         if bool(chosen.any() if self._rows else chosen):
             self._copy_best(chosen)
+            self._best_loss = monitor.where(chosen, loss, self._best_loss)
         tested = bool(candidate.any() if self._rows else candidate)
         max_grad = self._max_grad(*rest) if tested else monitor.best * 0 + math.nan
         at_rest = self._at_rest(*rest) if monitor.tests_steps else False
@@ -487,11 +487,11 @@ class LoopStopping:
 
     def _state(self) -> dict[str, Any]:
         flags = {"tested": self._tested, "answered": self._answered, "untested": self._untested}
-        return {"monitor": self._monitor.state_dict(), "code": self._code, **flags}
+        return {"monitor": self._monitor.state_dict(), "code": self._code, "best_loss": self._best_loss, **flags}
 
     def _load(self, state: dict[str, Any]) -> None:
         self._monitor.load_state_dict(state["monitor"])
-        self._code = state["code"]
+        self._code, self._best_loss = state["code"], state["best_loss"]
         self._tested, self._answered, self._untested = (state[x] for x in ("tested", "answered", "untested"))
 
 
