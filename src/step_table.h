@@ -14,6 +14,7 @@
 enum {
     MAX_DIMS = 16,
     GATHER_SIZE = 256,      /* weights copied at a time from arrays that are not dense */
+    OPTION_SIZE = 512,      /* weights with options stepped at a time; 256 take 6 % longer, 1024 fill the cache in double */
     THREAD_BLOCK = 64,      /* threads meet at multiples of this many weights: few cache lines are shared */
     CACHE_LINE = 64,        /* bytes */
     MIN_ALIGNED_RUN = 4096, /* weights from which an aligned start pays; NumPy's arrays mostly start 16 bytes off */
@@ -457,22 +458,22 @@ static void fill_bound(const StepTable *table, const Row *row, char *to, const c
 static void run_options(const StepTable *table, const Row *row, int rule, char *const arrays[N_ARRAYS], int64_t flags,
                         int64_t n)
 {
-    double filled_lower[GATHER_SIZE], filled_upper[GATHER_SIZE];
-    double masked_grad[GATHER_SIZE], masked_lower[GATHER_SIZE], masked_upper[GATHER_SIZE];
+    double filled_lower[OPTION_SIZE], filled_upper[OPTION_SIZE];
+    double masked_grad[OPTION_SIZE], masked_lower[OPTION_SIZE], masked_upper[OPTION_SIZE];
     const int64_t itemsize = itemsize_of(row->dtype), state_size = itemsize_of(state_dtype_of(row->dtype, rule));
     const double *hyper = table->hypers[row->hyper];
     MaskLoop *mask = MASK_LOOPS[table->isa][row->dtype];
     const int bounded = arrays[LOWER] != NULL || arrays[UPPER] != NULL;
     const int fills_lower = arrays[LOWER] == NULL || (flags & SCALAR_LOWER);
     const int fills_upper = arrays[UPPER] == NULL || (flags & SCALAR_UPPER);
-    const int64_t size = n < GATHER_SIZE ? n : GATHER_SIZE;
+    const int64_t size = n < OPTION_SIZE ? n : OPTION_SIZE;
     char *use[N_ARRAYS] = {NULL};
     if (bounded && fills_lower)
         fill_bound(table, row, (char *)filled_lower, arrays[LOWER], -INFINITY, size);
     if (bounded && fills_upper)
         fill_bound(table, row, (char *)filled_upper, arrays[UPPER], INFINITY, size);
-    for (int64_t start = 0; start < n; start += GATHER_SIZE) {
-        const ptrdiff_t part = (ptrdiff_t)(n - start < GATHER_SIZE ? n - start : GATHER_SIZE);
+    for (int64_t start = 0; start < n; start += OPTION_SIZE) {
+        const ptrdiff_t part = (ptrdiff_t)(n - start < OPTION_SIZE ? n - start : OPTION_SIZE);
         use[PARAM] = arrays[PARAM] + start * itemsize;
         use[GRAD] = arrays[GRAD] + start * itemsize;
         use[STATE] = arrays[STATE] + start * state_size;
