@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,35 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 from .. import hyperparameters, stopping
 from ..backends import resolve_backend
 from ..bounds import Constraints
+from ..fit_arguments import make_callback, make_seed, parse_in_dims, refuse_unknown
 from ..result import Result
 from ..state import encode
-from .objective import LoopObjective, Objective, RowsObjective, describe, parse_in_dims
+from .objective import LoopObjective, Objective, RowsObjective, describe
 from .options import make_constraints
-from .search import Search, make_callback
+from .search import Search
 from .validation import as_array, float_array
 from .variants import class_for_method
 
 Array: TypeAlias = NDArray[Any]
 Pair: TypeAlias = tuple[float, float]
-
-REFUSED: Final = {
-    "tol": "gtol, ftol and xtol",
-    "options": "the arguments of minimize by themselves",
-    "maxiter": "max_steps",
-    "max_iter": "max_steps",
-    "maxfev": "max_evals",
-    "hess": "nothing in its place: Rprop uses first derivatives",
-    "constraints": "bounds and frozen",
-}
-"""Words of other libraries, and the ones to use here."""
-
-
-def refuse_unknown(words: dict[str, Any]) -> None:
-    """Raise TypeError for keyword arguments that minimize does not have; it names the word to use."""
-    for word in words:
-        if word in REFUSED:
-            raise TypeError(f"minimize has no argument {word!r}: pass {REFUSED[word]}")
-        raise TypeError(f"minimize has no argument {word!r}: see its documentation for those it has")
 
 
 def nearest_power_of_two(value: Array) -> Array:
@@ -152,17 +134,6 @@ def sobol_starts(start: Array, constraints: Constraints | None, starts: int, see
     low, high = (x[free].astype(np.float64) for x in bounds)
     points[1:, free] = np.clip(low + unit * (high - low), low, high)
     return points
-
-
-def make_seed(seed: Any) -> int:
-    """Return the seed, or fresh entropy for None.
-
-    Raises:
-        ValueError: it is no whole number from 0 on.
-    """
-    if seed is None:
-        return int(np.random.SeedSequence().entropy)  # type: ignore[arg-type]
-    return stopping.whole_number("seed", seed, 0)
 
 
 # ----------------------------------------------------------------------------------------------- minimize

@@ -1,20 +1,15 @@
 """The functions that are minimised: called with copies, counted, their results validated."""
 
-import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[Any]
+from ..fit_arguments import ROWS_REMEDY, takes_rows
 
-ROWS_REMEDY: Final = (
-    "rows that have finished are no longer evaluated: pass the data of each problem through args and in_dims, "
-    "or let fun "
-    "take the keyword rows, the numbers of the rows in x"
-)
+Array: TypeAlias = NDArray[Any]
 
 
 def describe(value: Any) -> str:
@@ -187,49 +182,3 @@ class LoopObjective(RowsObjective):
         results = [one(point) for point in x]
         self.calls += one.calls
         return np.array([loss for loss, _ in results]), np.array([gradient for _, gradient in results])
-
-
-def takes_rows(function: Any) -> bool:
-    """Check whether a function has a parameter named ``rows``."""
-    try:
-        return "rows" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # True, or a built-in function without a signature
-        return False
-
-
-def parse_in_dims(in_dims: Any, args: tuple[Any, ...], problems: int) -> tuple[int | None, ...]:
-    """Return the dimension that counts the problems for each of args.
-
-    Raises:
-        ValueError: it is missing, or does not fit args; the message lists the shapes.
-    """
-    shapes = [np.shape(arg) if hasattr(arg, "shape") else None for arg in args]
-    if in_dims is None:
-        if not any(shapes):
-            return (None,) * len(args)
-        proposal = tuple(0 if shape and shape[0] == problems else None for shape in shapes)
-        raise ValueError(
-            f"args hold arrays, of shapes {', '.join(map(str, shapes))}: pass in_dims, for each of args the "
-            "dimension that "
-            f"counts the {problems} problems, or None for one that all share; perhaps in_dims={proposal}"
-        )
-    dims = (in_dims,) * len(args) if isinstance(in_dims, int) else in_dims
-    if not isinstance(dims, (tuple, list)) or len(dims) != len(args):
-        raise ValueError(
-            f"in_dims={in_dims!r} for {len(args)} args: pass one entry, a dimension or None, for each of args"
-        )
-    for index, (arg, dim) in enumerate(zip(args, dims, strict=True)):
-        if dim is None:
-            continue
-        shape = np.shape(arg)
-        if isinstance(dim, bool) or not isinstance(dim, int) or not -len(shape) <= dim < len(shape):
-            raise ValueError(
-                f"in_dims[{index}]={dim!r} for an argument of shape {shape}: pass one of its dimensions, or None"
-            )
-        if shape[dim] != problems:
-            raise ValueError(
-                f"args[{index}] has shape {shape}, whose dimension {dim} does not count the {problems} "
-                "problems: pass one "
-                f"entry for each, or None in in_dims for an argument that all share"
-            )
-    return tuple(dims)

@@ -1,15 +1,15 @@
 """The loop of a fit: evaluate, keep the best point, decide, step; for one problem or for many at once."""
 
-import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import stopping
 from ..bounds import Constraints
+from ..fit_arguments import NOISE, noise_message
 from ..hyperparameters import Hyperparameters
 from ..kernels import load_engine, numpy_
 from ..loss import NONFINITE, NOT_WORSE, LossOutcome, compare_loss, compare_losses
@@ -20,41 +20,6 @@ from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_we
 from ..warn import warn_user
 
 Array: TypeAlias = NDArray[Any]
-
-NOISE: Final = 1e-6
-"""The relative difference of two losses at x0 above which a loss counts as noisy."""
-
-
-def make_callback(callback: Any) -> Callable[[Any, Any, int], object] | None:
-    """Return the callback, ``callback(x)`` or ``callback(*, intermediate_result)``, as a function of x, loss, steps.
-
-    Raises:
-        TypeError: it is no function.
-    """
-    if callback is None:
-        return None
-    if not callable(callback):
-        raise TypeError(f"callback is {callback!r}: pass a function of x, or of intermediate_result")
-    try:
-        names = set(inspect.signature(callback).parameters)
-    except (TypeError, ValueError):  # some built-in functions have no signature
-        names = set()
-    if names == {"intermediate_result"}:
-        return lambda x, loss, steps: callback(intermediate_result=Intermediate(x, loss, steps))
-    return lambda x, loss, steps: callback(x)
-
-
-class Intermediate:
-    """The point of an evaluation, for a callback.
-
-    Attributes:
-        x: the point, a copy.
-        fun: its loss.
-        nit: the number of steps so far.
-    """
-
-    def __init__(self, x: Any, fun: Any, nit: int) -> None:
-        self.x, self.fun, self.nit = x, fun, nit
 
 
 class Search:
@@ -213,13 +178,7 @@ class Search:
         if np.any(noisy):
             index = int(np.argmax(noisy))
             first, second = (np.ravel(value)[index].item() for value in (loss, again))
-            warn_user(
-                f"fun returned {first} and then {second} at x0: the loss is noisy, so that a comparison with "
-                "the one before "
-                "means little; use the same data and random numbers in every call, or method='irprop-', or pass "
-                "check_noise=False",
-                RuntimeWarning,
-            )
+            warn_user(noise_message(first, second), RuntimeWarning)
 
     def _keep_best(self, improved: Any, point: Array, grad: Array) -> None:
         best = self.monitor.best
