@@ -51,7 +51,7 @@ def parse_in_dims(in_dims: Any, args: tuple[Any, ...], problems: int) -> tuple[i
     Raises:
         ValueError: it is missing, or does not fit args; the message lists the shapes.
     """
-    shapes = [np.shape(arg) if hasattr(arg, "shape") else None for arg in args]
+    shapes = [tuple(np.shape(arg)) if hasattr(arg, "shape") else None for arg in args]
     if in_dims is None:
         if not any(shapes):
             return (None,) * len(args)

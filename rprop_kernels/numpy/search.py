@@ -319,7 +319,7 @@ class Search:
                 reason=reason.name,
                 message=reason.message,
                 nit=self.steps,
-                nfev=self.objective.evaluations,
+                nfev=self.monitor.steps + 1,
                 calls=self.objective.calls,
                 history=np.array(self.history),
             )

@@ -77,7 +77,7 @@ def draw_rules(rng):
         "gtol": some(None, 1e-5, 0.0, 0.5),
         "ftol": some(None, 0.0, 1e-3, 0.5),
         "xtol": some(None, 1e-10),
-        "window": some(1, 2, 3, 7),
+        "window": some(1, 2, 3, 7, 12),
         "patience": some(None, 1, 4),
         "target": some(None, 0.0, -1.0),
         "max_steps": some(None, 0, 10),

@@ -159,6 +159,43 @@ def test_held_weights_do_not_hinder_the_test_of_the_steps():
     assert result.reason == "xtol" and abs(result.x[0]) < 1e-9 and result.nit % 8 == 0
 
 
+@pytest.mark.parametrize("maximize", [False, True])
+def test_a_gradient_that_points_out_of_the_bounds_does_not_count(maximize):
+    sign = -1.0 if maximize else 1.0
+    result = minimize(
+        lambda x: (sign * float(x[0] - x[1]), sign * np.array([1.0, -1.0])),
+        [0.5, 0.5],
+        jac=True,
+        bounds=(0.0, 1.0),
+        maximize=maximize,
+    )
+    assert result.x.tolist() == [0.0, 1.0] and result.reason == "gtol"
+    inward = minimize(
+        lambda x: (sign * float(x[0]), sign * np.array([1.0])), [1.0], jac=True, bounds=(0.0, 1.0), maximize=maximize
+    )
+    assert inward.x.tolist() == [0.0]  # it starts at the other bound, and leaves it
+
+
+@pytest.mark.parametrize("step_min", [0.0, 1e-5])
+@pytest.mark.parametrize("optimum", [0.0, 1e3])
+def test_xtol_ends_at_the_first_multiple_of_8_steps_with_small_steps(optimum, step_min):
+    def fun(x):
+        return float(np.abs(x - optimum).sum()), np.sign(x - optimum)
+
+    start, xtol = np.array([optimum - 1.0, optimum + 0.3]), 1e-6
+    result = minimize(fun, start, jac=True, xtol=xtol, gtol=None, ftol=None, step_sizes=(step_min, 50.0))
+    w, expected = start.copy(), None
+    optimizer = METHODS["irprop+"](w, step_sizes=(step_min, 50.0))
+    for t in range(3000):
+        small = optimizer.signs_and_steps()[1] <= np.maximum(step_min, xtol * np.maximum(1, np.abs(w)))
+        if t and t % 8 == 0 and small.all():
+            expected = t
+            break
+        loss, grad = fun(w)
+        optimizer.step(grad, loss)
+    assert (result.reason, result.nit) == ("xtol", expected)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_scaled_run_is_that_of_the_divided_variable(rule):
     """To the bit, with bounds, first steps and every stopping rule in the new units."""
@@ -512,7 +549,7 @@ def test_ctrl_c_returns_the_best_point():
         return bowl(x)
 
     result = minimize(fun, [3.0], jac=True, check_noise=False)
-    assert (result.reason, result.status, result.success, result.nit) == ("interrupted", 6, False, 4)
+    assert (result.reason, result.status, result.success, result.nit, result.nfev) == ("interrupted", 6, False, 4, 5)
     assert result.fun == bowl(result.x)[0] == result.history[-1] < 9
     calls = 0
     rows = minimize(
