@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rprop_kernels"
 
 LAYERS = [
-    {"rules", "state", "loss", "hyperparameters", "bounds", "files", "warn"},
+    {"rules", "state", "loss", "hyperparameters", "bounds", "files", "warn", "stopping", "result", "progress", "fit_arguments"},
     {"kernels"},
     {"backends"},
     {"numpy", "torch"},
@@ -20,7 +20,7 @@ LAYERS = [
 ]
 """Ground first. A module may import members of lower layers; of its own layer only those in NEIGHBOURS."""
 FREE = {"__init__"}  # the package's own names
-NEIGHBOURS = {("sklearn", "scipy"), ("hyperparameters", "state"), ("bounds", "state")}
+NEIGHBOURS = {("sklearn", "scipy"), ("hyperparameters", "state"), ("bounds", "state"), ("fit_arguments", "stopping")}
 """Imports between two members of one layer."""
 
 
