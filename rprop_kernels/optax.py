@@ -340,7 +340,8 @@ def _stop_at_bounds(u: Any, move: Any, param: Any, bounds: Bounds) -> tuple[Any,
     start, end = direction * w, jnp.where(at_upper, upper, -lower)
     distance = end - start
     above, below = (jnp.nextafter(distance, real.type(x)) for x in (jnp.inf, -jnp.inf))
-    inside = jnp.where(start + above <= end, above, jnp.where(start + distance <= end, distance, below))
+    further = (start + above <= end) & (start + above > start + distance)
+    inside = jnp.where(further, above, jnp.where(start + distance <= end, distance, below))
     size = jnp.abs(move)
     no_sign = jnp.where(size <= encoding.threshold, size * encoding.shift, size)
     largest = jnp.maximum((upper - lower) * real.type(0.5), real.type(encoding.min_step)) * encoding.shift
