@@ -342,10 +342,12 @@ def _stop_at_bounds(u: Any, move: Any, param: Any, bounds: Bounds) -> tuple[Any,
     above, below = (jnp.nextafter(distance, real.type(x)) for x in (jnp.inf, -jnp.inf))
     further = (start + above <= end) & (start + above > start + distance)
     inside = jnp.where(further, above, jnp.where(start + distance <= end, distance, below))
+    # The derivative is that of the distance.
+    stopped = direction * (distance + jax.lax.stop_gradient(inside - distance))
     size = jnp.abs(move)
     no_sign = jnp.where(size <= encoding.threshold, size * encoding.shift, size)
     largest = jnp.maximum((upper - lower) * real.type(0.5), real.type(encoding.min_step)) * encoding.shift
-    return jnp.where(stops, direction * inside, u), jnp.where(stops, jnp.minimum(no_sign, largest), move)
+    return jnp.where(stops, stopped, u), jnp.where(stops, jnp.minimum(no_sign, largest), move)
 
 
 def _first_state(param: Any, learning_rate: Any) -> Any:
