@@ -363,7 +363,7 @@ def pages(results: Path) -> dict[Path, str]:
         ),
         "## JAX",
         f"Measured on {machine(optax_data)}. A step is the update and its addition to the weights, with donated "
-        "buffers; all take turns, step by step. State is in bytes a weight, and the last column is of the largest size.",
+        "buffers; all take turns, step by step. State is in bytes a weight, the last column is of the largest size.",
         transformations(*optax_results),
         "## Searches",
         f"Measured on {machine(scipy_data)}. Time and evaluations of the function with its gradient until the loss is "

@@ -337,13 +337,12 @@ def _stop_at_bounds(u: Any, move: Any, param: Any, bounds: Bounds) -> tuple[Any,
     stops = at_upper | ((moved <= lower) & (lower > -jnp.inf))
     # The largest of three neighbours with w + u inside: w + (upper - w) rounds beyond the bound for many w.
     direction = jnp.where(at_upper, real.type(1), real.type(-1))
-    start, end = direction * w, jnp.where(at_upper, upper, -lower)
-    distance = end - start
-    above, below = (jnp.nextafter(distance, real.type(x)) for x in (jnp.inf, -jnp.inf))
-    further = (start + above <= end) & (start + above > start + distance)
-    inside = jnp.where(further, above, jnp.where(start + distance <= end, distance, below))
-    # The derivative is that of the distance.
-    stopped = direction * (distance + jax.lax.stop_gradient(inside - distance))
+    distance = jnp.where(at_upper, upper - w, w - lower)
+    start, end, near = map(jax.lax.stop_gradient, (direction * w, jnp.where(at_upper, upper, -lower), distance))
+    above, below = (jnp.nextafter(near, real.type(x)) for x in (jnp.inf, -jnp.inf))
+    further = (start + above <= end) & (start + above > start + near)
+    inside = jnp.where(further, above, jnp.where(start + near <= end, near, below))
+    stopped = direction * (distance + (inside - near))  # without rounding; its derivative is that of the distance
     size = jnp.abs(move)
     no_sign = jnp.where(size <= encoding.threshold, size * encoding.shift, size)
     largest = jnp.maximum((upper - lower) * real.type(0.5), real.type(encoding.min_step)) * encoding.shift
