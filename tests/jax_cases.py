@@ -36,4 +36,7 @@ def sequences(dtype: str, n: int = 120, steps: int = 24, seed: int = 0) -> tuple
         smallest = float(jnp.finfo(dtype).smallest_subnormal)
         for g in grads[::3]:
             g[:8] = np.array([smallest, -smallest] * 4).astype(g.dtype)
+        w[-4:] = np.array([0.0, -0.0, 0.0, -0.0]).astype(w.dtype)  # without a gradient they keep their sign
+        for g in grads:
+            g[-4:] = np.array([0.0, 0.0, -0.0, -0.0]).astype(w.dtype)
     return w, grads, [LOSSES[i % len(LOSSES)] for i in range(steps)]

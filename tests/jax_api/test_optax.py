@@ -380,6 +380,7 @@ def edges(dtype):
     centre = rng.standard_normal(n) * 10.0 ** rng.uniform(-3, 3, n)
     width = 10.0 ** rng.uniform(-4, 3, n)
     width[:20] = 0  # one point
+    centre[20:100], width[20:100] = 0, 1  # for powers of two the sum may reach the bound by a larger update only
     lower, upper = ((centre - width).astype(real), (centre + width).astype(real))
     lower, upper = (x.astype(jnp.dtype(dtype)) for x in (lower, upper))
     start = np.clip((rng.uniform(lower.astype(real), upper.astype(real))).astype(jnp.dtype(dtype)), lower, upper)
@@ -482,6 +483,13 @@ def test_a_weight_outside_returns():
         w = optax.apply_updates(w, updates)
     np.testing.assert_allclose(w[:3], [1.0, 0.1, 0.5], rtol=1e-5)
     assert np.isnan(w[3]) and (w[5] <= 1.0) and (w[5] >= 0.1)
+
+
+def test_an_infinite_weight_meets_no_infinite_bound():
+    w = jnp.array([jnp.inf, -jnp.inf, 0.5])
+    optimizer = ours.irprop_minus(0.125, bounds=(np.array([0, -np.inf, 0]), np.array([np.inf, 0, np.inf])))
+    updates, _ = optimizer.update(jnp.ones(3), optimizer.init(w), w)
+    assert optax.apply_updates(w, updates).tolist() == [math.inf, -math.inf, 0.375]
 
 
 def test_traced_bounds():
