@@ -11,7 +11,19 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rprop_kernels"
 
 LAYERS = [
-    {"rules", "state", "loss", "hyperparameters", "bounds", "files", "warn", "stopping", "result", "progress", "fit_arguments"},
+    {
+        "rules",
+        "state",
+        "loss",
+        "hyperparameters",
+        "bounds",
+        "files",
+        "warn",
+        "stopping",
+        "result",
+        "progress",
+        "fit_arguments",
+    },
     {"kernels"},
     {"backends"},
     {"numpy", "torch"},
