@@ -120,7 +120,7 @@ def lr_to_float(lr: Any) -> float:
         ValueError: it is not a number.
     """
     try:
-        return _to_float(lr)
+        return _to_float(lr.reshape(()) if getattr(lr, "shape", ()) else lr)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise ValueError(f"lr must be one number, got {lr!r}: pass a float such as 0.01") from None
 

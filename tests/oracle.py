@@ -47,8 +47,8 @@ class Weight:
     w: Any
     q: int
     D: Any
-    lower: Any = -math.inf
-    upper: Any = math.inf
+    lower: Any = None
+    upper: Any = None
     frozen: bool = False
 
 
@@ -72,8 +72,8 @@ class Oracle:
     etas: tuple[float, float] = (0.5, 1.2)
     step_sizes: tuple[float, float] = (1e-6, 50.0)
     maximize: bool = False
-    lower: Any = -math.inf
-    upper: Any = math.inf
+    lower: Any = None
+    upper: Any = None
     frozen: Any = False
     weights: list[Weight] = field(init=False)
     E_prev: float | None = field(init=False, default=None)
@@ -84,7 +84,7 @@ class Oracle:
         self.smallest = self.real(2.0**-255 if self.dtype == "float64" else 2.0**-63)  # the smallest step size
         n = len(self.start)
         self.weights = [
-            Weight(self.store(w), 0, max(self.real(lr), self.smallest), self.store(low), self.store(high), bool(fixed))
+            Weight(self.store(w), 0, max(self.real(lr), self.smallest), low, high, bool(fixed))
             for w, lr, low, high, fixed in zip(
                 self.start,
                 *(of_each(value, n) for value in (self.lr, self.lower, self.upper, self.frozen)),
@@ -130,15 +130,23 @@ class Oracle:
         weight.D = self._resize(weight.D, 0)
         weight.q = 0
 
+    def limits(self, weight: Weight) -> tuple[Any, Any]:
+        """The bounds of a weight in its dtype; an end that is None is infinite."""
+        lower = self.store(-math.inf if weight.lower is None else weight.lower)
+        return lower, self.store(math.inf if weight.upper is None else weight.upper)
+
     def _stop(self, weight: Weight) -> None:
         """A weight at or beyond a bound stops on it, forgets its sign, and steps by half its interval at most."""
-        if weight.w >= weight.upper:
-            weight.w = weight.upper
-        elif weight.w <= weight.lower:
-            weight.w = weight.lower
+        if weight.lower is None and weight.upper is None:
+            return
+        lower, upper = self.limits(weight)
+        if weight.w >= upper:
+            weight.w = upper
+        elif weight.w <= lower:
+            weight.w = lower
         else:
             return
-        half = (self.real(weight.upper) - self.real(weight.lower)) / self.real(2)
+        half = (self.real(upper) - self.real(lower)) / self.real(2)
         weight.q = 0
         weight.D = min(weight.D, max(half, self.smallest))
 

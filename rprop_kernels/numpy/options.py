@@ -18,6 +18,7 @@ from ..bounds import (
     validate_first_steps,
     validate_start,
 )
+from ..state import encoding_of
 
 Array: TypeAlias = NDArray[Any]
 FirstSteps: TypeAlias = float | list[float | Array]
@@ -103,7 +104,9 @@ def make_first_steps(
             continue
         array = _to_array(name, item, param)
         assert array is not None
-        validate_first_steps(name, array, (param.dtype.type(step_sizes[0]), param.dtype.type(step_sizes[1])))
+        real, least = param.dtype.type, encoding_of(param.dtype).min_step
+        array[(array < least) & (to_value(name, item) > 0)] = least
+        validate_first_steps(name, array, (real(step_sizes[0]), real(max(step_sizes[1], least))))
         steps.append(array)
     return steps
 

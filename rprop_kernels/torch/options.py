@@ -26,7 +26,8 @@ from ..bounds import (
     validate_first_steps,
     validate_start,
 )
-from .state import has_memory
+from ..state import encoding_of
+from .state import has_memory, state_dtype
 
 NAMES = ("bounds", "frozen", "lr")
 
@@ -160,7 +161,16 @@ def _convert_item(full_name: str, name: str, item: Any, p: Tensor, own: Iterable
         value = torch.from_numpy(np.array(value, np.bool_ if kind == "booleans" else np.float64))
     if likeness is None:
         return value.clone()  # converted again when the parameter has a shape
+    if name == "lr":  # a step size above 0 must not be rounded to 0
+        rounded = value.to(dtype)
+        value = torch.where((rounded == 0) & (value > 0), _least(dtype), rounded)
     return _like(full_name, value, p, dtype)
+
+
+def _least(dtype: torch.dtype) -> float:
+    """Return the smallest first step size that a dtype holds."""
+    info = torch.finfo(dtype)
+    return max(encoding_of(state_dtype(dtype)).min_step, info.smallest_normal * info.eps)
 
 
 def _likeness_of_option(value: Tensor, p: Tensor, dtype: torch.dtype) -> Any:
@@ -242,7 +252,8 @@ def first_steps(lr: Any, group: dict[str, Any], place: int, step_sizes: tuple[fl
         if not isinstance(step, Tensor):
             hyperparameters.validate_lr(step, step_sizes)
         elif _likeness(p) is not None:
-            limits = torch.tensor(step_sizes, dtype=torch.float64).to(step.dtype)
+            step_min, step_max = step_sizes
+            limits = torch.tensor((step_min, max(step_max, _least(step.dtype))), dtype=torch.float64).to(step.dtype)
             validate_first_steps(f"lr of parameter {i} of group {place}", _local(step), (limits[0], limits[1]), torch)
     return steps
 

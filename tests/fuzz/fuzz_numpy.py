@@ -107,12 +107,21 @@ class Shadow:
         optimizer = self.room.optimizer
         state = optimizer.state_dict()
         self.parts = []
+        nothing = [None] * len(optimizer.params)
+        lower, upper = state["bounds"] or (nothing, nothing)
+        frozen = state["frozen"] or nothing
         for index, weight in enumerate(optimizer.params):
+            limits = [
+                np.broadcast_to(np.array(x[index], None if x[index] is not None else object), weight.shape)
+                for x in (lower, upper, frozen)
+            ]
             q, step = optimizer.signs_and_steps(index)
             previous = state["loss"]
             cuts = range(len(weight)) if self.room.rows else [...]
             for cut in cuts:
                 oracle = Oracle(optimizer._variant.name, np.ravel(weight[cut]), weight.dtype.name, 1.0)
+                for one, *values in zip(oracle.weights, *(np.ravel(x[cut]) for x in limits), strict=True):
+                    one.lower, one.upper, one.frozen = values
                 for one, sign, size in zip(oracle.weights, np.ravel(q[cut]), np.ravel(step[cut]), strict=True):
                     one.q, one.D = int(sign), size
                 if isinstance(previous, np.ndarray):
@@ -135,25 +144,8 @@ class Shadow:
         needs = self.room.optimizer._variant.needs_loss
         for index, cut, oracle in self.parts:
             g = np.asarray(grads[index])[cut]
-            mask, box = self.room.frozen[index], self.room.boxes[index]
-            if mask is not None:
-                g = np.where(mask[cut], g.dtype.type(0), g)
             E = None if loss is None or not needs else float(loss[cut] if self.room.rows else loss)
             oracle.step(list(np.ravel(g)), E)
-            if box is not None:
-                free = np.ones(np.shape(g), bool) if mask is None else ~mask[cut]
-                self.stop(oracle, np.ravel(box[0][cut]), np.ravel(box[1][cut]), np.ravel(free))
-
-    @staticmethod
-    def stop(oracle: Oracle, low: Any, high: Any, free: Any) -> None:
-        """Apply bounds: the weight stops there, forgets its sign, and steps by half the width at most."""
-        for one, lower, upper, moves in zip(oracle.weights, low, high, free, strict=True):
-            if moves and (one.w <= lower or one.w >= upper):
-                with np.errstate(over="ignore"):
-                    half = (upper - lower) / oracle.real(2)
-                least = oracle.real(2.0**-255 if oracle.real is np.float64 else 2.0**-63)
-                one.w = lower if one.w <= lower else upper
-                one.q, one.D = 0, min(one.D, max(half, least))
 
     def check(self) -> None:
         optimizer = self.room.optimizer
@@ -248,22 +240,22 @@ class Numpy(Room):
             "backend": rng.choice(BACKENDS),
         }
         single = count == 1 and rng.random() < 0.5
-        self.frozen: list[Any] = [None] * count
-        self.boxes: list[Any] = [None] * count
-        if rng.random() < 0.3:
-            self.frozen = [
-                np.array([rng.random() < 0.4 for _ in range(w.size)], bool).reshape(w.shape)
-                if rng.random() < 0.7
-                else None
-                for w in self.weights
-            ]
-            options["frozen"] = self.frozen[0] if single else self.frozen
-        if rng.random() < 0.3:
-            for w in self.weights:  # start inside
-                w[...] = np.clip(np.where(np.isnan(w), 0, w), -1, 1)
-            width = rng.choice((1.0, 2.0, 1e-3 + 1))
-            options["bounds"] = (-width, rng.choice((width, math.inf)))
-            self.boxes = [tuple(np.full(w.shape, b, w.dtype) for b in options["bounds"]) for w in self.weights]
+        each: list[dict[str, Any]] = [self.limits_of(rng, w, low, high) for w in self.weights]
+        for name in ("frozen", "lr"):
+            if rng.random() < 0.3:
+                values = [x[name] for x in each]
+                options[name] = values[0] if single else values
+        if rng.random() < 0.4:
+            ends = [[x[name] for x in each] for name in ("lower", "upper")]
+            if rng.random() < 0.3:  # one number for all
+                ends = [[end] * count for end in rng.choice(((-1.0, None), (-1.5, 1.0), (-math.inf, 2.0)))]
+            for w, low_end, high_end in zip(self.weights, *ends, strict=True):  # start inside
+                first, second = (
+                    np.asarray(none if x is None else x, w.dtype)
+                    for x, none in zip((low_end, high_end), (-math.inf, math.inf), strict=True)
+                )
+                w[...] = np.clip(np.where(np.isnan(w), 0, w), first, second)
+            options["bounds"] = tuple(end[0] if single else end for end in ends)
         rule = rng.choice(RULES)
         self.say(
             f"params = {self.arenas}; {rule}, {shown(options)}"
@@ -271,6 +263,23 @@ class Numpy(Room):
         )
         self.optimizer = METHODS[rule](self.weights[0] if single else self.weights, **options)
         self.shadow = Shadow(self)
+
+    def limits_of(self, rng: random.Random, w: Any, low: float, high: float) -> dict[str, Any]:
+        """Bounds around 0, a mask and first steps for an array: None, a number, or an array that broadcasts."""
+        shape = rng.choice((w.shape, w.shape, w.shape[1:], (1,) * w.ndim))
+        draw = np.random.default_rng(rng.getrandbits(32))
+        real = rng.choice((w.dtype, np.float64, np.float32))
+
+        def one_of(array: Any, number: Any) -> Any:
+            return rng.choice((array, array, number, None))
+
+        lr = math.sqrt(low * high)
+        return {
+            "lower": one_of(-draw.uniform(0.5, 2, shape).astype(real), -1),
+            "upper": one_of(draw.uniform(0.5, 2, shape).astype(real), np.float32(1.25)),
+            "frozen": one_of(draw.random(shape) < 0.4, rng.random() < 0.3),
+            "lr": rng.choice((lr, np.full(shape, lr), draw.choice([lr, high], shape))),
+        }
 
     def gradients(self, rng: random.Random) -> list[Any]:
         """Valid ones: of any layout, read-only, broadcast, and shared where shapes agree."""
@@ -563,7 +572,7 @@ class Numpy(Room):
         self.say(f"optimizer.load_state_dict({shown(state)})  # damaged: {key}")
         self.either(
             lambda: self.optimizer.load_state_dict(state),
-            r"state|moves|loss|eta|step|lr|learning rate|maximize|version|variant",
+            r"state|moves|loss|eta|step|lr|learning rate|maximize|version|variant|bound|frozen",
         )
         loss = self.optimizer.state_dict()["loss"]
         if loss is not None and np.ndim(loss) != bool(self.rows):

@@ -55,6 +55,36 @@ def outcome_of(act: Callable[[], Any]) -> BaseException | None:
     return None
 
 
+def limits(rng: random.Random, params: list[Tensor], step_sizes: tuple[float, float]) -> dict[str, Any]:
+    """Bounds around 0, masks and first steps of a group: numbers, arrays, tensors that broadcast, lists; or nothing."""
+
+    def draw(p: Tensor, low: float, high: float) -> Tensor:
+        shape = rng.choice((p.shape, p.shape, p.shape[1:], (1,) * p.dim()))
+        numbers = torch.rand(shape, generator=torch.Generator().manual_seed(rng.getrandbits(32)), dtype=torch.float64)
+        return (low + numbers * (high - low)).to(rng.choice((torch.float32, torch.float64)))
+
+    def for_each(one: Callable[[Tensor], Any]) -> Any:
+        values = [one(p) for p in params]
+        return values[0] if len(values) == 1 and rng.random() < 0.5 else values
+
+    group: dict[str, Any] = {}
+    if rng.random() < 0.3:
+        group["frozen"] = for_each(
+            lambda p: rng.choice((None, draw(p, 0, 1) < 0.4, (draw(p, 0, 1) < 0.4).numpy(), True))
+        )
+    if rng.random() < 0.3:
+        first, last = step_sizes[0] * 2, min(step_sizes[1], 0.5) / 2
+        group["lr"] = for_each(lambda p: rng.choice((0.01, draw(p, first, last), draw(p, first, last).numpy())))
+    if rng.random() < 0.4:
+        low = for_each(lambda p: rng.choice((None, -1, draw(p, -2, -0.5), draw(p, -2, -0.5).numpy())))
+        high = for_each(lambda p: rng.choice((None, 1.25, draw(p, 0.5, 2), draw(p, 0.5, 2).numpy())))
+        group["bounds"] = rng.choice(((low, high), (low, high), (low, 1.0), (-1.5, high), (-1.0, None)))
+        with torch.no_grad():
+            for p in params:  # start inside
+                p.copy_(p.nan_to_num(0.0).clamp(-0.4, 0.4))
+    return group
+
+
 class Side:
     """Parameters and their optimizer."""
 
@@ -83,6 +113,9 @@ class Side:
         groups: Any = [{"params": self.params[cut:]}]
         if cut:
             groups.append({"params": self.params[:cut], "etas": (0.4, 1.3)})
+        if four and not any(p.is_complex() for p in self.params):
+            for group in groups:
+                group.update(limits(rng, group["params"], self.options["step_sizes"]))
         self.optimizer = make(groups, **self.options)
 
     def picture(self) -> Any:
@@ -371,6 +404,8 @@ class Torch(Room):
     def group(self, rng: random.Random) -> None:
         """Options change between two steps: sensible, nonsense, gone."""
         key = rng.choice(("lr", "etas", "step_sizes", "maximize", "params", "params", "etas"))
+        if self.four and rng.random() < 0.4:
+            key = rng.choice(("bounds", "frozen"))
         which = rng.randrange(len(self.sides[0].optimizer.param_groups))
         value: Any = rng.choice(
             {
@@ -388,6 +423,22 @@ class Torch(Room):
                 ),
                 "maximize": (True, False, 1, None, "no"),
                 "params": ("tuple", "twice", "nonsense", "fewer", "reversed"),
+                "bounds": (
+                    (None, None),
+                    (-1.0, None),
+                    (-0.5, 0.75),
+                    (1.0, -1.0),
+                    (float("nan"), 1.0),
+                    [(-1, 1)],
+                    ((-1, 1), (-1, 1)),
+                    ([-1.0], None),
+                    (torch.full((3,), -1.0), None),
+                    "ab",
+                    5,
+                    (True, None),
+                    None,
+                ),
+                "frozen": (None, True, False, [None], torch.tensor([True]), torch.ones(3), 1, "all", (True,)),
             }[key]
         )
         gone = rng.random() < 0.08 and key != "params"
@@ -415,12 +466,13 @@ class Torch(Room):
                 group[key] = value
         good = False
         try:
-            names = {"lr": "lr|learning", "etas": "eta", "step_sizes": "step"}.get(key, "")
+            names = {"lr": "lr|learning", "etas": "eta", "step_sizes": "step", "bounds": "bound", "frozen": "frozen"}
+            names = names.get(key, "")
             good = self.both(self.step_of, rng, "" if gone else names)
             self.tally.steps += good
         finally:
             for group, old in undo:
-                group[key] = old if not good or key in ("params", "maximize") else group[key]
+                group[key] = old if not good or key in ("params", "maximize") else group.get(key)
 
     def state(self, rng: random.Random) -> None:
         """Somebody edits optimizer.state."""
@@ -468,6 +520,7 @@ class Torch(Room):
         if self.both(self.step_of, rng):
             self.tally.steps += 1
         self.over = self.over or name in (
+            "more keys",  # which no load accepts
             "None",
             "text",
             "a number",
@@ -503,7 +556,7 @@ class Torch(Room):
             damage(saved, rng, self.say if side is self.sides[0] else lambda line: None)
             side.optimizer.load_state_dict(saved)
 
-        accepted = self.both(act, rng, r"state|group|param|eta|step|lr|learning|move|loss|maximize|entry")
+        accepted = self.both(act, rng, r"state|group|param|eta|step|lr|learning|move|loss|maximize|entry|bound|frozen")
         if accepted:
             seed = rng.getrandbits(32)
             for side in self.sides:
@@ -568,9 +621,9 @@ class Torch(Room):
         self.both(act, rng)
 
     def bad_construction(self, rng: random.Random) -> None:
-        name = rng.choice(("params", "lr", "etas", "step_sizes", "batched", "backend", "foreach"))
+        name = rng.choice(("params", "lr", "etas", "step_sizes", "bounds", "frozen", "batched", "backend", "foreach"))
         value = common.nonsense(rng)
-        if name == "foreach" or (name in ("backend", "lr") and value is None):
+        if name == "foreach" or (name in ("backend", "lr", "bounds", "frozen") and value is None):
             return
         if name == "params":
             value = rng.choice(
@@ -594,7 +647,9 @@ class Torch(Room):
             pass
         except (TypeError, ValueError, RuntimeError) as error:
             if self.four and name != "params":
-                check_text(error, {"lr": "lr|learning", "etas": "eta", "step_sizes": "step"}.get(name, name))
+                check_text(
+                    error, {"lr": "lr|learning", "etas": "eta", "step_sizes": "step", "bounds": "bound"}.get(name, name)
+                )
         except Exception as error:
             if self.four and name != "params":
                 raise Finding(f"an error of this type says nothing: {error!r}") from error

@@ -27,7 +27,7 @@ LAYERS = [
     {"kernels"},
     {"backends"},
     {"numpy", "torch"},
-    {"testing", "scipy", "sklearn"},
+    {"testing", "scipy", "sklearn", "optax"},
     {"lab"},
 ]
 """Ground first. A module may import members of lower layers; of its own layer only those in NEIGHBOURS."""

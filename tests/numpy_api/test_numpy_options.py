@@ -47,8 +47,8 @@ def test_against_the_oracle(rule, real, kind, layout, backend):
     options = {"lr": 0.25} | KINDS[kind](w, rng.random((3, 6, 9)).astype(real))
     lower, upper = options.get("bounds", (None, None))
     plain = {
-        "lower": -math.inf if lower is None else lower,
-        "upper": math.inf if upper is None else upper,
+        "lower": lower,
+        "upper": upper,
         "frozen": options.get("frozen", False),
         "lr": options["lr"],
     }
@@ -65,7 +65,7 @@ def test_against_the_oracle(rule, real, kind, layout, backend):
         assert_same_bits(np.ravel(w), np.array([x.w for x in oracle.weights], real), f"w, step {i}")
         assert_same_bits(np.ravel(steps), np.array([x.D for x in oracle.weights], real), f"D, step {i}")
         assert np.ravel(q).tolist() == [x.q for x in oracle.weights]
-        met += sum(x.w in (x.lower, x.upper) for x in oracle.weights)
+        met += sum(x.w in oracle.limits(x) for x in oracle.weights)
     assert (met > 30) == (kind != "frozen")
 
 
@@ -173,6 +173,7 @@ def test_the_form_of_a_state_dict():
     assert repr(make().state_dict()["bounds"]) != repr(state["bounds"])
     optimizer = make()
     optimizer.state_dict()["bounds"][0][1][:] = 9.0
+    optimizer.state_dict()["lr"][1][:] = 9.0
     assert contents(optimizer) == contents(make())
     plain = RpropMinus(np.zeros(2)).state_dict()
     assert (plain["lr"], plain["bounds"], plain["frozen"]) == (0.01, None, None)
@@ -284,3 +285,14 @@ def test_a_loss_that_is_not_finite_takes_back_moves_within_the_bounds(backend):
         warnings.simplefilter("error")
         optimizer.step(np.full(3, 1.0), 0.5)
     assert w.tolist() == [-0.125, 0.75, 0.5]
+
+
+@pytest.mark.parametrize(("real", "least"), [(np.float32, 2.0**-63), (np.float64, 2.0**-255)])
+def test_a_tiny_lr_is_not_rounded_to_0(real, least):
+    """As a number is not: the smallest step size that there is takes its place."""
+    w = np.zeros(2, real)
+    optimizer = RpropMinus(w, lr=np.array([1e-300, 0.25]), step_sizes=(0.0, 1.0))
+    assert optimizer.signs_and_steps()[1].tolist() == [least, 0.25]
+    optimizer.load_state_dict(optimizer.state_dict())
+    with pytest.raises(ValueError, match="Invalid learning rate"):
+        RpropMinus(w, lr=np.array([0.0, 0.25]), step_sizes=(0.0, 1.0))

@@ -97,7 +97,6 @@ def test_against_the_oracle(backend, rule, dtype, kind):
     p = torch.nn.Parameter(start.clone())
     optimizer = CLASSES[rule]([p], **hyper, **given, backend=backend)
     lower, upper = given.get("bounds", (None, None))
-    lower, upper = (missing if x is None else x for x, missing in ((lower, -math.inf), (upper, math.inf)))
     oracle = Oracle(
         rule,
         shown(start),
@@ -120,7 +119,7 @@ def test_against_the_oracle(backend, rule, dtype, kind):
         assert_same_bits(shown(p), np.array([x.w for x in oracle.weights], shown(p).dtype), f"w, step {i}")
         assert_same_bits(size.numpy(), np.array([x.D for x in oracle.weights], size.numpy().dtype), f"D, step {i}")
         assert q.tolist() == [x.q for x in oracle.weights], i
-        met += sum(x.w in (x.lower, x.upper) for x in oracle.weights)
+        met += sum(x.w in oracle.limits(x) for x in oracle.weights)
     assert (met > 50) == (kind != "frozen")
     fixed = given.get("frozen")
     assert fixed is None or torch.equal(bits(p[fixed]), bits(start[fixed]))
@@ -574,3 +573,17 @@ def test_lr_0_makes_state_with_the_first_steps_of_the_constructor(zero, either):
     assert [optimizer.signs_and_steps(x)[1].tolist() for x in (p, q)] == [[0.5, 0.25], [0.125]]
     with pytest.raises(ValueError, match=r"lr of parameter 0 of group 0 is 0\.0"):  # a number alone may be 0
         rt.RpropMinus([p], lr=torch.tensor([0.0, 0.25]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_tiny_lr_is_not_rounded_to_0(dtype, either):
+    """As a number is not: the smallest step size that there is takes its place."""
+    p = parameter(0.0, 0.0, dtype=dtype)
+    lr = torch.tensor([1e-300, 0.25], dtype=torch.float64)
+    optimizer = rt.RpropMinus([p], lr=lr, step_sizes=(0.0, 1.0), backend=either)
+    assert (optimizer.param_groups[0]["lr"] > 0).all()
+    step(optimizer, 0.0)
+    least = {torch.float64: 2.0**-255, torch.float16: 2.0**-24}.get(dtype, 2.0**-63)
+    assert optimizer.signs_and_steps(p)[1].tolist() == [least, 0.25]
+    with pytest.raises(ValueError, match="Invalid learning rate"):
+        rt.RpropMinus([p], lr=torch.tensor([0.0, 0.25]), step_sizes=(0.0, 1.0))
