@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from ..bounds import split_halves, split_option
+from ..kernels import threads
+from ..loss import NOT_WORSE
 from ..state import decode, encoding_of, forget_sign
 from ..stopping import (
     FTOL,
@@ -24,7 +26,7 @@ from ..stopping import (
     validate,
 )
 from ..warn import warn_user
-from .dispatch import StepMixin
+from .dispatch import REPLAN, STEPPED, StepMixin
 from .loss import to_loss
 
 Limits: TypeAlias = tuple[Any, Any, Any]
@@ -227,7 +229,34 @@ class Stopping(LoopStopping):
         dist.all_reduce(tensor, operation, group=None if self._process_group is True else self._process_group)
         return tensor if self._rows else tensor.item()
 
+    def _native_max_grad(self) -> Any:
+        """Return the largest component of the projected gradient by one native reduction; None where there is none."""
+        optimizer = self._optimizer
+        if not isinstance(optimizer, StepMixin) or not hasattr(optimizer._native_step, "largest_gradient"):
+            return None
+        params = [p for p in self._params() if p.grad is not None]
+        if not params or any(not optimizer.state.get(p) for p in params):  # a plan would make the state
+            return None
+        rows = bytes(len(params[0])) if self._rows else None
+        arguments = (
+            optimizer._rules[NOT_WORSE],
+            optimizer.state,
+            optimizer.param_groups,
+            rows,
+            threads.MIN_SHARED_WEIGHTS,
+        )
+        status, largest = optimizer._native_step.largest_gradient(*arguments)
+        if status == REPLAN:
+            optimizer._plan(optimizer._native_step)
+            status, largest = optimizer._native_step.largest_gradient(*arguments)
+        if status != STEPPED or largest is None:
+            return None
+        return torch.tensor(largest, device=self._code.device) if self._rows else largest[0]
+
     def _max_grad(self) -> Any:
+        native = self._native_max_grad()
+        if native is not None:
+            return self._reduce(native, largest=True)
         largest: Any = None
         for p, limits in zip(self._params(), self._limits(), strict=True):
             if p.grad is None or p.grad.numel() == 0:

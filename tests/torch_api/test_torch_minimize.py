@@ -214,7 +214,8 @@ def test_a_module_in_training_mode_with_dropout_warns_once():
     with pytest.warns(UserWarning, match=r"dropout or batch norm.*call module.eval\(\)") as caught:
         minimize(lambda: (model(x) ** 2).mean(), model, max_steps=2)
     assert len(caught) == 1 and caught[0].filename == __file__
-    minimize(lambda: (model.eval()(x) ** 2).mean(), model, max_steps=2)
+    model.eval()
+    minimize(lambda: (model(x) ** 2).mean(), model, max_steps=2)
 
 
 def test_full_batch_training_over_a_loader():
