@@ -20,7 +20,7 @@ LAYERS = [
 ]
 """Ground first. A module may import members of lower layers; of its own layer only those in NEIGHBOURS."""
 FREE = {"__init__"}  # the package's own names
-NEIGHBOURS = {("sklearn", "scipy"), ("hyperparameters", "state"), ("bounds", "state")}
+NEIGHBOURS = {("sklearn", "scipy"), ("hyperparameters", "state")}
 """Imports between two members of one layer."""
 
 
