@@ -157,5 +157,5 @@ def test_many_starts_at_once(benchmark, rows):
 
     benchmark.group = "scipy: 200 iterations of rows at once"
     benchmark.extra_info.update(contender=f"{rows}-rows")
-    options = {"maxiter": 200, "gtol": 0, "xtol": 0}
+    options = {"maxiter": 200, "gtol": 0, "xtol": 0, "window": 201}
     benchmark.pedantic(minimize_many, args=(batch, starts), kwargs=options, rounds=5)

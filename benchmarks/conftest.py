@@ -21,7 +21,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     for changing in ("hz_actual", "hz_actual_friendly"):
         machine_info["cpu"].pop(changing, None)
     machine_info["versions"] = {}
-    for name in ("torch", "numpy", "numba"):
+    for name in ("torch", "numpy", "numba", "jax", "optax"):
         try:
             machine_info["versions"][name] = version(name)
         except PackageNotFoundError:

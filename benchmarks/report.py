@@ -2,8 +2,8 @@
 
     python benchmarks/report.py [folder, else benchmarks/results]
 
-The folder holds cpu.json, numpy.json and scipy.json. The README gets the tables that matter most and one picture,
-docs/benchmarks.md gets everything.
+The folder holds cpu.json, numpy.json, scipy.json and optax.json. The README gets the tables that matter most and one
+picture, docs/benchmarks.md gets everything.
 
 Every figure is a median, every ratio is between medians of one run; the machine is named from the file.
 """
@@ -187,6 +187,19 @@ def searches(rows: list[dict[str, Any]]) -> str:
     return table(lines)
 
 
+def transformations(medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
+    """Steps in JAX beside optax.rprop, and the bytes of state a weight."""
+    groups = list(facts)
+    state = {row["extra_info"]["contender"]: row["extra_info"]["state_a_weight"] for row in rows}
+    weights = [f"{facts[group]['weights']:,} weights" for group in groups]
+    lines = [["JAX (float32, jit, CPU)", "bytes of state", *weights, "of optax.rprop's time"]]
+    for name, size in state.items():
+        times = [medians[group, name] for group in groups]
+        ratio = times[-1] / medians[groups[-1], "optax.rprop"]
+        lines.append([name.replace("-", ", "), f"{size:.0f}", *map(seconds, times), f"{ratio:.2f}"])
+    return table(lines)
+
+
 def printed(path: Path, group: str) -> str:
     """The table that pytest-benchmark prints of a group: ours on the extension, and torch.optim.Rprop."""
     data = json.loads(path.read_text())
@@ -300,6 +313,7 @@ def pages(results: Path) -> dict[Path, str]:
     data, medians, _, rows = load(path)
     numpy_data, numpy_medians, _, numpy_rows = load(results / "numpy.json")
     scipy_data, _, _, scipy_rows = load(results / "scipy.json")
+    optax_data, *optax_results = load(results / "optax.json")
 
     def pictures(folder: str, *names: tuple[str, str]) -> list[str]:
         return [f"![{title}]({folder}/{path.stem}-{name}.png)" for title, name in names]
@@ -347,6 +361,10 @@ def pages(results: Path) -> dict[Path, str]:
             ("IRpropMinus-cython", "IRpropPlus-cython", "IRpropMinus-numba"),
             ("numpy: 25M",),
         ),
+        "## JAX",
+        f"Measured on {machine(optax_data)}. A step is the update and its addition to the weights, with donated "
+        "buffers; all take turns, step by step. State is in bytes a weight, the last column is of the largest size.",
+        transformations(*optax_results),
         "## Searches",
         f"Measured on {machine(scipy_data)}. Time and evaluations of the function with its gradient until the loss is "
         "reached, at most 30,000. Badly scaled problems (`bowl`, `logistic`) suit Rprop; valleys askew to the axes do "

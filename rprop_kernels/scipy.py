@@ -15,9 +15,7 @@ the axes. The rules and their papers are described in :mod:`rprop_kernels.numpy`
 import importlib.util
 import inspect
 import math
-from collections import deque
 from collections.abc import Callable
-from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -33,92 +31,60 @@ from scipy.optimize import (  # type: ignore[import-untyped,unused-ignore]
     OptimizeWarning,
 )
 
-from .numpy import AskTell
+from . import stopping
+from .numpy import fit
+from .numpy.objective import RowsObjective, describe, to_array, to_gradient, to_loss, to_pair
 from .numpy.variants import Pair
 from .warn import warn_user
 
 __all__ = ["irprop_minus", "irprop_plus", "minimize_many", "rprop_minus", "rprop_plus"]
 
 Array: TypeAlias = NDArray[Any]
-Evaluate: TypeAlias = Callable[[Array], tuple[Any, Array]]
 
-PATIENCE: Final = 100
-"""The search ends after this number of consecutive evaluations with a NaN or infinite loss or a NaN in the gradient."""
-
-
-class Reason(NamedTuple):
-    """The reason why a search ended, in the form of scipy's results."""
-
-    status: int
-    message: str
-
-    @property
-    def success(self) -> bool:
-        """Whether the search converged."""
-        return self.status == 0
-
-
-(
-    RUNNING,
-    TARGET,
-    GRADIENT,
-    STEP,
-    FTOL,
-    ITERATIONS,
-    EVALUATIONS,
-    NONFINITE,
-    CALLBACK,
-    NEAR_NONFINITE,
-    NO_DECREASE,
-) = range(11)
-
-REASONS: Final = (
-    Reason(-1, "The search has not ended."),
-    Reason(0, "Optimization terminated successfully: the loss has reached target."),
-    Reason(0, "Optimization terminated successfully: no component of the (projected) gradient is above gtol."),
-    Reason(0, "Optimization terminated successfully: all steps are within xtol."),
-    Reason(
-        0,
-        "Optimization terminated successfully: the best loss has changed by no more than ftol within "
-        "window iterations.",
-    ),
-    Reason(1, "Maximum number of iterations has been exceeded: raise maxiter, or loosen gtol, xtol or ftol."),
-    Reason(2, "Maximum number of function evaluations has been exceeded: raise maxfev, or loosen gtol, xtol or ftol."),
-    Reason(
-        3,
-        f"The loss was NaN or infinite, or its gradient NaN, in {PATIENCE} evaluations in a row: start "
-        "elsewhere, with a smaller lr, or give bounds that keep them finite.",
-    ),
-    Reason(99, "`callback` raised `StopIteration`."),
-    Reason(
-        3,
-        "The search has come to rest next to points where the loss is NaN or infinite, or its gradient NaN: give "
-        "bounds that keep them finite, or start elsewhere.",
-    ),
-    Reason(
-        4,
-        "The loss has not fallen below that of x0 within window iterations: check the gradient's sign, start "
-        "elsewhere, or raise window.",
-    ),
-)
+ROUNDING: Final = 1e-12
+"""A start that is outside its bounds by no more than this, relative to its size, is moved inside silently."""
 
 
 class Settings(NamedTuple):
     """The options of all methods, with their defaults; see :func:`irprop_plus`."""
 
-    maxiter: int = 10_000
+    maxiter: float = 3000
     maxfev: float = math.inf
     gtol: float = 1e-5
     xtol: float = 1e-10
-    ftol: float = 0.0
-    window: int = 100
+    ftol: float = 1e-9
+    window: int = 50
+    patience: int | None = None
     target: float = -math.inf
-    lr: float = 0.1
+    lr: Any = 0.01
     etas: Pair = (0.5, 1.2)
     step_sizes: Pair = (0.0, 50.0)
+    x_scale: Any = None
     finite_difference: str = "2-point"
     backend: str | None = None
     disp: bool = False
+
+    def rules(self) -> stopping.StoppingRules:
+        """Return the stopping rules, validated."""
+        for name in ("maxiter", "maxfev"):
+            value = getattr(self, name)
+            if not stopping.is_number(value) or not value >= 0:
+                raise ValueError(f"{name}={value!r}: pass a number from 0 on")
+        return stopping.validate(
+            self.gtol,
+            self.ftol,
+            self.xtol,
+            self.window,
+            self.patience,
+            self.target,
+            self.maxiter,
+            max(self.maxfev, 1),  # the start is always evaluated
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of :func:`rprop_kernels.numpy.fit.run` that have the same meaning."""
+        names = ("lr", "etas", "step_sizes", "x_scale", "backend")
+        return {**{name: getattr(self, name) for name in names}, "rules": self.rules()}
 
 
 def _settings(options: dict[str, Any]) -> Settings:
@@ -134,12 +100,6 @@ def _settings(options: dict[str, Any]) -> Settings:
         raise ValueError(
             f"finite_difference (or jac) is {settings.finite_difference!r}: choose one of {', '.join(SCHEMES)}"
         )
-    for name in ("maxiter", "maxfev", "gtol", "xtol", "ftol", "target"):
-        value = getattr(settings, name)
-        if not isinstance(value, Real) or math.isnan(value) or (name.startswith("max") and value < 0):
-            raise ValueError(f"{name}={value!r}: pass a number" + (" from 0 on" if name.startswith("max") else ""))
-    if not isinstance(settings.window, Integral) or settings.window < 1:
-        raise ValueError(f"window={settings.window!r}: pass a whole number from 1 on")
     return settings
 
 
@@ -204,34 +164,47 @@ class _Objective:
     """Loss and gradient of the user's functions: validated, counted, called with copies.
 
     ``jac`` is a function, True where ``fun`` returns both, or anything else for finite differences.
+
+    Attributes:
+        evaluations: of the loss, those for differences included.
+        calls: the same number.
+        njev: evaluations of the gradient.
     """
 
     def __init__(self, fun: Any, args: Any, jac: Any, scheme: str, lower: Array, upper: Array) -> None:
-        wrapped = getattr(fun, "fun", None)
-        if callable(wrapped) and getattr(jac, "__self__", None) is fun:
-            fun, jac = wrapped, True  # scipy's wrapper for jac=True, whose errors name no remedy
+        if _is_memoize_jac(fun):
+            fun, jac = fun.fun, True  # scipy's wrapper for jac=True, whose errors name no remedy
         if not callable(fun):
             raise TypeError(f"fun is a {type(fun).__name__}: pass a function of x")
         self.fun, self.jac, self.scheme = fun, jac, scheme
         self.args = args if isinstance(args, tuple) else (args,)
         self.lower, self.upper = lower, upper
-        self.nfev = self.njev = 0
+        self.evaluations = self.njev = 0
+
+    calls = property(lambda self: self.evaluations)
 
     def value(self, x: Array) -> float:
         """Evaluate the loss alone."""
-        self.nfev += 1
-        return _number(self.fun(x.copy(), *self.args))
+        self.evaluations += 1
+        value = self.fun(x.copy(), *self.args)
+        hint = ", and (loss, gradient) only with jac=True"
+        if isinstance(value, tuple):
+            hint += "; in Gaussian processes of scikit-learn pass optimizer=gp_optimizer() of rprop_kernels.sklearn"
+        return to_loss(value, hint)
 
     def __call__(self, x: Array) -> tuple[float, Array]:
         """Evaluate loss and gradient."""
         self.njev += 1
         if self.jac is True:
-            self.nfev += 1
-            loss, gradient = _pair(self.fun(x.copy(), *self.args), "with jac=True return (loss, gradient)")
-            return _number(loss), _vector(gradient, x.shape)
+            self.evaluations += 1
+            loss, gradient = to_pair(self.fun(x.copy(), *self.args), "with jac=True return (loss, gradient)")
+            return (
+                to_loss(loss, ", and (loss, gradient) only with jac=True"),
+                to_gradient(gradient, x.shape, x.dtype),
+            )
         loss = self.value(x)
         if callable(self.jac):
-            return loss, _vector(self.jac(x.copy(), *self.args), x.shape)
+            return loss, to_gradient(self.jac(x.copy(), *self.args), x.shape, x.dtype)
         gradient = np.full(x.shape, np.nan)  # a loss that is not finite has no differences
         if math.isfinite(loss):
             for i, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
@@ -240,155 +213,54 @@ class _Objective:
         return loss, gradient
 
 
-def _pair(result: Any, remedy: str) -> tuple[Any, Any]:
-    try:
-        loss, gradient = result
-    except (TypeError, ValueError):
-        raise TypeError(f"fun returned {_described(result)}: {remedy}") from None
-    return loss, gradient
+def _is_memoize_jac(fun: Any) -> bool:
+    """Check for the object that scipy.optimize.minimize makes of fun where jac is True."""
+    return type(fun).__name__ == "MemoizeJac" and type(fun).__module__.startswith("scipy.optimize")
 
 
-def _number(value: Any) -> float:
-    array = _array(value)
-    if array.dtype.kind not in "fiu" or array.size != 1:
-        raise TypeError(
-            f"fun returned {_described(value)} as the loss: return one real number (and (loss, "
-            "gradient) only with jac=True)"
+def _clip(name: str, start: Array, lower: Array, upper: Array) -> Array:
+    """Return the start within the bounds; warn where it was outside by more than rounding."""
+    with np.errstate(invalid="ignore"):
+        inside: Array = np.clip(start, lower, upper)
+        distance = np.abs(inside - start)
+    if (lower <= upper).all() and (distance > ROUNDING * np.maximum(1, np.abs(start))).any():
+        index = tuple(int(i) for i in np.argwhere(distance)[0])
+        low, high = (np.broadcast_to(bound, start.shape)[index] for bound in (lower, upper))
+        warn_user(
+            f"{name} starts outside its bounds: {start[index]} at index {index} is not within [{low}, {high}]; "
+            "the search "
+            "starts at the nearest point inside",
+            OptimizeWarning,
         )
-    return float(array.reshape(()))
+    return inside
 
 
-def _vector(value: Any, shape: tuple[int, ...]) -> Array:
-    array = _array(value)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"the gradient is {_described(value)}: return an array of real numbers")
-    if array.shape != shape and not array.size == math.prod(shape) == 1:
-        raise ValueError(f"the gradient has shape {array.shape}, x has shape {shape}: return one of x's shape")
-    return array.astype(float, copy=False).reshape(shape)
-
-
-def _array(value: Any) -> Array:
-    """Return the value as an array, of dtype object where NumPy can convert it to no other."""
-    try:
-        return np.asarray(value)
-    except ValueError:  # nested sequences of different lengths
-        return np.array(None)
-
-
-def _described(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype} and shape {value.shape}"
-    return repr(value)
-
-
-def _search(
-    evaluate: Evaluate,
-    start: Array,
-    method: str,
-    lower: Array,
-    upper: Array,
-    settings: Settings,
-    count: Callable[[], int],
-    callback: Callable[[Array, Any], object] | None,
-) -> tuple[AskTell, Array, Any, int]:
-    """Minimise from x of shape (n,), or from the rows of x of shape (B, n).
-
-    Returns:
-        ``(search, gradient at best_x, reason, iterations)``; reason is an index into REASONS, or an array of them
-        (B,).
-    """
+def _constraints(lower: Array, upper: Array) -> dict[str, Any]:
+    """Return the arguments ``bounds`` and ``frozen``: a variable whose bounds are equal is frozen."""
+    fixed = lower == upper
     bounded = bool(np.isfinite(lower).any() or np.isfinite(upper).any())
-    try:
-        search = AskTell(
-            start,
-            method,
-            lr=settings.lr,
-            etas=settings.etas,
-            step_sizes=settings.step_sizes,
-            batched=start.ndim == 2,
-            bounds=(lower, upper) if bounded else None,
-            backend=settings.backend,
-        )
-    except ValueError as error:
-        raise ValueError(str(error).replace("x0", "x0" if start.ndim == 1 else "starts")) from None
-    single = start.ndim == 1  # losses and all that derives from them are numbers; otherwise arrays (B,)
-    reason: Any = RUNNING if single else np.full(len(start), RUNNING)
-    first_loss: Any = None
-    nonfinite_streak: Any = 0
-    finite_streak: Any = settings.window
-    best_grad = np.full(start.shape, np.nan)
-    best: deque[Any] = deque(maxlen=settings.window + 1)
-    iterations = 0
-    while True:
-        x = search.ask()
-        before = count()
-        loss, gradient = evaluate(x)
-        cost = count() - before
-        search.tell(loss, gradient)
-        if iterations == 0:
-            best_grad[...] = gradient
-            first_loss = np.copy(loss)
-        else:
-            improved: Any = search.improved
-            np.copyto(best_grad, gradient, where=improved if single else improved[:, None])
-        stopped = False
-        if iterations and callback is not None:
-            try:
-                callback(x, loss)
-            except StopIteration:
-                stopped = True
-
-        finite: Any = np.isfinite(loss) & ~np.isnan(gradient).any(axis=-1)
-        nonfinite_streak = (nonfinite_streak + 1) * (1 - finite)
-        finite_streak = (finite_streak + 1) * finite
-        near_nonfinite = finite_streak < settings.window
-        slope = np.abs(gradient)
-        if bounded:
-            slope[(x <= lower) & (gradient > 0) | (x >= upper) & (gradient < 0)] = 0
-        best.append(search.best_loss)
-        conditions = [
-            (CALLBACK, stopped),
-            (TARGET, search.best_loss <= settings.target),
-            (GRADIENT, finite & (slope.max(axis=-1) <= settings.gtol)),
-            (NONFINITE, nonfinite_streak >= PATIENCE),
-            (ITERATIONS, iterations >= settings.maxiter),
-            (EVALUATIONS, count() + cost > settings.maxfev),
-        ]
-        if len(best) == best.maxlen:
-            stalled = best[0] - best[-1] <= settings.ftol * abs(best[-1])
-            conditions[3:3] = [
-                (NEAR_NONFINITE, stalled & near_nonfinite),
-                (NO_DECREASE, stalled & (best[-1] >= first_loss)),
-                (FTOL, stalled),
-            ]
-        if iterations % 8 == 0:  # this test costs more than the step itself
-            step = search.optimizer.signs_and_steps()[1]
-            small = (slope == 0) | (step <= settings.xtol * np.maximum(1, np.abs(x)))
-            at_rest = finite & small.all(axis=-1)
-            conditions[3:3] = [(NEAR_NONFINITE, at_rest & near_nonfinite), (STEP, at_rest)]
-        if single:
-            reason = next((code for code, holds in conditions if holds), RUNNING)
-        else:
-            for code, holds in conditions:
-                reason[(reason == RUNNING) & holds] = code
-        if reason != RUNNING if single else (reason != RUNNING).all():
-            return search, best_grad, reason, iterations
-        iterations += 1
+    return {"bounds": (lower, upper) if bounded else None, "frozen": fixed if fixed.any() else None}
 
 
-def _wrapped(callback: Callable[..., object] | None) -> Callable[[Array, Any], object] | None:
-    """Return the user's callback, ``callback(x)`` or ``callback(*, intermediate_result)``, as a function of x, loss."""
-    if callback is None:
-        return None
-    if not callable(callback):
-        raise TypeError(f"callback is {callback!r}: pass a function of x, or of intermediate_result")
+def _words(message: str) -> str:
+    """Return a message with the names that the options have here."""
+    return message.replace("max_steps", "maxiter").replace("max_evals", "maxfev")
+
+
+def _wrapped(callback: Any) -> Any:
+    """Return a callback of ``intermediate_result`` so that it gets scipy's type; any other as it is."""
     try:
         names = set(inspect.signature(callback).parameters)
-    except (TypeError, ValueError):  # some built-in functions have no signature
-        names = set()
-    if names == {"intermediate_result"}:
-        return lambda x, loss: callback(intermediate_result=OptimizeResult(x=x, fun=loss))
-    return lambda x, loss: callback(x)
+    except (TypeError, ValueError):  # no function, or a built-in one without a signature
+        return callback
+    if names != {"intermediate_result"}:
+        return callback
+
+    def wrapped(intermediate_result: Any) -> None:
+        found = intermediate_result
+        callback(intermediate_result=OptimizeResult(x=found.x, fun=found.fun, nit=found.nit))
+
+    return wrapped
 
 
 def _minimize(
@@ -417,33 +289,38 @@ def _minimize(
     start = _start("x0", x0, 1)
     lower, upper = _limits(bounds, start.size)
     objective = _Objective(fun, args, jac, settings.finite_difference, lower, upper)
-    search, best_grad, code, iterations = _search(
-        objective, start, method, lower, upper, settings, lambda: objective.nfev, _wrapped(callback)
+    found = fit.run(
+        objective,
+        _clip("x0", start, lower, upper),
+        method=method,
+        callback=_wrapped(callback),
+        raise_interrupt=True,
+        **_constraints(lower, upper),
+        **settings.arguments(),
     )
-    reason = REASONS[code]
     result = OptimizeResult(
-        x=search.best_x,
-        fun=search.best_loss,
-        jac=best_grad,
-        nit=iterations,
-        nfev=objective.nfev,
+        x=found.x,
+        fun=found.fun,
+        jac=found.grad,
+        nit=found.nit,
+        nfev=objective.evaluations,
         njev=objective.njev,
-        status=reason.status,
-        success=reason.success,
-        message=reason.message,
+        status=found.status,
+        success=found.success,
+        message=_words(found.message),
     )
     if settings.disp:
         print(
-            f"{reason.message}\n  loss {result.fun:.6g}, {result.nit} iterations, {result.nfev} "
+            f"{result.message}\n  loss {result.fun:.6g}, {result.nit} iterations, {result.nfev} "
             f"evaluations of the function, {result.njev} of its gradient"
         )
     return result
 
 
 def _start(name: str, value: ArrayLike, ndim: int) -> Array:
-    array = _array(value)
+    array = to_array(value)
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} is {_described(value)}: pass an array of real numbers")
+        raise TypeError(f"{name} is {describe(value)}: pass an array of real numbers")
     array = np.atleast_1d(array)
     if array.ndim != ndim or array.size == 0:
         raise ValueError(
@@ -484,30 +361,36 @@ def _method(name: str, method: str, rule: str) -> Callable[..., OptimizeResult]:
         x0: shape (n,); computed in float64.
         jac: True, or a function ``jac(x, *args)`` that returns the gradient, shape (n,); otherwise finite
             differences, which stay within the bounds and are counted.
-        bounds: a :class:`scipy.optimize.Bounds`, or one pair ``(low, high)`` for each variable, None for none. x0
-            must lie within; a variable that meets a bound stops there.
+        bounds: a :class:`scipy.optimize.Bounds`, or one pair ``(low, high)`` for each variable, None for none. An
+            x0 outside is moved to the nearest point inside, with a warning; a variable that meets a bound stops there,
+            and one whose bounds are equal never moves, whatever its gradient.
         callback: ``callback(x)`` or ``callback(*, intermediate_result)`` after each iteration, with the point
             and its loss; StopIteration ends the search.
         hess, hessp, constraints: cannot be used; they cause a RuntimeWarning.
-        maxiter, maxfev: largest number of steps (10,000) and of evaluations of fun (no limit).
+        maxiter, maxfev: largest number of steps (3,000) and of evaluations of fun (no limit).
         gtol: stop where no component of the gradient is above it (1e-5); at a bound only components that
             point inwards count. ``tol`` of scipy.optimize.minimize sets it.
         xtol: stop where every step size is at most ``xtol * max(1, abs(x))`` (1e-10); tested every 8
             iterations.
         ftol, window: stop where the best loss has changed by at most ``ftol * abs(loss)`` within the last
-            ``window`` iterations (0.0 and 100: where it has not changed); a negative ftol switches this off.
+            ``window`` iterations (1e-9 and 50).
+        patience: stop after as many iterations without a new best loss (no limit).
         target: stop where the loss is at most this (-inf).
-        lr, etas, step_sizes: first step size (0.1), factors (0.5, 1.2), smallest and largest step size (0.0,
+        lr, etas, step_sizes: first step size (0.01), factors (0.5, 1.2), smallest and largest step size (0.0,
             50.0); steps never shrink below 2**-255.
-        finite_difference: "2-point" or "3-point".
+        x_scale: size of the variables, a number, an array or "auto": lr, step_sizes and xtol are in its units
+            (:func:`rprop_kernels.numpy.minimize`).
+        finite_difference: "2-point", the default, or "3-point". scipy.optimize.minimize does not hand ``jac="3-point"``
+            to a method that is a function: pass ``options={{"finite_difference": "3-point"}}`` there.
         backend: as in :mod:`rprop_kernels.numpy`.
         disp: print a summary at the end.
 
     Returns:
         A :class:`scipy.optimize.OptimizeResult` with ``x``, ``fun`` and ``jac``, the best point that was
         evaluated, its loss and gradient; ``nit``, ``nfev``, ``njev``; ``success``, ``message`` and ``status``:
-        0 converged, 1 maxiter, 2 maxfev, 3 the loss or its gradient was NaN or infinite {PATIENCE} times in a row, or
-        next to the point where the search came to rest, 4 the loss never decreased, 99 callback.
+        0 converged, 1 maxiter, 2 maxfev, 3 the first loss was NaN or infinite, or the loss or its gradient was so
+        ``window`` times in a row or next to the point where the search came to rest, 4 the loss never decreased, 5
+        patience, 99 callback.
 
     Raises:
         TypeError, ValueError: fun, its gradient, x0, the bounds or an option are not as above. A loss that is
@@ -553,14 +436,15 @@ def minimize_many(
         method: ``"rprop-"``, ``"rprop+"``, ``"irprop-"`` or ``"irprop+"``.
         bounds: as in :func:`irprop_plus`, of the n variables: the same for every row.
         callback: ``callback(x, losses)`` after each iteration; StopIteration ends the search.
-        **options: those of :func:`irprop_plus`. All rows go on until the last one stops, and a row may improve
-            after it has stopped; its status and message give the reason for its stop.
+        **options: those of :func:`irprop_plus`. Each row stops by itself, and its result is fixed then. Rows that have
+            stopped leave x once they are an eighth of it, so that x has fewer rows in later calls; a function with data
+            of each row takes the keyword ``rows``, the numbers of the rows in x.
 
     Returns:
         A :class:`scipy.optimize.OptimizeResult` with ``x``, ``fun``, ``jac``, ``success``, ``status`` and
         ``message`` of the best row; ``row``, its number; the same of all rows as ``all_x`` (B, n), ``all_fun``
-        (B,), ``all_jac`` (B, n), ``all_success``, ``all_status`` and ``all_message``; ``nit``; ``nfev`` =
-        ``njev``, the calls of fun, one for all rows.
+        (B,), ``all_jac`` (B, n), ``all_success``, ``all_status`` and ``all_message``, and their steps as ``all_nit``;
+        ``nit``, the largest of these; ``nfev`` = ``njev``, the calls of fun, one for all rows.
 
     Raises:
         TypeError, ValueError: as :func:`irprop_plus`.
@@ -581,46 +465,49 @@ def minimize_many(
     start = _start("starts", starts, 2)
     lower, upper = _limits(bounds, start.shape[1])
     args = args if isinstance(args, tuple) else (args,)
-    calls = 0
 
-    def evaluate(x: Array) -> tuple[Array, Array]:
-        nonlocal calls
-        calls += 1
-        losses, gradients = _pair(fun(x.copy(), *args), "return (losses, gradients), of shapes (B,) and (B, n)")
-        losses = _array(losses)
-        if losses.dtype.kind not in "fiu" or losses.shape != x.shape[:1]:
-            raise ValueError(
-                f"fun returned {_described(losses)} as the losses: return {len(x)} real numbers, one for each row"
-            )
-        return losses.astype(float), _vector(gradients, x.shape)
+    def by_rows(intermediate_result: Any) -> None:
+        assert callback is not None
+        callback(intermediate_result.x, intermediate_result.fun)
 
-    search, best_grad, codes, iterations = _search(
-        evaluate, start, method, lower, upper, settings, lambda: calls, callback
+    arguments = {**_constraints(lower, upper), **settings.arguments()}
+    if arguments["frozen"] is not None:
+        arguments["frozen"] = np.broadcast_to(arguments["frozen"], start.shape)
+    objective = RowsObjective(fun, True, args, (None,) * len(args), len(start), None)
+    found = fit.run(
+        objective,
+        _clip("starts", start, lower, upper),
+        method=method,
+        batched=True,
+        callback=None if callback is None else by_rows,
+        raise_interrupt=True,
+        name="starts",
+        **arguments,
     )
-    reasons = [REASONS[code] for code in codes]
-    losses: Array = np.asarray(search.best_loss)
+    losses: Array = found.fun
     row = int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
     result = OptimizeResult(
-        x=search.best_x[row],
+        x=found.x[row],
         fun=float(losses[row]),
-        jac=best_grad[row],
+        jac=found.grad[row],
         row=row,
-        nit=iterations,
-        nfev=calls,
-        njev=calls,
-        status=reasons[row].status,
-        success=reasons[row].success,
-        message=reasons[row].message,
-        all_x=search.best_x,
+        nit=int(found.nit.max()),
+        nfev=found.calls,
+        njev=found.calls,
+        status=int(found.status[row]),
+        success=bool(found.success[row]),
+        message=_words(found.message[row]),
+        all_x=found.x,
         all_fun=losses,
-        all_jac=best_grad,
-        all_status=np.array([reason.status for reason in reasons]),
-        all_success=np.array([reason.success for reason in reasons]),
-        all_message=[reason.message for reason in reasons],
+        all_jac=found.grad,
+        all_nit=found.nit,
+        all_status=found.status,
+        all_success=found.success,
+        all_message=[_words(message) for message in found.message],
     )
     if settings.disp:
         print(
-            f"{np.sum(result.all_success)} of {len(start)} rows converged in {calls} evaluations; best "
+            f"{np.sum(result.all_success)} of {len(start)} rows converged in {found.calls} evaluations; best "
             f"loss {result.fun:.6g}: {result.message}"
         )
     return result

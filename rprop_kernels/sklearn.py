@@ -39,7 +39,7 @@ Objective: TypeAlias = Callable[..., tuple[float, Array]]
 DEFAULTS: Final = {"gtol": 1e-3, "ftol": 1e-5, "window": 50, "maxiter": 1000}
 
 
-def gp_optimizer(method: str = "irprop+", **options: Any) -> Callable[..., tuple[Array, float]]:
+def gp_optimizer(method: str = "irprop+", *arguments: Any, **options: Any) -> Callable[..., tuple[Array, float]]:
     """Make an ``optimizer=`` for GaussianProcessRegressor and GaussianProcessClassifier.
 
     It minimises the negative log marginal likelihood over theta, the logarithms of the kernel's parameters,
@@ -58,7 +58,7 @@ def gp_optimizer(method: str = "irprop+", **options: Any) -> Callable[..., tuple
 
     Raises:
         ValueError: there is no such method.
-        TypeError: there is no such option.
+        TypeError: there is no such option; or scikit-learn was given gp_optimizer itself, without parentheses.
 
     Examples:
         >>> import numpy as np
@@ -69,6 +69,11 @@ def gp_optimizer(method: str = "irprop+", **options: Any) -> Callable[..., tuple
         >>> bool(abs(model.predict([[1.6]])[0] - np.sin(1.6)) < 0.01)
         True
     """
+    if callable(method) or arguments:
+        raise TypeError(
+            "gp_optimizer makes the optimizer: pass optimizer=gp_optimizer(), with parentheses, and all its "
+            "options by name"
+        )
     class_for_method(method)
     if unknown := sorted(set(options) - set(Settings._fields)):
         raise TypeError(f"gp_optimizer has no option {', '.join(unknown)}: there is {', '.join(Settings._fields)}")

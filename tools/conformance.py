@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,36 @@ def our_numpy(name: str, backend: str) -> Callable[[], Any]:
     return make
 
 
+def our_optax(name: str) -> Callable[[], Any]:
+    def make() -> Any:
+        import jax
+        import optax
+
+        import rprop_kernels.optax as ours
+
+        def stepper(w0: Any, lr: float, etas: Any, step_sizes: Any) -> Any:
+            optimizer = getattr(ours, name)(lr, *etas, *step_sizes)
+            update = jax.jit(optimizer.update)
+            with jax.enable_x64(True):
+                w = jax.numpy.asarray(w0)
+                state = optimizer.init(w)
+
+            def step(g: Any, loss: float) -> Any:
+                nonlocal w, state
+                with jax.enable_x64(True):
+                    updates, state = update(jax.numpy.asarray(g), state, w, value=loss)
+                    w = optax.apply_updates(w, updates)
+                    return tuple(map(np.asarray, (w, *ours.signs_and_steps(state))))
+
+            return step
+
+        return stepper, None
+
+    return make
+
+
 def ours() -> Iterator[Implementation]:
-    """Every variant on every backend that is available for tensors and for arrays."""
+    """Every variant on every backend that is available for tensors and for arrays, and in JAX."""
     for row in VARIANTS.values():
         classes = {"torch": ("tensors", our_torch), "numpy": ("arrays", our_numpy)}
         for library, (family, make) in classes.items():
@@ -127,6 +156,10 @@ def ours() -> Iterator[Implementation]:
                         row.name,
                         make(row.class_name, backend),
                     )
+    if all(map(find_spec, ("jax", "optax"))):
+        for name in ("rprop_minus", "rprop_plus", "irprop_minus", "irprop_plus"):
+            variant = name.replace("_minus", "-").replace("_plus", "+")
+            yield Implementation(f"rprop_kernels.optax.{name}", "rprop_kernels", variant, variant, our_optax(name))
 
 
 # ---------------------------------------------------------------------------------------------- theirs

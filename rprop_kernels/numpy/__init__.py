@@ -18,14 +18,16 @@ class              where the gradient changed its sign (c < 0)                 e
 Sources: M. Riedmiller, H. Braun, ICNN 1993 (Rprop+); M. Riedmiller, Computer Standards & Interfaces 16 (1994)
 265-278 (Rprop-); C. Igel, M. Hüsken, Neurocomputing 50 (2003) 105-123.
 
-:class:`AskTell` leaves the loop to the user; :mod:`rprop_kernels.scipy` runs it.
+:func:`minimize` runs the whole fit, of one problem or of many at once; :class:`AskTell` leaves the loop to the user.
 """
 
 from .ask_tell import AskTell
+from .fit import minimize
+from .stopping import Stopping
 from .variants import METHODS, IRpropMinus, IRpropPlus, RpropMinus, RpropPlus
 
-__all__ = ["METHODS", "AskTell", "IRpropMinus", "IRpropPlus", "RpropMinus", "RpropPlus"]
+__all__ = ["METHODS", "AskTell", "IRpropMinus", "IRpropPlus", "RpropMinus", "RpropPlus", "Stopping", "minimize"]
 
-for _class in (AskTell, *METHODS.values()):
+for _class in (AskTell, Stopping, *METHODS.values()):
     _class.__module__ = __name__  # pickles and messages do not depend on the private modules
 del _class

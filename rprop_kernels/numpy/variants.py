@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -104,6 +104,8 @@ class RpropVariant:
     """
 
     _variant: ClassVar[Variant]
+    _stopping: Callable[[], Any] | None = None  # a weak reference to a Stopping; not copied
+    _next_loss: float | Array | None = None  # of the point that it has tested
 
     def __init__(
         self,
@@ -145,7 +147,7 @@ class RpropVariant:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the engine out: the environment that loads a pickle may have another."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("backend", "_engine_step")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("backend", "_engine_step", "_stopping")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -217,25 +219,33 @@ class RpropVariant:
             TypeError, ValueError: the arrays do not match the parameters, or the loss is missing or not a number;
                 nothing was changed.
         """
-        gradients: Sequence[Array]
-        if isinstance(grads, (list, tuple)):
-            # A subclass may run code while it is read: read it here, once.
-            gradients = grads if type(grads) in (list, tuple) else list(grads)
-        elif len(self._params) == 1:
-            gradients = (grads,)  # type: ignore[assignment]
-        else:
-            raise TypeError(
-                f"grads is a {type(grads).__name__}: pass a list with a gradient for each of the "
-                f"{len(self._params)} parameters"
-            )
+        gradients = self._gradients(grads)
         outcome: LossOutcome = NOT_WORSE
         previous = self._previous
+        stopping = None if self._stopping is None else self._stopping()
+        if stopping is not None:
+            gradients = self._validate(gradients)
+            loss = self._next_loss if loss is None else self._loss_value(loss)
+            stopping._before_step(*(() if loss is None else (loss, gradients)))
+            self._next_loss = None
         if self._variant.needs_loss:
             outcome, previous = self._compare_loss(loss, gradients)
         elif loss is not None:
             self._loss_value(loss)  # so that a change of class brings no new error
         self._step(self._variant.name, gradients, outcome)
         self._previous = previous
+
+    def _gradients(self, grads: Array | Sequence[Array]) -> Sequence[Array]:
+        """Return the gradients as a sequence."""
+        if isinstance(grads, (list, tuple)):
+            # A subclass may run code while it is read: read it here, once.
+            return grads if type(grads) in (list, tuple) else list(grads)
+        if len(self._params) == 1:
+            return (grads,)  # type: ignore[return-value]
+        raise TypeError(
+            f"grads is a {type(grads).__name__}: pass a list with a gradient for each of the "
+            f"{len(self._params)} parameters"
+        )
 
     def _step(self, variant: str, gradients: Sequence[Array], outcome: LossOutcome) -> None:
         """Perform a validated step of any rule: they share the state."""

@@ -13,11 +13,13 @@ import importlib.util
 if importlib.util.find_spec("torch") is None:
     raise ModuleNotFoundError("rprop_kernels.torch needs torch: pip install 'rprop_kernels[torch]'", name="torch")
 
+from .fit import minimize
 from .rprop import Rprop
+from .stopping import Stopping
 from .variants import IRpropMinus, IRpropPlus, RpropMinus, RpropPlus
 
-__all__ = ["IRpropMinus", "IRpropPlus", "Rprop", "RpropMinus", "RpropPlus"]
+__all__ = ["IRpropMinus", "IRpropPlus", "Rprop", "RpropMinus", "RpropPlus", "Stopping", "minimize"]
 
-for _class in (IRpropMinus, IRpropPlus, Rprop, RpropMinus, RpropPlus):
+for _class in (IRpropMinus, IRpropPlus, Rprop, RpropMinus, RpropPlus, Stopping):
     _class.__module__ = __name__  # in pickles and error texts, wherever the class is defined
 del _class

@@ -8,7 +8,7 @@ engine, everything else to torch's own operations.
 import functools
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 import torch
@@ -102,6 +102,7 @@ class StepMixin:
     _always_wrap: bool
     _next_loss: Loss | None = None
     _batched: bool = False
+    _stopping: Callable[[], Any] | None = None  # a weak reference to a Stopping; neither copied nor saved
     _lr_versions: Sequence[Any] = ()
     """Of an lr with a value for each weight, which can change in place; see `_notice_lr`."""
 
@@ -143,6 +144,13 @@ class StepMixin:
             loss: as for ``step``.
         """
         self._next_loss = loss
+
+    def _report(self, loss: Any, result: Any) -> None:
+        """Let an attached Stopping test the weights that this step is about to leave."""
+        stopping = None if self._stopping is None else self._stopping()
+        if stopping is not None:
+            value = loss if loss is not None else self._next_loss if self._next_loss is not None else result
+            stopping._before_step(*(() if value is None else (value,)))
 
     def _validate_loss(self, loss: Loss | None) -> None:
         """Validate a loss, given or set, that the rule does not use."""

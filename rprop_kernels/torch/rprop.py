@@ -159,6 +159,7 @@ class Rprop(StepMixin, torch.optim.Rprop):
         if closure is not None:
             with torch.enable_grad():
                 result = closure()
+        self._report(loss, result)
         if loss is not None or self._next_loss is not None:
             self._validate_loss(loss)
         self._step_tensors()

@@ -237,6 +237,7 @@ class RpropVariant(StepMixin, Optimizer):
             TypeError: a loss that is not a number.
         """
         result = None if closure is None else self._evaluate(closure)
+        self._report(loss, result)
         if loss is not None or self._next_loss is not None:
             self._validate_loss(loss)
         self._step_tensors()
@@ -639,6 +640,7 @@ class IRpropPlus(RpropVariant):
             TypeError: a loss that is not a number.
         """
         result = None if closure is None else self._evaluate(closure)
+        self._report(loss, result)
         current = loss if loss is not None else self._next_loss if self._next_loss is not None else result
         self._next_loss = None
         if current is None:

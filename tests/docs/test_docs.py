@@ -198,6 +198,11 @@ def test_measured_figures_are_what_the_programs_write():
         assert text in read(page), f"run benchmarks/report.py: {name(page)} is not what it writes"
 
 
+def test_the_table_of_equal_bits_is_what_its_program_writes():
+    bits = program("tools/optax_bits.py")
+    assert bits["page"](json.loads(read(bits["RESULT"]))) in read(bits["PAGE"]), "run tools/optax_bits.py --page"
+
+
 def test_the_conformance_table_is_what_its_program_writes():
     conformance = program("tools/conformance.py")
     result = json.loads(read(conformance["RESULT"]))

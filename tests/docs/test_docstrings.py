@@ -13,6 +13,7 @@ MODULES = {  # and the libraries that they need
     "rprop_kernels.hyperparameters": (),
     "rprop_kernels.loss": (),
     "rprop_kernels.numpy": (),
+    "rprop_kernels.optax": ("jax", "optax"),
     "rprop_kernels.rules": (),
     "rprop_kernels.scipy": ("scipy",),
     "rprop_kernels.sklearn": ("sklearn",),
@@ -22,6 +23,7 @@ MODULES = {  # and the libraries that they need
 }
 PUBLIC = (
     "rprop_kernels.numpy",
+    "rprop_kernels.optax",
     "rprop_kernels.scipy",
     "rprop_kernels.sklearn",
     "rprop_kernels.testing",

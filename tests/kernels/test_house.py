@@ -11,16 +11,28 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rprop_kernels"
 
 LAYERS = [
-    {"rules", "state", "loss", "hyperparameters", "bounds", "files", "warn"},
+    {
+        "rules",
+        "state",
+        "loss",
+        "hyperparameters",
+        "bounds",
+        "files",
+        "warn",
+        "stopping",
+        "result",
+        "progress",
+        "fit_arguments",
+    },
     {"kernels"},
     {"backends"},
     {"numpy", "torch"},
-    {"testing", "scipy", "sklearn"},
+    {"testing", "scipy", "sklearn", "optax"},
     {"lab"},
 ]
 """Ground first. A module may import members of lower layers; of its own layer only those in NEIGHBOURS."""
 FREE = {"__init__"}  # the package's own names
-NEIGHBOURS = {("sklearn", "scipy"), ("hyperparameters", "state")}
+NEIGHBOURS = {("sklearn", "scipy"), ("hyperparameters", "state"), ("fit_arguments", "stopping")}
 """Imports between two members of one layer."""
 
 

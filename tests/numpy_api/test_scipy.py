@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from scipy.optimize import Bounds, OptimizeResult, OptimizeWarning, minimize, rosen, rosen_der
+from scipy.optimize import Bounds, OptimizeResult, OptimizeWarning, basinhopping, minimize, rosen, rosen_der
 
 from rprop_kernels.numpy import METHODS as CLASSES
-from rprop_kernels.scipy import METHODS, irprop_minus, irprop_plus, minimize_many, rprop_minus, rprop_plus
+from rprop_kernels.scipy import METHODS, Settings, irprop_minus, irprop_plus, minimize_many, rprop_minus, rprop_plus
 
 RULES = ("rprop-", "rprop+", "irprop-", "irprop+")
 
@@ -401,7 +401,13 @@ def test_stopping_at_small_steps():
 
 
 def test_stopping_when_the_loss_no_longer_changes():
-    result = run(gtol=0, xtol=0, ftol=1e-3, window=10)
+    result = minimize(
+        lambda x: (1 + sphere(x)[0], sphere(x)[1]),
+        [1.0, 2.0],
+        jac=True,
+        method=irprop_plus,
+        options={"gtol": 0, "xtol": 0, "ftol": 1e-3, "window": 10},
+    )
     assert result.success and "ftol" in result.message
     noise = np.random.default_rng(0)
     stuck = minimize(
@@ -414,7 +420,7 @@ def test_stopping_when_the_loss_no_longer_changes():
         [1.0, 1.0],
         jac=True,
         method=irprop_plus,
-        options={"window": 20, "ftol": -1.0, "maxiter": 50},
+        options={"window": 51, "maxiter": 50},
     )
     assert never.status == 1
 
@@ -463,12 +469,14 @@ def test_a_region_without_a_finite_loss_is_left(rule, bad):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_loss_that_stays_nonfinite_is_reported(rule):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the first loss is nan
-        result = minimize(lambda x: (math.nan, np.ones(2)), [1.0, 1.0], jac=True, method=METHODS[rule])
-    assert (result.status, result.success, result.nfev) == (3, False, 100)
+    result = minimize(lambda x: (math.nan, np.ones(2)), [1.0, 1.0], jac=True, method=METHODS[rule])
+    assert (result.status, result.success, result.nfev) == (3, False, 1)
     assert "NaN or infinite" in result.message and math.isnan(result.fun)
     assert result.x.tolist() == [1.0, 1.0]
+    losses = iter([2.0] + [math.nan] * 100)
+    result = minimize(lambda x: (next(losses), np.ones(2)), [1.0, 1.0], jac=True, method=METHODS[rule])
+    assert (result.status, result.success, result.nfev) == (3, False, 51)
+    assert "in a row" in result.message and result.fun == 2.0 and result.x.tolist() == [1.0, 1.0]
 
 
 def test_only_consecutive_nonfinite_losses_end_the_search():
@@ -514,11 +522,6 @@ BAD = {
     "short gradient": ({"fun": lambda x: (1.0, 1.0)}, ValueError, r"the gradient has shape \(\)"),
     "gradient kind": ({"fun": lambda x: (1.0, ["a", "b"])}, TypeError, "return an array of real numbers"),
     "jac shape": ({"fun": rosen, "jac": lambda x: np.ones(3)}, ValueError, r"the gradient has shape \(3,\)"),
-    "x0 outside": (
-        {"bounds": [(0, 1), (2, 3)]},
-        ValueError,
-        r"x0 starts outside its bounds: 1.0 at index \(1,\) is not within \[2.0, 3.0\]; start",
-    ),
     "crossed": ({"bounds": [(0, 1), (3, 2)]}, ValueError, "bounds of x0 cross.*lower <= upper"),
     "too few bounds": ({"bounds": [(0, 1)]}, ValueError, r"1 bounds for 2 variables: pass one pair \(low"),
     "bounds shape": ({"bounds": Bounds([0, 0, 0], 1)}, ValueError, "for 2 variables: pass one number, or one"),
@@ -592,7 +595,8 @@ def test_many_starts_find_every_minimum_and_return_the_best():
     assert result.all_success.all() and result.success and result.status == 0
     assert result.fun == result.all_fun.min() == result.all_fun[result.row]
     assert result.x.tobytes() == result.all_x[result.row].tobytes()
-    assert set(calls) == {(40, 2)} and len(calls) == result.nfev == result.njev == result.nit + 1
+    assert calls[0] == (40, 2) and calls == sorted(calls, reverse=True)  # rows leave
+    assert len(calls) == result.nfev == result.njev == result.nit + 1 == result.all_nit.max() + 1
     assert result.all_message == [result.message] * 40
 
 
@@ -602,27 +606,27 @@ def test_rows_share_bounds_and_a_nonfinite_row_affects_no_other():
         losses[x[:, 0] > 4.5] = math.nan
         return losses, gradients
 
-    with pytest.warns(RuntimeWarning, match="first loss"):
-        result = minimize_many(fun, [[4.9, 0.0], [1.0, 1.0]], args=(0.0,), bounds=[(0, 4.95), (0, 1.5)], maxiter=300)
+    result = minimize_many(fun, [[4.9, 0.0], [1.0, 1.0]], args=(0.0,), bounds=[(0, 4.95), (0, 1.5)], maxiter=300)
     single = minimize(himmelblau, [1.0, 1.0], jac=True, method=irprop_plus, bounds=[(0, 4.95), (0, 1.5)])
-    assert result.row == 1 or result.all_fun[0] <= result.all_fun[1]
+    assert result.row == 1 and result.all_status.tolist() == [3, 0]
     np.testing.assert_allclose(result.all_x[1], single.x, atol=1e-5)
     assert result.all_success[1] and (result.all_x <= [4.95, 1.5]).all()
 
 
 def test_a_row_that_stays_nonfinite_is_reported():
-    def fun(x):
-        return np.array([math.nan, *np.sum(x[1:] ** 2, axis=1)]), 2 * x
+    def fun(x, *, rows):
+        return np.where(rows == 0, math.nan, np.sum(x**2, axis=1)), 2 * x
 
-    with pytest.warns(RuntimeWarning, match="first loss"):
-        result = minimize_many(fun, np.ones((3, 2)))
+    result = minimize_many(fun, np.ones((3, 2)))
     assert result.all_status.tolist() == [3, 0, 0] and result.row == 1 and result.success
     assert math.isnan(result.all_fun[0])
 
 
 def test_a_row_reports_its_first_reason_to_stop():
     scale = np.array([[1.0], [1e-7]])  # the second row is flat from the start, and is so at the last step too
-    result = minimize_many(lambda x: (np.sum(scale * x**2, axis=1), 2 * scale * x), np.ones((2, 2)), maxiter=5)
+    result = minimize_many(
+        lambda x, rows: (np.sum(scale[rows] * x**2, axis=1), 2 * scale[rows] * x), np.ones((2, 2)), maxiter=5
+    )
     assert result.all_status.tolist() == [1, 0]
     assert "maxiter" in result.all_message[0] and "gtol" in result.all_message[1]
 
@@ -648,7 +652,8 @@ def test_a_batch_of_one_row():
 @pytest.mark.parametrize(
     "fun, error, text",
     [
-        (lambda x: (1.0, x), ValueError, "an array of float64 and shape .* as the losses: return 3 real numbers"),
+        (lambda x: (1.0, x), ValueError, "fun returned 1.0 as the losses: return 3 real numbers"),
+        (lambda x: (np.ones(2), x), ValueError, r"an array of float64 and shape \(2,\) as the losses: return 3 real"),
         (lambda x: (np.ones(3), x[0]), ValueError, r"the gradient has shape \(2,\), x has shape \(3, 2\)"),
         (lambda x: np.ones(3), TypeError, r"return \(losses, gradients\)"),
     ],
@@ -663,8 +668,108 @@ def test_bad_starts():
         minimize_many(himmelblau_rows, [1.0, 1.0])
     with pytest.raises(ValueError, match="no method 'sgd'"):
         minimize_many(himmelblau_rows, np.ones((2, 2)), method="sgd")
-    with pytest.raises(ValueError, match="starts outside its bounds"):
-        minimize_many(himmelblau_rows, np.ones((2, 2)), bounds=[(0, 1), (2, 3)])
+
+
+# ------------------------------------------------------------------------------------------- scipy's manners
+
+
+def test_a_start_outside_its_bounds_is_moved_inside():
+    bounds = [(0, 1), (2, 3)]
+    inside = minimize(booth, [1.0, 2.0], jac=True, method=irprop_plus, bounds=bounds)
+    rounding = minimize(
+        booth, [np.nextafter(1.0, 2), np.nextafter(2.0, 0)], jac=True, method=irprop_plus, bounds=bounds
+    )
+    text = r"x0 starts outside its bounds: 1.5 at index \(0,\) is not within \[0.0, 1.0\]; the search starts"
+    with pytest.warns(OptimizeWarning, match=text) as caught:
+        outside = minimize(booth, [1.5, 2.0], jac=True, method=irprop_plus, bounds=bounds)
+    assert caught[0].filename == __file__
+    assert inside.x.tobytes() == rounding.x.tobytes() == outside.x.tobytes() and inside.nit == outside.nit
+    with pytest.warns(OptimizeWarning, match=r"starts starts outside its bounds: 1.0 at index \(0, 1\)"):
+        many = minimize_many(himmelblau_rows, np.ones((2, 2)), bounds=bounds)
+    assert (many.all_x >= [0, 2]).all()
+
+
+def test_basinhopping_beyond_the_bounds():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptimizeWarning)  # of steps beyond the bounds
+        result = basinhopping(
+            lambda x: (himmelblau(x)[0] + x[0], himmelblau(x)[1] + np.array([1.0, 0.0])),
+            [3.0, 2.0],
+            niter=20,
+            stepsize=6.0,
+            minimizer_kwargs={"jac": True, "method": irprop_plus, "bounds": [(-4, 4), (-4, 4)]},
+            rng=0,
+        )
+    assert result.lowest_optimization_result.success and result.x[0] < -3
+
+
+def test_a_variable_whose_bounds_are_equal_never_moves_and_may_have_any_gradient():
+    def fun(x):
+        loss, grad = sphere(x - 1)
+        return loss, np.array([math.nan, grad[1]])
+
+    result = minimize(fun, [5.0, 3.0], jac=True, method=irprop_plus, bounds=[(5, 5), (0, 4)])
+    assert result.success and result.x[0] == 5 and abs(result.x[1] - 1) < 1e-5
+    many = minimize_many(
+        lambda x: (np.sum((x - 1) ** 2, axis=1), np.stack([x[:, 0] * np.nan, 2 * x[:, 1] - 2], axis=1)),
+        [[5.0, 3.0], [5.0, 2.0]],
+        bounds=[(5, 5), (0, 4)],
+    )
+    assert many.all_success.all() and (many.all_x[:, 0] == 5).all()
+
+
+def test_an_object_with_fun_and_jac_that_can_be_called_is_a_function():
+    class Problem:
+        def fun(self, x):
+            return 901.0
+
+        def __call__(self, x):
+            return sphere(x)[0]
+
+        def jac(self, x):
+            return sphere(x)[1]
+
+    problem = Problem()
+    for result in (
+        minimize(problem, [3.0, -4.0], jac=problem.jac, method=irprop_plus),
+        irprop_plus(problem, [3.0, -4.0], jac=problem.jac),
+    ):
+        assert result.success and result.fun < 1e-9
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_scale_of_the_variables(rule):
+    scale = np.array([2.0**-30, 2.0**20])
+    plain = minimize(booth, [0.0, 0.0], jac=True, method=METHODS[rule], options={"maxiter": 100})
+    scaled = minimize(
+        lambda x: (booth(x / scale)[0], booth(x / scale)[1] / scale),
+        [0.0, 0.0],
+        jac=True,
+        method=METHODS[rule],
+        options={"maxiter": 100, "x_scale": scale},
+    )
+    assert scaled.x.tobytes() == (plain.x * scale).tobytes() and scaled.nit == plain.nit
+
+
+def test_ctrl_c_is_raised_as_by_scipys_methods():
+    """A loop around the search, such as basinhopping or the restarts of a Gaussian process, must end, too."""
+
+    def fun(x):
+        if x[0] < 2.9:
+            raise KeyboardInterrupt
+        return sphere(x)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        minimize(fun, [3.0, 3.0], jac=True, method=irprop_plus)
+    assert caught.value.result.fun < 18
+
+
+def test_the_defaults_are_those_of_the_contract():
+    settings = Settings()
+    assert (settings.maxiter, settings.lr, settings.ftol, settings.window) == (3000, 0.01, 1e-9, 50)
+    with pytest.raises(ValueError, match=r"ftol=-1.0: pass a number from 0 on"):
+        run(ftol=-1.0)
+    assert run(patience=1, gtol=0, lr=40.0).status == 5
 
 
 # ------------------------------------------------------------------------------------------- false successes
@@ -734,8 +839,10 @@ def test_many_starts_name_their_own_arguments():
         return (x**2).sum(axis=1), 2 * x
 
     starts = np.ones((3, 2))
-    with pytest.raises(ValueError, match=r"^starts starts outside its bounds"):
-        minimize_many(fun, starts, bounds=[(2, 3)] * 2)
+    with pytest.raises(ValueError, match=r"^bounds of starts cross"):
+        minimize_many(fun, starts, bounds=[(3, 2)] * 2)
+    with pytest.raises(ValueError, match=r"^x_scale has shape \(5,\), starts \(3, 2\)"):
+        minimize_many(fun, starts, x_scale=np.ones(5))
     with pytest.raises(TypeError, match=r"return \(losses, gradients\)"):
         minimize_many(lambda x: fun(x)[0], starts)
     with pytest.raises(TypeError, match="options is no argument of minimize_many"):

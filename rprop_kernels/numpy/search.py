@@ -1,0 +1,338 @@
+"""The loop of a fit: evaluate, keep the best point, decide, step; for one problem or for many at once."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import stopping
+from ..bounds import Constraints
+from ..fit_arguments import NOISE, noise_message
+from ..hyperparameters import Hyperparameters
+from ..kernels import load_engine, numpy_
+from ..loss import NONFINITE, NOT_WORSE, LossOutcome, compare_loss, compare_losses
+from ..progress import start_progress
+from ..result import Result
+from ..state import decode, encoding_of
+from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_weights, steps_within
+from ..warn import warn_user
+
+Array: TypeAlias = NDArray[Any]
+
+
+class Search:
+    """The loop of one problem, or of the rows of x.
+
+    Args:
+        objective: ``objective(x)`` or, for rows, ``objective(x, rows)`` returns ``(loss, gradient)``.
+        start: x0, of shape (B, ...) for rows; it belongs to the search.
+        state: of the weights at x0.
+        constraints: in the units of x0.
+        scale: x_scale as powers of two, of x0's shape, or None.
+        method, hyper, maximize, backend: the rule, as in the classes.
+        rules: when it ends.
+        rows: whether the first dimension counts problems.
+        check_noise: whether the loss at x0 is evaluated twice and compared.
+        callback: a function of x, loss and steps.
+        progress: whether a display is shown.
+        raise_interrupt: whether Ctrl-C is raised, and not a reason to stop.
+    """
+
+    def __init__(
+        self,
+        objective: Any,
+        start: Array,
+        state: Array,
+        constraints: Constraints | None,
+        scale: Array | None,
+        *,
+        method: str,
+        hyper: Hyperparameters,
+        maximize: bool,
+        backend: str,
+        rules: stopping.StoppingRules,
+        rows: bool,
+        check_noise: bool,
+        callback: Callable[[Any, Any, int], object] | None,
+        progress: bool,
+        raise_interrupt: bool,
+    ) -> None:
+        self.objective = objective
+        self.x = start if scale is None else start / scale
+        self.state = state
+        self.scale = scale
+        self.lower, self.upper, self.frozen = self._in_units(constraints or Constraints())
+        self._set_constraints()
+        self.method, self.hyper, self.maximize = method, hyper, maximize
+        self.rules = rules
+        self.check_noise = check_noise
+        self.raise_interrupt = raise_interrupt
+        self.callback = callback
+        engine = load_engine(backend)
+        self.engine_step = engine.step if backend == "numpy" else engine.make_stepper()
+        self.progress = start_progress(rules.max_steps, len(start) if rows else 1) if progress else None
+        self.monitor = Monitor(rules, maximize, np.where if rows else stopping.choose)
+        self.step_min = max(hyper.step_min, encoding_of(start.dtype).min_step)
+        self.previous: Any = None  # E_prev
+        self.best_x = start.copy()
+        self.best_grad = np.full_like(start, np.nan)
+        self.history: list[float] = []
+        self.rows: Array | None = None
+        if rows:
+            count = len(start)
+            self.rows = np.arange(count)  # numbers of the rows of self.x
+            self.running = np.ones(count, bool)  # of the rows of self.x
+            self.best_loss = np.full(count, np.nan)
+            self.code: Any = np.full(count, RUNNING)
+            self.steps: Any = np.zeros(count, int)
+        else:
+            self.code = RUNNING
+            self.steps = 0
+
+    def _set_constraints(self) -> None:
+        limits = Constraints(self.lower, self.upper, self.frozen)
+        self.constraints = None if all(limit is None for limit in limits) else [limits]
+
+    def _in_units(self, constraints: Constraints) -> tuple[Array | None, Array | None, Array | None]:
+        """Return the constraints for x / scale, as arrays of its shape."""
+        lower, upper, frozen = constraints
+        with np.errstate(over="ignore", under="ignore"):
+            lower, upper = (
+                None
+                if bound is None
+                else np.array(np.broadcast_to(bound if self.scale is None else bound / self.scale, self.x.shape))
+                for bound in (lower, upper)
+            )
+        return lower, upper, frozen
+
+    def run(self) -> None:
+        """Search until every problem has a reason to stop.
+
+        Ctrl-C is such a reason. Another exception leaves the best point so far in place.
+        """
+        try:
+            while self._evaluate():
+                self._step()
+        except BaseException as error:
+            self._interrupt()
+            if self.raise_interrupt or not isinstance(error, KeyboardInterrupt):
+                raise
+        finally:
+            if self.progress is not None:
+                self.progress.close()
+
+    def _interrupt(self) -> None:
+        steps = max(self.monitor.steps, 0)
+        self.steps = np.where(self.code == RUNNING, steps, self.steps) if self.rows is not None else steps
+        self.code = np.where(self.code == RUNNING, INTERRUPTED, self.code) if self.rows is not None else INTERRUPTED
+
+    # --------------------------------------------------------------------------------------- evaluation
+
+    def _evaluate(self) -> bool:
+        """Evaluate x, keep the best point and decide; return whether the search goes on."""
+        objective, monitor, x = self.objective, self.monitor, self.x
+        point = x if self.scale is None else x * self.scale
+        before = objective.evaluations
+        loss, grad = self._call(point)
+        cost = objective.evaluations - before
+        if self.check_noise and monitor.steps < 0:
+            self._warn_if_noisy(loss, self._call(point)[0])
+            objective.evaluations -= cost
+        if self.scale is None:
+            self.grad = grad
+        else:
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                self.grad = grad * self.scale
+        self.loss = loss
+        improved, candidate = monitor.add(loss)
+        self._keep_best(improved, point, grad)
+        max_grad: Any = math.inf
+        if candidate if self.rows is None else candidate.any():
+            slope = self._slope()
+            max_grad = float(slope.max()) if self.rows is None else slope.reshape(len(x), -1).max(axis=1)
+        at_rest = self._at_rest() if monitor.tests_steps else False
+        exhausted = self.rules.max_evals is not None and objective.evaluations + cost > self.rules.max_evals
+        if self.rows is None:
+            code = monitor.decide(max_grad, at_rest, exhausted)
+        else:
+            with np.errstate(invalid="ignore"):  # rows without a finite loss have an infinite best one
+                code = monitor.decide(max_grad, at_rest, exhausted)
+        if self.callback is not None and monitor.steps > 0 and self._call_callback(point):
+            code = code * 0 + CALLBACK
+        if self.rows is None:
+            self.code, self.steps = code, monitor.steps
+            self._show_progress(0)
+            return bool(code == RUNNING)
+        return self._finish_rows(code)
+
+    def _call(self, point: Array) -> tuple[Any, Array]:
+        result: tuple[Any, Array] = self.objective(point) if self.rows is None else self.objective(point, self.rows)
+        return result
+
+    def _warn_if_noisy(self, loss: Any, again: Any) -> None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = np.abs(np.subtract(loss, again))
+            noisy = np.isfinite(difference) & (difference > NOISE * np.maximum(np.abs(loss), np.abs(again)))
+        if np.any(noisy):
+            index = int(np.argmax(noisy))
+            first, second = (np.ravel(value)[index].item() for value in (loss, again))
+            warn_user(noise_message(first, second), RuntimeWarning)
+
+    def _keep_best(self, improved: Any, point: Array, grad: Array) -> None:
+        best = self.monitor.best
+        if self.rows is None:
+            if improved:
+                self.best_x[...] = point
+                self.best_grad[...] = grad
+            elif self.monitor.steps == 0:
+                self.best_grad[...] = grad
+            self.history.append(-best if self.maximize else best)
+            return
+        if self.monitor.steps == 0:
+            self.best_grad[...] = grad
+        chosen = improved & self.running
+        if chosen.any():
+            numbers = self.rows[chosen]
+            self.best_x[numbers] = point[chosen]
+            self.best_grad[numbers] = grad[chosen]
+            self.best_loss[numbers] = self.loss[chosen]
+
+    def _held(self) -> Any:
+        """Return where a weight is frozen or held at a bound by its gradient; None where there is no such thing."""
+        return held_weights(self.x, self.grad, self.lower, self.upper, self.frozen, self.maximize)
+
+    def _slope(self) -> Array:
+        """Return the size of each component of the projected gradient."""
+        slope: Array = np.abs(self.grad)
+        held = self._held()
+        if held is not None:
+            slope[held] = 0
+        return slope
+
+    def _at_rest(self) -> Any:
+        """Return whether all step sizes are within xtol."""
+        assert self.rules.xtol is not None
+        small = steps_within(decode(self.state)[1], self.x, self.rules.xtol, self.step_min)
+        held = self._held()
+        if held is not None:
+            small |= held
+        return bool(small.all()) if self.rows is None else small.reshape(len(small), -1).all(axis=1)
+
+    def _call_callback(self, point: Array) -> bool:
+        """Call the callback; return whether it raised StopIteration."""
+        assert self.callback is not None
+        x, loss = point.copy(), self.loss
+        if self.rows is not None:  # rows that have finished are shown at their best points
+            x, loss = self.best_x.copy(), self.best_loss.copy()
+            numbers = self.rows[self.running]
+            x[numbers], loss[numbers] = point[self.running], self.loss[self.running]
+        try:
+            self.callback(x, loss, self.monitor.steps)
+        except StopIteration:
+            return True
+        return False
+
+    def _finish_rows(self, code: Array) -> bool:
+        """Record the rows that stop; let those that have stopped leave where they are an eighth of all."""
+        assert self.rows is not None
+        stopped = self.running & (code != RUNNING)
+        if stopped.any():
+            numbers = self.rows[stopped]
+            self.code[numbers] = code[stopped]
+            self.steps[numbers] = self.monitor.steps
+            self.running = self.running & ~stopped
+        self._show_progress(int(np.sum(self.code != RUNNING)))
+        finished = len(self.running) - int(self.running.sum())
+        if finished == len(self.running):
+            return False
+        if finished * 8 >= len(self.running):
+            keep = self.running
+            for name in ("x", "state", "grad", "loss", "scale", "lower", "upper", "frozen", "previous", "rows"):
+                value = getattr(self, name)
+                setattr(self, name, None if value is None else value[keep])
+            self._set_constraints()
+            self.monitor.select(keep)
+            self.running = self.running[keep]
+        return True
+
+    def _show_progress(self, finished: int) -> None:
+        if self.progress is not None:
+            best = self.monitor.best if self.rows is None else np.nanmin(self.monitor.best)
+            self.progress.update(self.monitor.steps, float(-best if self.maximize else best), finished)
+
+    # --------------------------------------------------------------------------------------------- step
+
+    def _step(self) -> None:
+        """Make one step. A loss that is not finite takes the last moves back, with every method."""
+        loss, grad = self.loss, self.grad
+        if self.method != "irprop+":
+            if self.rows is None:
+                if not math.isfinite(loss):
+                    self._engine_step("irprop+", self.x, grad, self.state, NONFINITE, None)
+                    return
+            elif not (finite := np.isfinite(loss)).all():
+                lost = ~finite
+                x, state = self.x[lost], self.state[lost]
+                self._engine_step("irprop+", x, grad[lost], state, NONFINITE, lost)
+                self.x[lost], self.state[lost] = x, state
+                # After it a zero gradient leaves these rows where they are.
+                grad = np.where(lost.reshape(-1, *(1,) * (grad.ndim - 1)), grad.dtype.type(0), grad)
+            self._engine_step(self.method, self.x, grad, self.state, NOT_WORSE, None)
+            return
+        outcome: LossOutcome
+        if self.rows is None:
+            outcome, self.previous = compare_loss(loss, self.previous, self.maximize)
+        else:
+            previous = np.full_like(loss, np.nan) if self.previous is None else self.previous
+            with np.errstate(invalid="ignore"):
+                outcomes, self.previous = compare_losses(loss, previous, self.maximize)
+            outcome = outcomes.astype(np.uint8)
+        self._engine_step(self.method, self.x, grad, self.state, outcome, None)
+
+    def _engine_step(self, method: str, x: Array, grad: Array, state: Array, outcome: LossOutcome, rows: Any) -> None:
+        """Run the engine on x, or on the rows of that index, in place."""
+        limits = self.constraints
+        if limits is not None and rows is not None:
+            limits = [Constraints(*(None if limit is None else limit[rows] for limit in limits[0]))]
+        options: dict[str, Any] = {"maximize": self.maximize, "outcome": outcome, "n_threads": 0}
+        if limits is not None:
+            options["constraints"] = limits
+        if not self.engine_step(method, [x], [grad], [(state,)], self.hyper, **options):
+            numpy_.step(method, [x], [grad], [(state,)], self.hyper, **options)
+
+    # ------------------------------------------------------------------------------------------- result
+
+    def result(self) -> Result:
+        """Return the result as it stands."""
+        if self.rows is None:
+            reason = REASONS[self.code]
+            best = self.monitor.best
+            loss = (-best if self.maximize else best) if self.monitor.steps >= 0 and math.isfinite(best) else math.nan
+            return Result(
+                x=self.best_x,
+                fun=loss,
+                grad=self.best_grad,
+                success=reason.success,
+                status=reason.status,
+                reason=reason.name,
+                message=reason.message,
+                nit=self.steps,
+                nfev=self.monitor.steps + 1,
+                calls=self.objective.calls,
+                history=np.array(self.history),
+            )
+        reasons = [REASONS[code] for code in self.code]
+        return Result(
+            x=self.best_x,
+            fun=self.best_loss,
+            grad=self.best_grad,
+            success=np.array([reason.success for reason in reasons]),
+            status=np.array([reason.status for reason in reasons]),
+            reason=[reason.name for reason in reasons],
+            message=[reason.message for reason in reasons],
+            nit=self.steps,
+            nfev=self.steps + 1,
+            calls=self.objective.calls,
+        )
