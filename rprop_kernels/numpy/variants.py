@@ -55,35 +55,42 @@ class RpropVariant:
     Args:
         params: one array, or a list or tuple of arrays: float32 or float64 (they may differ), of any shapes
             and strides, writable, disjoint in memory. They are updated in place and never replaced.
-        lr: D at the start, above 0 and within ``step_sizes``. Read once, at construction.
+        lr: D at the start, above 0 and within ``step_sizes``. Read once, at construction. For one array an array
+            that broadcasts to it, for a sequence a list with a number or an array for each: a first step for each
+            weight.
         etas: ``(eta_minus, eta_plus)``, 0 < eta_minus < 1 < eta_plus.
         step_sizes: ``(D_min, D_max)``, D_max at most 2**31; steps never shrink below 2**-63 (float64:
             2**-255).
         maximize: ascend instead of descend.
         batched: whether a loss has shape (B,) and belongs to the rows of the parameters, whose first dimension is B
             (also where B is 1); otherwise it is one number. Not in ``state_dict``.
-        bounds: ``(lower, upper)``: each None, a number for all weights, or, for one array, an array that
-            broadcasts to it, for a sequence a sequence with one of these for each array. Rounded to the dtype
-            of the weights. A weight that meets a bound stops there and forgets its sign, so that its step neither
-            grows nor is taken back past the bound; its step is cut to half the width of its interval, since a
-            weight that could cross it in one step might jump from bound to bound forever.
-        frozen: None, or for one array a boolean mask that broadcasts to it (a sequence of these and None for
-            a sequence): where it is true the weight never moves.
+        bounds: None, a tuple of two halves (lower, upper), or a scipy.optimize.Bounds. A half is None, a number, for
+            one array an array that broadcasts to it, or for a sequence a list with one of these for each array.
+            Bounds are rounded to the dtype of the weights. A weight that is at or beyond a bound after its update is
+            set on it and forgets its sign, so that its step neither grows nor is taken back past the bound; its step
+            is at most half the width of its interval, since a weight that could cross it in one step might jump from
+            bound to bound forever.
+        frozen: None, for one array a boolean mask that broadcasts to it, or for a sequence a list with one of these
+            for each array: where it is true the weight never moves, its gradient counts as 0, and it is not set on a
+            bound.
         backend: ``"cython"``, ``"numba"`` or ``"numpy"``; None takes the environment variable
             RPROP_KERNELS_BACKEND, else the first that is available.
 
     Attributes:
         params: the arrays, as a tuple.
-        lr: the first step size; setting it later changes nothing and warns.
+        lr: the first step size, or a list with a number or an array for each parameter; setting it later changes
+            nothing and warns.
         etas: ``(eta_minus, eta_plus)``; may be set between two steps, and is checked then.
         step_sizes: ``(D_min, D_max)``; likewise.
         maximize: whether it ascends; may be set between two steps.
         backend: name of the backend in use.
 
     Raises:
-        TypeError: something is not an array of float32 or float64 in native byte order.
+        TypeError: something is not an array of float32 or float64 in native byte order; bounds in another form, such
+            as SciPy's list of pairs; a mask that is not boolean.
         ValueError: a hyper-parameter out of its range, arrays that are read-only or overlap, bounds that
-            cross, weights that start outside their bounds, an unknown or missing backend.
+            cross or are NaN, weights that start outside their bounds, an unknown or missing backend. (A weight that is
+            outside later is set on its bound by the next step.)
 
     Examples:
         >>> import numpy as np

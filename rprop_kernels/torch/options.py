@@ -100,7 +100,7 @@ def convert_options(group: dict[str, Any], place: int, last: GroupOptions | None
     frozen = options["frozen"]
     columns["frozen"] = _convert("frozen", split_option("frozen" + suffix, frozen, len(params)), params, names, own)
     values: dict[str, Any] = {
-        "bounds": None if options["bounds"] is None else _same_or_new(options["bounds"], tuple(halves)),
+        "bounds": None if options["bounds"] is None else tuple(halves),
         "frozen": _whole(frozen, columns["frozen"], "frozen" + suffix),
         "lr": options["lr"],
     }
@@ -123,16 +123,10 @@ def convert_options(group: dict[str, Any], place: int, last: GroupOptions | None
     return GroupOptions(values, parts, [_likeness(p) for p in params], any_constraints)
 
 
-def _same_or_new(before: Any, after: Any) -> Any:
-    """Return the old list or tuple where nothing in it was converted: its identity tells that it is unchanged."""
-    unchanged = type(before) is type(after) and len(before) == len(after) and all(map(_is, before, after))
-    return before if unchanged else after
-
-
 def _whole(option: Any, items: list[Any], name: str) -> Any:
     """Return a converted option in the form it had: a list, or one value."""
     if isinstance(option, list):
-        return _same_or_new(option, items)
+        return items
     if items:
         return items if len(items) > 1 and isinstance(items[0], Tensor) else items[0]
     return None if option is None or is_array(option) else to_value(name, option)

@@ -50,10 +50,20 @@ ARGUMENTS = """
     Args:
         params: parameters, named parameters or groups of them, as for any torch optimizer.
         lr: the first step size D, above 0 and within ``step_sizes``. Read when a weight's state is made,
-            and never again.
+            and never again. An array or tensor that broadcasts to the parameter, or a list with a number or one of
+            these for each parameter, has a first step for each weight; torch's schedulers refuse it.
         etas: ``(eta_minus, eta_plus)``, 0 < eta_minus < 1 < eta_plus.
         step_sizes: ``(D_min, D_max)``, 0 <= D_min <= D_max <= 2**31; steps smaller than 2**-63 (float64: 2**-255)
             do not occur.
+        bounds: None, a tuple of two halves (lower, upper), or a scipy.optimize.Bounds. A half is None, a number, an
+            array or tensor that broadcasts to the parameter, or a list with one of these for each parameter of the
+            group. Bounds are rounded to the parameter's dtype. A weight that is at or beyond a bound after its update
+            is set on it and forgets its sign, and its step is at most half the width of its interval::
+
+                if w <= lower or w >= upper:  w = that bound;  q = 0;  D = min(D, (upper - lower) / 2)
+
+        frozen: None, a boolean mask that broadcasts to the parameter, or a list with one of these for each parameter.
+            Where it is true a weight never moves: its gradient counts as 0, and it is not set on a bound.
         maximize: maximize the objective instead of minimizing it.
         batched: whether a loss has shape (B,) and belongs to the rows of parameters whose first dimension is B (also
             where B is 1); otherwise it is one number. It holds for all groups and is not in the ``state_dict``.
@@ -62,11 +72,20 @@ ARGUMENTS = """
             requested.
         foreach, capturable: accepted with any value, as other optimizers of torch take them; they change nothing.
 
+    ``lr``, ``bounds`` and ``frozen`` may differ between groups. With several groups the arguments of the constructor
+    are numbers, and lists and arrays stand in the groups. A group holds floats and detached tensors of the shape and
+    dtype of their parameters, and they may be set between two steps. They are part of copies, pickles and the
+    ``state_dict``; an option that a ``state_dict`` lacks stays as it is.
+
     The state is one tensor a parameter, ``state[p]["move"]``: the last move q * D itself, float32 for parameters of
     half precision and the parameter's dtype otherwise (see :mod:`rprop_kernels.state`); ``signs_and_steps`` decodes it.
 
     Raises:
-        ValueError: naming the argument, its value and the remedy.
+        ValueError: naming the argument, its value and the remedy: a hyper-parameter out of its range, bounds that cross
+            or are NaN, a weight outside its bounds at construction or when its state is made. (A weight that is
+            outside later is set on its bound by the next step.)
+        TypeError: bounds in another form, such as SciPy's list of pairs; a mask that is not boolean; options for each
+            weight of a complex parameter.
         RuntimeError: for sparse gradients.
 """
 

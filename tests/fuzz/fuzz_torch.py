@@ -393,7 +393,7 @@ class Torch(Room):
                 lambda: torch.ones(1).to_sparse(),
             )
         )()
-        if not other_kind and (isinstance(loss, float) or loss is None or loss == "12"):
+        if not other_kind and (loss is None or isinstance(loss, float) or (isinstance(loss, str) and loss == "12")):
             return
         self.say(f"optimizer.step(loss={shown(loss)})" + "  # refused: of the other kind" * other_kind)
         seed = rng.getrandbits(32)

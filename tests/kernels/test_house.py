@@ -32,7 +32,7 @@ LAYERS = [
 ]
 """Ground first. A module may import members of lower layers; of its own layer only those in NEIGHBOURS."""
 FREE = {"__init__"}  # the package's own names
-NEIGHBOURS = {("sklearn", "scipy"), ("hyperparameters", "state"), ("bounds", "state"), ("fit_arguments", "stopping")}
+NEIGHBOURS = {("sklearn", "scipy"), ("hyperparameters", "state"), ("fit_arguments", "stopping")}
 """Imports between two members of one layer."""
 
 
