@@ -251,8 +251,12 @@ class RpropVariant(StepMixin, Optimizer):
         with torch.enable_grad():
             return closure()
 
-    def _validate(self) -> list[Hyperparameters]:
-        """Validate all groups, then make missing state: nothing changes where something is wrong."""
+    def _validate(self) -> tuple[list[Hyperparameters], list[GroupOptions]]:
+        """Validate all groups, then make missing state: nothing changes where something is wrong.
+
+        Returns:
+            the hyper-parameters and the options of each group. (Another thread may replace those of the optimizer.)
+        """
         hypers = [hyperparameters.validate(group["etas"], group["step_sizes"]) for group in self.param_groups]
         floats = [hyperparameters.as_floats(group) for group in self.param_groups]
         options = self._convert_options()
@@ -290,7 +294,7 @@ class RpropVariant(StepMixin, Optimizer):
             group.update(values)
         self._options = options
         self._warn_if_lr_changed()
-        return hypers
+        return hypers, options
 
     def _convert_options(self) -> list[GroupOptions]:
         """Return the options of each group, those anew that have changed since the last step."""
@@ -341,8 +345,8 @@ class RpropVariant(StepMixin, Optimizer):
 
     def _plan_groups(self) -> list[tuple[Any, Any, Any]]:
         plans = []
-        hypers = self._validate()
-        for group, options, hyper in zip(self.param_groups, self._options, hypers, strict=True):
+        hypers, converted = self._validate()
+        for group, options, hyper in zip(self.param_groups, converted, hypers, strict=True):
             row = hyper.with_direction(group["maximize"])
             # After the warning any number will do, which no step reads.
             lr = float if self._last_lrs is None and type(group["lr"]) is float else group["lr"]
@@ -354,9 +358,9 @@ class RpropVariant(StepMixin, Optimizer):
         super()._fallback_step(outcome)
 
     def _group_tensors(self, outcome: Outcome) -> list[GroupTensors]:
-        self._validate()
+        _, converted = self._validate()
         groups = []
-        for i, (group, options) in enumerate(zip(self.param_groups, self._options, strict=True)):
+        for i, (group, options) in enumerate(zip(self.param_groups, converted, strict=True)):
             params = [p for p in group["params"] if p.grad is not None]
             constraints = options.constraints and [
                 limits for p, limits in zip(group["params"], options.constraints, strict=True) if p.grad is not None

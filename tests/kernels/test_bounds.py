@@ -186,7 +186,7 @@ def test_advice_for_pairs_does_not_reach_users_of_scipy():
     minimize = pytest.importorskip("scipy.optimize").minimize
     from rprop_kernels.scipy import irprop_plus
 
-    for bounds in ([(0, 1), (2, 3)], [(0, 1), (3, 2)], [(0, 1)], [1, 2], [("a", 1), (0, 1)]):
+    for bounds in ([(0, 1), (3, 2)], [(0, 1)], [1, 2], [("a", 1), (0, 1)]):
         with pytest.raises((TypeError, ValueError)) as caught:
             minimize(lambda x: (x @ x, 2 * x), [1.0, 1.0], jac=True, method=irprop_plus, bounds=bounds)
         assert "transpose" not in str(caught.value) and "lower, upper" not in str(caught.value).replace(
