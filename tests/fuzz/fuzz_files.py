@@ -215,7 +215,8 @@ class TorchCheckpoint(Folder):
 
         from rprop_kernels import torch as ours
 
-        cls = getattr(ours, rng.choice(["Rprop", "RpropMinus", "RpropPlus", "IRpropMinus", "IRpropPlus"]))
+        classes = [x for x in vars(ours).values() if isinstance(x, type) and issubclass(x, torch.optim.Optimizer)]
+        cls = rng.choice(sorted(classes, key=lambda x: x.__name__))
         self.say(f"{cls.__name__}, two parameters")
         self.torch = torch
         self.loss = {"loss": 1.0} if cls is ours.IRpropPlus else {}
@@ -223,7 +224,11 @@ class TorchCheckpoint(Folder):
         self.optimizers = []
         for _ in range(2):
             params = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2, 2, dtype=torch.float16))]
-            self.optimizers.append(cls(params))
+            limits: dict[str, Any] = {
+                "bounds": ([torch.full((3,), -1.0), None], 2.0),
+                "frozen": [None, torch.eye(2) > 0],
+            }
+            self.optimizers.append(cls(params, **(limits if self.strict else {})))
             for sign in (1, -1)[len(self.optimizers) - 1 :]:
                 for p in params:
                     p.grad = torch.full_like(p, sign)
@@ -246,7 +251,7 @@ class TorchCheckpoint(Folder):
         except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
             self.tally.errors += 1
             if self.strict:
-                check_text(error, "state|param|eta|step|lr|group|loss|maximize|match")
+                check_text(error, "state|param|eta|step|lr|group|loss|maximize|match|bound|frozen")
                 if shown(optimizer.state_dict()) != before:
                     raise Finding("refused, and yet the state changed") from error
             else:
