@@ -136,6 +136,18 @@ def test_rows_are_decided_as_if_alone(library, seed):
             present = [present[i] for i in keep]
 
 
+def test_the_window_of_rows_that_stay_is_whole():
+    """Some leave before it is full; those that stay end as if nothing had happened."""
+    monitor = Monitor(validate(window=12, xtol=None), False, np.where)
+    names = []
+    for t in range(13):
+        monitor.add(np.array([1.0, 1.0, 1.0])[: 3 - (t > 5)])
+        names.append(REASONS[monitor.decide(np.ones(3 - (t > 5)))[0]].name)
+        if t == 5:
+            monitor.select(np.array([True, False, True]))
+    assert names == ["running"] * 12 + ["no_decrease"]
+
+
 FALLING = [8.0 - t for t in range(6)]
 FIRES = {  # rules, losses, gradients, whether at rest, whether evaluations are exhausted at the end
     "start": ({}, [math.nan], [1.0], False, False),

@@ -233,7 +233,7 @@ def test_the_automatic_scale():
         jac=True,
         lr=0.25,
         x_scale="auto",
-        bounds=([-np.inf] * 4 + [4.5], [np.inf, np.inf, np.inf, 0.125, 6.5]),
+        bounds=([-np.inf] * 4 + [3.5], [np.inf, np.inf, np.inf, 0.125, 5.5]),
         max_steps=1,
         check_noise=False,
     )
@@ -592,6 +592,7 @@ def test_a_noisy_loss_warns_once():
         result = minimize(fun, [1.0], jac=True, max_steps=5)
     assert len(caught) == 1 and caught[0].filename == __file__
     assert (result.calls, result.nfev) == (7, 6)
+    assert minimize(bowl, [1.0], jac=True, max_evals=5).nit == 4  # the second loss at x0 does not count
     quiet = minimize(fun, [1.0], jac=True, max_steps=5, check_noise=False)
     assert (quiet.calls, quiet.nfev) == (6, 6)
     assert minimize(lambda x: (float(x @ x) * (1 + 1e-7 * rng.random()), 2 * x), [1.0], jac=True).success
