@@ -50,10 +50,17 @@ ARGUMENTS = """
     Args:
         params: parameters, named parameters or groups of them, as for any torch optimizer.
         lr: the first step size D, above 0 and within ``step_sizes``. Read when a weight's state is made,
-            and never again.
+            and never again. A tensor, an array, or a list with one of these for each parameter, gives each weight a
+            first step of its own.
         etas: ``(eta_minus, eta_plus)``, 0 < eta_minus < 1 < eta_plus.
         step_sizes: ``(D_min, D_max)``, 0 <= D_min <= D_max <= 2**31; steps smaller than 2**-63 (float64: 2**-255)
             do not occur.
+        bounds: a tuple ``(lower, upper)``, or scipy.optimize.Bounds. Each half is None, a number, an array or tensor
+            that broadcasts to the parameter, or a list with one of these for each parameter of the group; with several
+            groups lists and arrays stand in the groups. A weight that meets a bound stops on it and forgets its sign;
+            its step is cut to half the width of its interval.
+        frozen: a boolean mask, or a list with one (or None) for each parameter: where it is true the weight never
+            moves, whatever its gradient.
         maximize: maximize the objective instead of minimizing it.
         batched: whether a loss has shape (B,) and belongs to the rows of parameters whose first dimension is B (also
             where B is 1); otherwise it is one number. It holds for all groups and is not in the ``state_dict``.
@@ -236,6 +243,9 @@ class RpropVariant(StepMixin, Optimizer):
         """Validate all groups, then make missing state: nothing changes where something is wrong."""
         hypers = [hyperparameters.validate(group["etas"], group["step_sizes"]) for group in self.param_groups]
         floats = [hyperparameters.as_floats(group) for group in self.param_groups]
+        for group in self.param_groups:
+            if not isinstance(group["maximize"], int):  # a bool, or the 0 or 1 of a checkpoint of torch's
+                hyperparameters.validate_bool("maximize", group["maximize"])
         options = self._convert_options()
         stateless: list[tuple[Tensor, Any]] = []
         unconverted: list[Tensor] = []
