@@ -591,3 +591,25 @@ def test_a_tiny_lr_is_not_rounded_to_0(dtype, either):
     assert optimizer.signs_and_steps(p)[1].tolist() == [least, 0.25]
     with pytest.raises(ValueError, match="Invalid learning rate"):
         rt.RpropMinus([p], lr=torch.tensor([0.0, 0.25]), step_sizes=(0.0, 1.0))
+
+
+def test_options_edited_before_a_checkpoint_are_saved_as_tensors_and_floats():
+    optimize = pytest.importorskip("scipy.optimize")
+    optimizer = rt.IRpropPlus([parameter(0.0, 0.0)])
+    optimizer.param_groups[0].update(
+        bounds=optimize.Bounds([-1, -2], 3),
+        frozen=np.array([True, False]),
+        step_sizes=(np.float64(1e-6), 5),
+        lr=np.ones(2),
+    )
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    (group,) = torch.load(file, weights_only=True)["param_groups"]
+    assert same(group["bounds"], (torch.tensor([-1.0, -2.0]), torch.tensor([3.0, 3.0])))
+    assert same(group["frozen"], torch.tensor([True, False])) and same(group["lr"], torch.ones(2))
+    assert group["step_sizes"] == (1e-6, 5.0)
+    optimizer.param_groups[0]["bounds"] = [(0, 1)]
+    assert optimizer.state_dict()["param_groups"][0]["bounds"] == [(0, 1)]
+    with pytest.raises(TypeError, match=r"np\.transpose"):
+        step(optimizer, 1.0)
