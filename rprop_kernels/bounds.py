@@ -87,8 +87,8 @@ def split_option(name: str, value: Any, count: int, *, array_like: bool = False)
         items = list(value)
         if len(items) != count:
             raise ValueError(
-                f"{name} has {len(items)} items for {count} parameters: pass a list with one item for each, or one "
-                "number for all"
+                f"{name} has {len(items)} items for {count} parameters: pass a list with one item for each, one "
+                "value for all, or, for the weights of a single parameter, an array or a tensor"
             )
         for item in items:
             if isinstance(item, tuple):

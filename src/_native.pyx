@@ -663,7 +663,7 @@ cdef class TorchStep:
             if len(params) != count or group["maximize"] is not group_plan[3] \
                     or not pair_unchanged(group["etas"], group_plan[1]) \
                     or not pair_unchanged(group["step_sizes"], group_plan[2]) \
-                    or not lr_unchanged(group["lr"], group_plan[4]):
+                    or (group_plan[4] is not None and not lr_unchanged(group["lr"], group_plan[4])):
                 return REPLAN
             if not self.torch_rule and not options_unchanged(group, group_plan):
                 return REPLAN

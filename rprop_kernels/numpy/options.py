@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .. import hyperparameters
 from ..bounds import (
     Constraints,
+    is_tensor,
     shape_error,
     split_halves,
     split_option,
@@ -31,6 +32,8 @@ def _to_array(name: str, item: Any, param: Array, kind: str = "numbers") -> Arra
     if value is None:
         return None
     dtype = param.dtype if kind == "numbers" else np.dtype(bool)
+    if is_tensor(value) and kind == "numbers":  # of any dtype, such as bfloat16, and on any device
+        value = value.double().cpu()
     with np.errstate(over="ignore"):
         array = np.asarray(value).astype(dtype)
     if array.ndim == 0 and kind == "numbers":
@@ -105,7 +108,7 @@ def make_first_steps(
         array = _to_array(name, item, param)
         assert array is not None
         real, least = param.dtype.type, encoding_of(param.dtype).min_step
-        array[(array < least) & (to_value(name, item) > 0)] = least
+        array[(array < least) & np.asarray(to_value(name, item) > 0)] = least
         validate_first_steps(name, array, (real(step_sizes[0]), real(max(step_sizes[1], least))))
         steps.append(array)
     return steps

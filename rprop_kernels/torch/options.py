@@ -142,7 +142,7 @@ def _convert(name: str, items: list[Any], params: list[Tensor], names: list[str]
 def _convert_item(full_name: str, name: str, item: Any, p: Tensor, own: Iterable[int]) -> Any:
     """Return a number as a float, and anything else as a tensor like the parameter."""
     kind = "booleans" if name == "frozen" else "numbers"
-    value = item if type(item) is float else to_value(full_name, item, kind)
+    value = item if type(item) is float and kind == "numbers" else to_value(full_name, item, kind)
     likeness = _likeness(p)
     if likeness is not None and p.is_complex() and not (name == "lr" and isinstance(value, float)):
         raise TypeError(f"{full_name} needs a real parameter, this one is {p.dtype}: leave it out")

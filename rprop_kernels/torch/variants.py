@@ -259,6 +259,9 @@ class RpropVariant(StepMixin, Optimizer):
         """
         hypers = [hyperparameters.validate(group["etas"], group["step_sizes"]) for group in self.param_groups]
         floats = [hyperparameters.as_floats(group) for group in self.param_groups]
+        for group in self.param_groups:
+            if not isinstance(group["maximize"], int):  # a bool, or the 0 or 1 of a checkpoint of torch's
+                hyperparameters.validate_bool("maximize", group["maximize"])
         options = self._convert_options()
         stateless: list[tuple[Tensor, Any]] = []
         unconverted: list[Tensor] = []
@@ -289,12 +292,16 @@ class RpropVariant(StepMixin, Optimizer):
             self.state[p]["move"] = move
         for p, state in converted:
             self.state[p] = state
-        for group, converted_options, values in zip(self.param_groups, options, floats, strict=True):
-            group.update(converted_options.values)
-            group.update(values)
-        self._options = options
+        self._update_groups(options, floats)
         self._warn_if_lr_changed()
         return hypers, options
+
+    def _update_groups(self, options: list[GroupOptions], floats: list[dict[str, Any]]) -> None:
+        """Put converted options and hyper-parameters into the groups."""
+        for group, converted, values in zip(self.param_groups, options, floats, strict=True):
+            group.update(converted.values)
+            group.update(values)
+        self._options = options
 
     def _convert_options(self) -> list[GroupOptions]:
         """Return the options of each group, those anew that have changed since the last step."""
@@ -410,8 +417,16 @@ class RpropVariant(StepMixin, Optimizer):
         """Return the state and the groups; see ``torch.optim.Optimizer.state_dict``.
 
         Bounds that hold DTensors become ``{"lower": ..., "upper": ...}``, since torch.distributed.checkpoint finds
-        no tensors in a tuple.
+        no tensors in a tuple. Options edited since the last step are converted first, so that
+        ``torch.load(weights_only=True)`` reads them; invalid ones are left to the next step, which refuses them.
         """
+        try:
+            options = self._convert_options()
+            floats = [hyperparameters.as_floats(group) for group in self.param_groups]
+        except (TypeError, ValueError):
+            pass
+        else:
+            self._update_groups(options, floats)
         saved = super().state_dict()
         for group in saved["param_groups"]:
             group["bounds"] = pack_bounds(group.get("bounds"))

@@ -85,6 +85,7 @@ REFUSED = {
     "a tuple in a list": (TWO, {"bounds": ([(0, 0), None], None)}, TypeError, r"lower bound.* has the item \(0, 0\)"),
     "masks of numbers": (ONE, {"frozen": np.array([0, 1])}, TypeError, "frozen.* is int64: pass booleans"),
     "a mask of one number": (ALL, {"frozen": 1}, TypeError, r"frozen.* is 1 .*: pass booleans"),
+    "a mask of one float": (ALL, {"frozen": 1.0}, TypeError, r"frozen.* is 1.0 .*: pass booleans"),
     "a mask of text": (ALL, {"frozen": "all"}, TypeError, r"frozen.* is 'all' .*: pass booleans"),
     "a tuple of masks": (ALL, {"frozen": (True, False)}, TypeError, r"frozen.* is a tuple"),
     "mask shape": (ONE, {"frozen": np.zeros(3, bool)}, ValueError, r"frozen.* has shape \(3,\), its parameter \(2,\)"),

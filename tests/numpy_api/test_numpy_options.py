@@ -296,3 +296,19 @@ def test_a_tiny_lr_is_not_rounded_to_0(real, least):
     optimizer.load_state_dict(optimizer.state_dict())
     with pytest.raises(ValueError, match="Invalid learning rate"):
         RpropMinus(w, lr=np.array([0.0, 0.25]), step_sizes=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64"])
+@pytest.mark.parametrize("make", [IRpropPlus, AskTell])
+def test_options_may_be_tensors_of_any_dtype(make, dtype):
+    torch = pytest.importorskip("torch")
+    steps = torch.tensor([1, 2], dtype=getattr(torch, dtype))
+    x = np.zeros(2)
+    optimizer = make(x, lr=steps, bounds=(-steps, None), frozen=torch.tensor([False, True]))
+    if make is IRpropPlus:
+        optimizer.step(np.ones(2), loss=1.0)
+    else:
+        optimizer.ask()
+        optimizer.tell(1.0, np.ones(2))
+        x = optimizer.ask()
+    assert x.tolist() == [-1.0, 0.0]

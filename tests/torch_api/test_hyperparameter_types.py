@@ -234,3 +234,16 @@ def test_what_is_no_pair_in_a_checkpoint_of_the_dropin_fails_as_in_torch(name: s
         return caught.type, str(caught.value)
 
     assert error(rt.Rprop) == error(torch.optim.Rprop)
+
+
+def test_the_drop_in_does_not_read_an_lr_that_is_missing() -> None:
+    results = []
+    for cls in (torch.optim.Rprop, rt.Rprop):
+        p = torch.nn.Parameter(torch.ones(3))
+        optimizer = cls([p])
+        for _ in range(3):
+            p.grad = torch.ones(3)
+            optimizer.step()
+            optimizer.param_groups[0].pop("lr", None)
+        results.append(p.tolist())
+    assert results[0] == results[1]

@@ -208,6 +208,8 @@ def test_lists_of_the_constructor_belong_to_its_own_parameters():
         ({"bounds": ([0.0, 0.0], None)}, ValueError, "lower bound of group 1 has 2 items for 1 parameters"),
         ({"bounds": (None, torch.zeros(3))}, ValueError, "upper bound of parameter 0 of group 1 has shape"),
         ({"frozen": torch.ones(1)}, TypeError, "frozen of parameter 0 of group 1 is float32: pass booleans"),
+        ({"frozen": 1.0}, TypeError, r"frozen of parameter 0 of group 1 is 1\.0 \(float64\): pass booleans"),
+        ({"frozen": [0.0]}, TypeError, r"frozen of parameter 0 of group 1 is 0\.0 \(float64\): pass booleans"),
         ({"lr": torch.tensor([100.0, 1.0])}, ValueError, "lr of parameter 0 of group 1 is 100.0 at index"),
     ],
     ids=str,
@@ -311,6 +313,8 @@ def test_options_edited_between_two_steps(either):
         ({"bounds": [(0.0, 1.0)]}, TypeError, r"np.transpose\(pairs\)"),
         ({"bounds": (torch.zeros(5), None)}, ValueError, "lower bound of parameter 0 of group 0 has shape"),
         ({"frozen": "none"}, TypeError, "pass booleans"),
+        ({"frozen": 0.0}, TypeError, "pass booleans"),
+        ({"maximize": "no"}, TypeError, "maximize is 'no'"),
         ({"lr": [0.1, 0.2]}, ValueError, "lr of group 0 has 2 items for 1 parameters"),
     ],
     ids=str,
@@ -587,3 +591,25 @@ def test_a_tiny_lr_is_not_rounded_to_0(dtype, either):
     assert optimizer.signs_and_steps(p)[1].tolist() == [least, 0.25]
     with pytest.raises(ValueError, match="Invalid learning rate"):
         rt.RpropMinus([p], lr=torch.tensor([0.0, 0.25]), step_sizes=(0.0, 1.0))
+
+
+def test_options_edited_before_a_checkpoint_are_saved_as_tensors_and_floats():
+    optimize = pytest.importorskip("scipy.optimize")
+    optimizer = rt.IRpropPlus([parameter(0.0, 0.0)])
+    optimizer.param_groups[0].update(
+        bounds=optimize.Bounds([-1, -2], 3),
+        frozen=np.array([True, False]),
+        step_sizes=(np.float64(1e-6), 5),
+        lr=np.ones(2),
+    )
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    (group,) = torch.load(file, weights_only=True)["param_groups"]
+    assert same(group["bounds"], (torch.tensor([-1.0, -2.0]), torch.tensor([3.0, 3.0])))
+    assert same(group["frozen"], torch.tensor([True, False])) and same(group["lr"], torch.ones(2))
+    assert group["step_sizes"] == (1e-6, 5.0)
+    optimizer.param_groups[0]["bounds"] = [(0, 1)]
+    assert optimizer.state_dict()["param_groups"][0]["bounds"] == [(0, 1)]
+    with pytest.raises(TypeError, match=r"np\.transpose"):
+        step(optimizer, 1.0)
