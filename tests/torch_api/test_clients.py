@@ -286,7 +286,7 @@ def test_gpytorch(make: Any) -> None:
         likelihood = gpytorch.likelihoods.GaussianLikelihood(batch_shape=batch)
         model = Process(x.expand(*batch, 20, 1), y, likelihood, batch)
         model.train()
-        optimizer = make(model.parameters(), lr=0.1)
+        optimizer = make(model.parameters(), lr=0.1, batched=bool(batch))
         mll = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
         losses = []
         for _ in range(steps):
