@@ -31,9 +31,9 @@ if _missing := [name for name in ("jax", "optax") if importlib.util.find_spec(na
         f"rprop_kernels.optax needs {' and '.join(_missing)}: pip install 'rprop_kernels[optax]'", name=_missing[0]
     )
 
-import jax  # type: ignore[import-not-found,unused-ignore]
-import jax.numpy as jnp  # type: ignore[import-not-found,unused-ignore]
-import optax  # type: ignore[import-not-found,unused-ignore]
+import jax
+import jax.numpy as jnp
+import optax
 
 from .hyperparameters import is_number
 from .loss import NONFINITE, WORSE, compare_losses
