@@ -81,7 +81,8 @@ class Stopping(LoopStopping):
         reason: gtol, ftol, xtol, patience, max_steps, nonfinite, start or no_decrease; None while there is none. With
             ``batched=True`` a list with one for each row; the best of a row is fixed at its stop, and ``stop(loss)``
             is true when all rows have stopped.
-        status, message: of the reason, as in :class:`rprop_kernels.result.Result`.
+        status: of the reason, as in :class:`rprop_kernels.result.Result`.
+        message: likewise.
         best_loss: the best loss so far.
 
     Raises:
