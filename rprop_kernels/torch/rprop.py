@@ -70,6 +70,13 @@ def _convert_variant(optimizer: Optimizer, loaded: dict[str, Any]) -> dict[str, 
     return {**loaded, "state": converted, "param_groups": groups}
 
 
+def _without_numpy(value: Any) -> Any:
+    """Return a number, or a pair of them, without NumPy's scalars."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return type(value)(map(_without_numpy, value)) if type(value) in (tuple, list) else value
+
+
 class Rprop(StepMixin, torch.optim.Rprop):
     """torch.optim.Rprop, faster: the same constructor, state, errors and results, to the last bit.
 
@@ -164,6 +171,15 @@ class Rprop(StepMixin, torch.optim.Rprop):
             self._validate_loss(loss)
         self._step_tensors()
         return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state and the groups, as torch; NumPy scalars become Python numbers, for ``weights_only``."""
+        saved = super().state_dict()
+        for group in saved["param_groups"]:
+            for name in ("lr", "etas", "step_sizes"):
+                if name in group:
+                    group[name] = _without_numpy(group[name])
+        return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a ``state_dict`` of this class, of torch.optim.Rprop, or of one of the four variants.

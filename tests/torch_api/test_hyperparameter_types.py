@@ -247,3 +247,18 @@ def test_the_drop_in_does_not_read_an_lr_that_is_missing() -> None:
             optimizer.param_groups[0].pop("lr", None)
         results.append(p.tolist())
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("cls", [rt.Rprop, rt.RpropMinus, rt.RpropPlus, rt.IRpropMinus, rt.IRpropPlus])
+def test_a_checkpoint_with_numpy_scalars_loads_with_weights_only(cls: Any) -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = cls([p], lr=np.float64(0.25), etas=(np.float64(0.5), 1.25), step_sizes=(np.float32(0.5**10), 50.0))
+    p.grad = torch.ones(3)
+    optimizer.step(loss=1.0)
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    group = saved["param_groups"][0]
+    assert (group["lr"], group["etas"], group["step_sizes"]) == (0.25, (0.5, 1.25), (0.5**10, 50.0))
+    cls([p]).load_state_dict(saved)
