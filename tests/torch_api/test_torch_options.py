@@ -613,3 +613,14 @@ def test_options_edited_before_a_checkpoint_are_saved_as_tensors_and_floats():
     assert optimizer.state_dict()["param_groups"][0]["bounds"] == [(0, 1)]
     with pytest.raises(TypeError, match=r"np\.transpose"):
         step(optimizer, 1.0)
+
+
+@pytest.mark.parametrize("bounds", [(0.25, None), (None, -0.25), (0.25, 8.0)], ids=str)
+def test_a_weight_that_lands_exactly_on_its_bound_forgets_its_sign(backend, bounds):
+    start = 0.5 if bounds[0] else -0.5
+    p = torch.nn.Parameter(torch.full((3,), start))
+    optimizer = rt.RpropMinus([p], bounds=bounds, lr=0.25, backend=backend)
+    p.grad = torch.full((3,), start)
+    optimizer.step()
+    assert p.tolist() == [start / 2] * 3
+    assert optimizer.signs_and_steps(p)[0].tolist() == [0.0] * 3
