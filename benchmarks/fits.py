@@ -96,7 +96,7 @@ def make_logistic() -> Problem:
     start = np.array([1.0, 1.0, 5.0])
     truth = truth.clip(*bounds)
     functions = logistic_rows, logistic_one, logistic, logistic_jacobian
-    return Problem("logistic", start, (y,), *functions, truth, bounds)
+    return Problem("logistic", start, (y,), *functions, truth, bounds, learning_rate=0.03)
 
 
 # ----------------------------------------------------------------------------------- sums of two exponentials
@@ -136,7 +136,7 @@ def make_exponentials() -> Problem:
     y += rng.normal(0, 0.01, y.shape)
     start = np.array([1.0, 0.5, 1.0, 3.0])
     functions = exponentials_rows, exponentials_one, exponentials, exponentials_jacobian
-    return Problem("exponentials", start, (y,), *functions, truth)
+    return Problem("exponentials", start, (y,), *functions, truth, learning_rate=0.03)
 
 
 # ------------------------------------------------------------------------------------------------------ bowls
