@@ -9,8 +9,8 @@ the point with which the data were made. The contenders of a group take turns; e
 own contender. The largest loops are run in full, once.
 
 SciPy's solvers and torch's LBFGS have their own defaults but for the limits of steps, and L-BFGS-B ftol=1e-10, since
-its default stops too early on two thirds of the larger bowls. Adam has the best of LEARNING_RATES for 100 problems of a kind, and
-ends by our gtol. torch's optimizers know no bounds: they search for the logits of the points within them.
+its default stops too early on two thirds of the larger bowls. Adam has the best of LEARNING_RATES for 100 problems of
+a kind, and ends by our gtol. torch's optimizers know no bounds: they search for the logits of the points within them.
 """
 
 import contextlib

@@ -85,6 +85,7 @@ class Search:
             self.rows = np.arange(count)  # numbers of the rows of self.x
             self.running = np.ones(count, bool)  # of the rows of self.x
             self.best_loss = np.full(count, np.nan)
+            self.kept = [self.best_x, self.best_grad, self.best_loss]  # of the rows of self.x
             self.code: Any = np.full(count, RUNNING)
             self.steps: Any = np.zeros(count, int)
         else:
@@ -120,6 +121,7 @@ class Search:
             if self.raise_interrupt or not isinstance(error, KeyboardInterrupt):
                 raise
         finally:
+            self._store_best()
             if self.progress is not None:
                 self.progress.close()
 
@@ -193,11 +195,14 @@ class Search:
         if self.monitor.steps == 0:
             self.best_grad[...] = grad
         chosen = improved & self.running
-        if chosen.any():
-            numbers = self.rows[chosen]
-            self.best_x[numbers] = point[chosen]
-            self.best_grad[numbers] = grad[chosen]
-            self.best_loss[numbers] = self.loss[chosen]
+        for kept, value in zip(self.kept, (point, grad, self.loss), strict=True):
+            np.copyto(kept, value, where=chosen.reshape(-1, *(1,) * (kept.ndim - 1)))
+
+    def _store_best(self) -> None:
+        """Bring the best points of the rows of x to their places among all."""
+        if self.rows is not None and self.kept[0] is not self.best_x:
+            for whole, kept in zip((self.best_x, self.best_grad, self.best_loss), self.kept, strict=True):
+                whole[self.rows] = kept
 
     def _held(self) -> Any:
         """Return where a weight is frozen or held at a bound by its gradient; None where there is no such thing."""
@@ -225,6 +230,7 @@ class Search:
         assert self.callback is not None
         x, loss = point.copy(), self.loss
         if self.rows is not None:  # rows that have finished are shown at their best points
+            self._store_best()
             x, loss = self.best_x.copy(), self.best_loss.copy()
             numbers = self.rows[self.running]
             x[numbers], loss[numbers] = point[self.running], self.loss[self.running]
@@ -248,7 +254,9 @@ class Search:
         if finished == len(self.running):
             return False
         if finished * 8 >= len(self.running):
-            keep = self.running
+            self._store_best()
+            keep = np.flatnonzero(self.running)
+            self.kept = [kept[keep] for kept in self.kept]
             for name in ("x", "state", "grad", "loss", "scale", "lower", "upper", "frozen", "previous", "rows"):
                 value = getattr(self, name)
                 setattr(self, name, None if value is None else value[keep])
@@ -328,8 +336,8 @@ class Search:
             x=self.best_x,
             fun=self.best_loss,
             grad=self.best_grad,
-            success=np.array([reason.success for reason in reasons]),
-            status=np.array([reason.status for reason in reasons]),
+            success=np.array([reason.success for reason in REASONS])[self.code],
+            status=np.array([reason.status for reason in REASONS])[self.code],
             reason=[reason.name for reason in reasons],
             message=[reason.message for reason in reasons],
             nit=self.steps,

@@ -93,6 +93,7 @@ class Search:
         self.history: list[float] = []
         self.rows: Tensor | None = None
         self.best_loss: Tensor | None = None  # of rows
+        self.kept: list[Tensor] = []  # best points, gradients and losses of the rows of self.x
         self.first_loss: Any = math.nan
         self.code: Any = RUNNING
         self.steps: Any = 0
@@ -131,7 +132,8 @@ class Search:
 
     @torch.no_grad()
     def restore_best(self) -> None:
-        """Set the parameters of a Module to the best point."""
+        """Set the parameters of a Module to the best point; store those of rows."""
+        self._store_best()
         for target, best in zip(self.targets or (), self.best, strict=False):
             target.copy_(best)
 
@@ -194,15 +196,21 @@ class Search:
             return
         if self.best_loss is None:
             self.best_loss = torch.full_like(self.loss, torch.nan)
+            self.kept = [*self.best, *self.best_grads, self.best_loss]
         if is_first:
             for kept, value in zip(self.best_grads, grads, strict=True):
                 kept.copy_(value)
         chosen = improved & self.running
-        if bool(chosen.any()):
-            numbers = self.rows[chosen]
-            for kept, value in zip((*self.best, *self.best_grads), (*point, *grads), strict=True):
-                kept[numbers] = value[chosen]
-            self.best_loss[numbers] = self.loss[chosen]
+        for kept, value in zip(self.kept, (*point, *grads, self.loss), strict=True):
+            kept.copy_(torch.where(expand_rows(chosen, kept), value, kept))
+
+    def _store_best(self) -> None:
+        """Bring the best points of the rows of x to their places among all."""
+        if self.kept and self.kept[0] is not self.best[0]:
+            assert self.rows is not None
+            for whole, kept in zip((*self.best, *self.best_grads, self.best_loss), self.kept, strict=True):
+                assert whole is not None
+                whole[self.rows.to(whole.device)] = kept
 
     def _held(self, index: int) -> Tensor | None:
         limits = self.constraints[index]
@@ -243,6 +251,7 @@ class Search:
         x, loss = [t.detach().clone() for t in point], self.loss
         if self.rows is not None:  # rows that have finished are shown at their best points
             assert self.best_loss is not None
+            self._store_best()
             x, loss = [t.clone() for t in self.best], self.best_loss.clone()
             numbers = self.rows[self.running]
             for shown, value in zip(x, point, strict=True):
@@ -269,8 +278,9 @@ class Search:
         if finished == count:
             return False
         if finished * 8 >= count:
-            keep = self.running
-            for name in ("x", "states", "grads", "scales"):
+            self._store_best()
+            keep = self.running.nonzero().squeeze(1)
+            for name in ("x", "states", "grads", "scales", "kept"):
                 if (column := getattr(self, name)) is not None:
                     setattr(self, name, [t[keep] for t in column])
             for name in ("loss", "previous", "rows", "running"):
@@ -377,8 +387,8 @@ class Search:
             x=x,
             fun=torch.full(self.code.shape, torch.nan) if self.best_loss is None else self.best_loss,
             grad=grad,
-            success=torch.tensor([reason.success for reason in reasons]),
-            status=torch.tensor([reason.status for reason in reasons]),
+            success=torch.tensor([reason.success for reason in REASONS])[self.code.cpu()],
+            status=torch.tensor([reason.status for reason in REASONS])[self.code.cpu()],
             reason=[reason.name for reason in reasons],
             message=[reason.message for reason in reasons],
             nit=self.steps,
