@@ -281,7 +281,9 @@ def minimize(
         hyper=hyper,
         maximize=maximize,
         backend=found,
-        rules=rules if finish is None else rules._replace(max_steps=min(SETTLED, rules.max_steps or math.inf)),
+        rules=rules
+        if finish is None
+        else rules._replace(max_steps=min(SETTLED, math.inf if rules.max_steps is None else rules.max_steps)),
         rows=batched,
         check_noise=noise,
         callback=call,

@@ -21,6 +21,20 @@ def _describe(value: Any) -> str:
     return f"a tensor of {value.dtype} and shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
 
 
+def _differentiates_once(value: Tensor) -> bool:
+    """Check whether a value was computed by a function that is once_differentiable: autograd may pass it over."""
+    nodes, seen = [value.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            return True
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+    return False
+
+
 @torch.enable_grad()
 def gradients_of(loss: Tensor, leaves: list[Tensor], create_graph: bool = False) -> Sequence[Tensor | None]:
     """Return the gradients of the summed losses, None for leaves on which they do not depend."""
@@ -146,22 +160,22 @@ class Objective:
         else:
             part, numbers = next(self._chunks(tensors, rows))
             loss, leaves = self._call_with_rows(self._loss_of_leaves, part, numbers)
-        remedy = "compute the loss by operations that can be differentiated twice, or leave finish out"
         gradients = [g for g in gradients_of(loss, leaves, create_graph=True) if g is not None]
         if not gradients:
             raise ValueError(_NO_GRADIENT)
         slopes = [g.sum() for g in gradients if g.requires_grad]
-        if not slopes:
-            raise ValueError(
-                "finish='newton' needs second derivatives of fun, but its gradient does not depend on x, or has no "
-                f"derivative: {remedy}"
-            )
+        cause = "its gradient does not depend on x, or has no derivative"
         try:
-            torch.autograd.grad(slopes, leaves, allow_unused=True)
+            if slopes:
+                torch.autograd.grad(slopes, leaves, retain_graph=True, allow_unused=True)
+            if slopes and not any(_differentiates_once(slope) for slope in slopes):
+                return
         except RuntimeError as error:
-            raise ValueError(
-                f"finish='newton' needs second derivatives of fun, which has none ({error}): {remedy}"
-            ) from (error)
+            cause = str(error)
+        raise ValueError(
+            f"finish='newton' needs second derivatives of fun ({cause}): compute the loss by operations that can be "
+            "differentiated twice, or leave finish out"
+        )
 
     def _chunks(self, tensors: list[Tensor], rows: Tensor) -> Iterator[tuple[list[Tensor], Tensor]]:
         """Return the tensors and numbers of the rows of each call of fun."""
