@@ -93,20 +93,19 @@ def solve(hessian: Tensor, grad: Tensor, damping: Tensor, free: Tensor) -> tuple
     return solution, definite
 
 
-def covariance(hess: Tensor, held: Tensor, maximize: bool, scale: Any) -> Tensor:
+def covariance(hess: Tensor, held: Tensor, scale: Any, maximize: bool) -> Tensor:
     """Return ``scale * inverse(H)`` of the minimised function over the weights that are not held, NaN for the others.
 
     Args:
-        hess: of fun, shape (n, n) or (B, n, n).
-        held: booleans, shape (n,) or (B, n).
-        maximize: whether the minimised function is ``-fun``.
+        hess: of fun, shape (..., n, n).
+        held: booleans, shape (..., n).
         scale: a number, or one for each problem.
+        maximize: whether the minimised function is ``-fun``.
     """
     lost = held[..., None] | held[..., None, :]
     matrix = torch.where(lost, 0, -hess if maximize else hess) + torch.diag_embed(held.to(hess.dtype))
     inverse, info = torch.linalg.inv_ex(matrix)
-    factor = torch.as_tensor(scale, dtype=hess.dtype, device=hess.device)
-    factor = factor.reshape(-1, 1, 1) if factor.dim() else factor
+    factor = torch.as_tensor(scale, dtype=hess.dtype, device=hess.device)[..., None, None]
     return torch.where(lost | (info != 0)[..., None, None], torch.nan, factor * inverse)
 
 
@@ -431,10 +430,7 @@ class Newton:
         if self.scale is not None:
             self.x = self.x / self.scale
         held = self._held(self.sign * self._join(self.search.best_grads)).T
-        hess = self.hess
-        if not self.batched:
-            held, hess = held[0], hess[0]
         result.nfev = result.nfev + (self.evaluations if self.batched else int(self.evaluations))
-        result.hess = hess
-        result._covariance = functools.partial(covariance, hess, held, self.search.maximize)
+        result.hess, result._held = (self.hess, held) if self.batched else (self.hess[0], held[0])
+        result._covariance = functools.partial(covariance, maximize=self.search.maximize)
         return result

@@ -1,5 +1,6 @@
 """The functions that minimize evaluates: called with leaves of their own, counted, their results validated."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -86,6 +87,7 @@ class Objective:
         args: a tuple.
         in_dims: for each of args the dimension that counts the problems, None for one that all share.
         chunk_size: the largest number of rows in a call of fun, None for all.
+        problems: the number of problems where there are several rows of each; row r belongs to ``r % problems``.
 
     Attributes:
         evaluations: of loss and gradient together.
@@ -100,9 +102,10 @@ class Objective:
         args: tuple[Any, ...],
         in_dims: tuple[int | None, ...],
         chunk_size: int | None,
+        problems: int | None = None,
     ) -> None:
         self.structure, self.fun, self.jac, self.args = structure, fun, jac, args
-        self.in_dims, self.chunk_size = in_dims, chunk_size
+        self.in_dims, self.chunk_size, self.problems = in_dims, chunk_size, problems
         self.evaluations = self.calls = 0
         self.total: int | None = None  # the number of rows in the first evaluation
         self._takes_rows = takes_rows(fun)
@@ -184,7 +187,7 @@ class Objective:
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
             self.calls += 1
-            yield [t[part] for t in tensors], rows[part]
+            yield [t[part] for t in tensors], rows[part] if self.problems is None else rows[part] % self.problems
 
     def _evaluate_rows(self, tensors: list[Tensor], rows: Tensor) -> tuple[Tensor, list[Tensor]]:
         found: tuple[Tensor, list[Tensor]] = self._call_with_rows(self._evaluate, tensors, rows)
@@ -271,3 +274,43 @@ class Objective:
         if value.shape != x.shape:
             raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(x.shape)}: return one of its shape")
         return value.detach().to(x)
+
+
+class StartsObjective(Objective):
+    """Losses and gradients of the rows of x by a function of one problem.
+
+    torch.func.vmap runs fun on all rows at once; where it refuses fun, or fun returns gradients, a loop does.
+    """
+
+    def _call_with_rows(self, evaluate: Callable[..., Any], tensors: list[Tensor], rows: Tensor) -> Any:
+        return evaluate(tensors, self.args, {}, None)
+
+    def _evaluate(
+        self, tensors: list[Tensor], args: tuple[Any, ...], keywords: dict[str, Any], remedy: str | None = None
+    ) -> tuple[Any, list[Tensor]]:
+        if not self.jac:
+            return super()._evaluate(tensors, args, keywords, remedy)
+        results = [super(StartsObjective, self)._evaluate(list(one), args, {}) for one in zip(*tensors, strict=True)]
+        self.calls += len(results) - 1
+        columns = zip(*(gradients for _, gradients in results), strict=True)
+        return torch.stack([loss for loss, _ in results]), [torch.stack(column) for column in columns]
+
+    @torch.enable_grad()
+    def _loss_of_leaves(
+        self, tensors: list[Tensor], args: tuple[Any, ...], keywords: dict[str, Any], remedy: str | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        leaves = [t.detach().clone().requires_grad_() for t in tensors]
+        count = len(tensors[0])
+        if self._vmaps:
+            # Where it is fun that fails, the loop raises the error again.
+            with contextlib.suppress(Exception):
+                losses = torch.func.vmap(lambda *one: self.fun(self.structure.join(one), *args))(*leaves)
+                if losses.numel() == count and losses.requires_grad and losses.is_floating_point():
+                    return losses.reshape(count), leaves
+            self._vmaps = False
+        self.calls += count - 1
+        rows = zip(*(leaf.unbind(0) for leaf in leaves), strict=True)
+        losses = [self._loss(self.fun(self.structure.join(one), *args), list(one), None) for one in rows]
+        return torch.stack(losses), leaves
+
+    _vmaps = True
