@@ -52,7 +52,8 @@ class Result:
     history: Any = None
     all: "Result | None" = None
     hess: Any = None
-    _covariance: Callable[[Any], Any] | None = None
+    _held: Any = None  # the weights that have no variance
+    _covariance: Callable[[Any, Any, Any], Any] | None = None  # of hess, _held and scale
 
     def cov(self, scale: Any = 1.0) -> Any:
         """Return the covariance matrix of the weights, ``scale * inverse(H)``.
@@ -66,7 +67,7 @@ class Result:
                 problems one for each.
 
         Returns:
-            a tensor of hess's shape.
+            A tensor of hess's shape.
 
         Raises:
             ValueError: there is no Hessian.
@@ -75,7 +76,7 @@ class Result:
             raise ValueError(
                 "there is no Hessian, so no covariance: pass finish='newton' to rprop_kernels.torch.minimize"
             )
-        return self._covariance(scale)
+        return self._covariance(self.hess, self._held, scale)
 
     def __repr__(self) -> str:
         shown = {field.name: getattr(self, field.name) for field in fields(self) if field.name[0] != "_"}

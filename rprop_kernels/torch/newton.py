@@ -93,20 +93,19 @@ def solve(hessian: Tensor, grad: Tensor, damping: Tensor, free: Tensor) -> tuple
     return solution, definite
 
 
-def covariance(hess: Tensor, held: Tensor, maximize: bool, scale: Any) -> Tensor:
+def covariance(hess: Tensor, held: Tensor, scale: Any, maximize: bool) -> Tensor:
     """Return ``scale * inverse(H)`` of the minimised function over the weights that are not held, NaN for the others.
 
     Args:
-        hess: of fun, shape (n, n) or (B, n, n).
-        held: booleans, shape (n,) or (B, n).
-        maximize: whether the minimised function is ``-fun``.
+        hess: of fun, shape (..., n, n).
+        held: booleans, shape (..., n).
         scale: a number, or one for each problem.
+        maximize: whether the minimised function is ``-fun``.
     """
     lost = held[..., None] | held[..., None, :]
     matrix = torch.where(lost, 0, -hess if maximize else hess) + torch.diag_embed(held.to(hess.dtype))
     inverse, info = torch.linalg.inv_ex(matrix)
-    factor = torch.as_tensor(scale, dtype=hess.dtype, device=hess.device)
-    factor = factor.reshape(-1, 1, 1) if factor.dim() else factor
+    factor = torch.as_tensor(scale, dtype=hess.dtype, device=hess.device)[..., None, None]
     return torch.where(lost | (info != 0)[..., None, None], torch.nan, factor * inverse)
 
 
@@ -127,7 +126,7 @@ class Newton:
     """
 
     _COLUMNS = (
-        *("numbers", "running", "loss", "x", "grad", "hessian", "damping", "step", "predicted"),
+        *("numbers", "running", "loss", "x", "grad", "hessian", "damping", "trial", "predicted"),
         *("lower", "upper", "frozen", "scale"),
     )  # with an entry for each row in the batch
 
@@ -225,6 +224,8 @@ class Newton:
         self.monitor.add(self.sign * self.loss)  # the loss that is recorded, even where this one differs
         first = torch.as_tensor(search.first_loss, dtype=_ALGEBRA, device=code.device).reshape(-1)
         self.monitor.first = self.sign * first[enters]
+        if not self.batched:
+            search.history.append(self.sign * search.monitor.best)
         self._decide(~self._usable(self.grad, self.hessian))
         return True
 
@@ -261,7 +262,7 @@ class Newton:
 
     def _evaluate(self) -> None:
         """Evaluate at x + step, take the point where it is better, adapt the damping, and decide."""
-        point = self._split(self.x + self.step)
+        point = self._split(self.trial)
         losses, grads, hessians, grad, hessian = self._second_order(point)
         self.monitor.add(losses)
         value = self.sign * losses.to(_ALGEBRA)
@@ -308,11 +309,11 @@ class Newton:
         """Find the next step and the reasons to stop; ``broken`` rows have no derivatives to go on with."""
         monitor, rules = self.monitor, self.rules
         held = self._held(self.grad)
-        self._find_step(~held)
+        self._find_trial(~held)
         slope = torch.where(held, 0, self.grad.abs()).amax(0)
         at_rest: Any = False
         if monitor.tests_steps and rules.xtol is not None:
-            at_rest = (held | steps_within(self.step.abs(), self.x, rules.xtol, 0.0)).all(0)
+            at_rest = (held | steps_within((self.trial - self.x).abs(), self.x, rules.xtol, 0.0)).all(0)
         code = monitor.decide(slope, at_rest, self._exhausted())
         if rules.ftol is not None:  # no step could be seen to lower the loss
             done = (code == RUNNING) & (self.predicted <= self.precision * self.loss.abs())
@@ -322,47 +323,48 @@ class Newton:
             code = torch.full_like(code, CALLBACK)
         self.next_code = code
 
-    def _find_step(self, free: Tensor) -> None:
-        """Find the step of each row; raise its damping until the matrix is positive definite and the model descends."""
+    def _find_trial(self, free: Tensor) -> None:
+        """Find the next point of each row; raise its damping until the matrix is definite and the model descends."""
         curvature = self.hessian.diagonal(dim1=0, dim2=1).T.abs()
         weights = torch.maximum(curvature, self.grad.abs() / self.x.abs().clamp(min=1))
         weights = torch.where(weights > 0, weights, 1)
-        self.step = torch.zeros_like(self.x)
+        self.trial = self.x.clone()
         self.predicted = torch.zeros_like(self.loss)
-        rows = torch.arange(len(self.loss), device=self.loss.device)
+        rows = self.running.nonzero()[:, 0]
         while len(rows):
-            step, predicted = self._try_step(rows, free[:, rows], weights[:, rows])
+            trial, predicted = self._try_step(rows, free[:, rows], weights[:, rows])
             good = predicted > 0
-            self.step[:, rows] = torch.where(good, step, 0)
+            self.trial[:, rows] = torch.where(good, trial, self.x[:, rows])
             self.predicted[rows] = torch.where(good, predicted, 0)
-            rows = rows[~good & (self.damping[rows] < _MOST_DAMPING) & self.running[rows]]
+            rows = rows[~good & (self.damping[rows] < _MOST_DAMPING)]
             self.damping[rows] = (self.damping[rows] * 10).clamp(min=_FIRST_DAMPING)
 
     def _try_step(self, rows: Tensor, free: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return steps of some rows and the decrease that the quadratic model predicts, NaN where there is none."""
+        """Return the point that the quadratic model proposes for some rows, and the decrease that it predicts.
+
+        The decrease is NaN where the matrix is not positive definite.
+        """
         hessian, grad, x = self.hessian[..., rows], self.grad[:, rows], self.x[:, rows]
-        step, definite = solve(hessian, grad, self.damping[rows] * weights, free)
-        lower, upper = (None if limit is None else limit[:, rows] for limit in (self.lower, self.upper))
-        if lower is not None or upper is not None:
-            lower = torch.full_like(x, -math.inf) if lower is None else lower
-            upper = torch.full_like(x, math.inf) if upper is None else upper
-            free = free.clone()
-            for _ in range(len(x)):
-                moved = x + step
-                beyond = free & ((moved < lower) | (moved > upper)) & definite
+        damping = self.damping[rows] * weights
+        step, definite = solve(hessian, grad, damping, free)
+        trial = x + step
+        if self.lower is not None or self.upper is not None:
+            lower = torch.full_like(x, -math.inf) if self.lower is None else self.lower[:, rows]
+            upper = torch.full_like(x, math.inf) if self.upper is None else self.upper[:, rows]
+            while True:  # each time at least one weight more is set on its bound
+                beyond = free & ((trial < lower) | (trial > upper)) & definite
                 index = beyond.any(0).nonzero()[:, 0]
                 if not len(index):
                     break
-                free &= ~beyond
-                step = torch.where(beyond, moved.clamp(lower, upper) - x, step)
+                free = free & ~beyond
+                bound = trial.clamp(lower, upper)
+                step = torch.where(beyond, bound - x, step)
                 at_bound = torch.where(free[:, index], 0, step[:, index])
                 shifted = grad[:, index] + self._product(hessian[..., index], at_bound)
-                rest, _ = solve(hessian[..., index], shifted, (self.damping[rows] * weights)[:, index], free[:, index])
-                step[:, index] = at_bound + rest
-            moved = (x + step).clamp(lower, upper)
-            step = torch.where(step == 0, 0, moved - x)
+                step[:, index] = at_bound + solve(hessian[..., index], shifted, damping[:, index], free[:, index])[0]
+                trial = torch.where(free, x + step, torch.where(beyond, bound, trial))
         predicted = -add_up(step * (grad + self._product(hessian, step) / 2))
-        return step, torch.where(definite, predicted, torch.nan)
+        return trial, torch.where(definite, predicted, torch.nan)
 
     @staticmethod
     def _product(hessian: Tensor, step: Tensor) -> Tensor:
@@ -428,10 +430,7 @@ class Newton:
         if self.scale is not None:
             self.x = self.x / self.scale
         held = self._held(self.sign * self._join(self.search.best_grads)).T
-        hess = self.hess
-        if not self.batched:
-            held, hess = held[0], hess[0]
         result.nfev = result.nfev + (self.evaluations if self.batched else int(self.evaluations))
-        result.hess = hess
-        result._covariance = functools.partial(covariance, hess, held, self.search.maximize)
+        result.hess, result._held = (self.hess, held) if self.batched else (self.hess[0], held[0])
+        result._covariance = functools.partial(covariance, maximize=self.search.maximize)
         return result

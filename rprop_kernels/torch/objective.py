@@ -1,5 +1,6 @@
 """The functions that minimize evaluates: called with leaves of their own, counted, their results validated."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -19,6 +20,20 @@ _NO_GRADIENT: Final = (
 
 def _describe(value: Any) -> str:
     return f"a tensor of {value.dtype} and shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+def _differentiates_once(value: Tensor) -> bool:
+    """Check whether a value was computed by a function that is once_differentiable: autograd may pass it over."""
+    nodes, seen = [value.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            return True
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+    return False
 
 
 @torch.enable_grad()
@@ -72,6 +87,7 @@ class Objective:
         args: a tuple.
         in_dims: for each of args the dimension that counts the problems, None for one that all share.
         chunk_size: the largest number of rows in a call of fun, None for all.
+        problems: the number of problems where there are several rows of each; row r belongs to ``r % problems``.
 
     Attributes:
         evaluations: of loss and gradient together.
@@ -86,9 +102,10 @@ class Objective:
         args: tuple[Any, ...],
         in_dims: tuple[int | None, ...],
         chunk_size: int | None,
+        problems: int | None = None,
     ) -> None:
         self.structure, self.fun, self.jac, self.args = structure, fun, jac, args
-        self.in_dims, self.chunk_size = in_dims, chunk_size
+        self.in_dims, self.chunk_size, self.problems = in_dims, chunk_size, problems
         self.evaluations = self.calls = 0
         self.total: int | None = None  # the number of rows in the first evaluation
         self._takes_rows = takes_rows(fun)
@@ -146,22 +163,22 @@ class Objective:
         else:
             part, numbers = next(self._chunks(tensors, rows))
             loss, leaves = self._call_with_rows(self._loss_of_leaves, part, numbers)
-        remedy = "compute the loss by operations that can be differentiated twice, or leave finish out"
         gradients = [g for g in gradients_of(loss, leaves, create_graph=True) if g is not None]
         if not gradients:
             raise ValueError(_NO_GRADIENT)
         slopes = [g.sum() for g in gradients if g.requires_grad]
-        if not slopes:
-            raise ValueError(
-                "finish='newton' needs second derivatives of fun, but its gradient does not depend on x, or has no "
-                f"derivative: {remedy}"
-            )
+        cause = "its gradient does not depend on x, or has no derivative"
         try:
-            torch.autograd.grad(slopes, leaves, allow_unused=True)
+            if slopes:
+                torch.autograd.grad(slopes, leaves, retain_graph=True, allow_unused=True)
+            if slopes and not any(_differentiates_once(slope) for slope in slopes):
+                return
         except RuntimeError as error:
-            raise ValueError(
-                f"finish='newton' needs second derivatives of fun, which has none ({error}): {remedy}"
-            ) from (error)
+            cause = str(error)
+        raise ValueError(
+            f"finish='newton' needs second derivatives of fun ({cause}): compute the loss by operations that can be "
+            "differentiated twice, or leave finish out"
+        )
 
     def _chunks(self, tensors: list[Tensor], rows: Tensor) -> Iterator[tuple[list[Tensor], Tensor]]:
         """Return the tensors and numbers of the rows of each call of fun."""
@@ -170,7 +187,7 @@ class Objective:
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
             self.calls += 1
-            yield [t[part] for t in tensors], rows[part]
+            yield [t[part] for t in tensors], rows[part] if self.problems is None else rows[part] % self.problems
 
     def _evaluate_rows(self, tensors: list[Tensor], rows: Tensor) -> tuple[Tensor, list[Tensor]]:
         found: tuple[Tensor, list[Tensor]] = self._call_with_rows(self._evaluate, tensors, rows)
@@ -257,3 +274,43 @@ class Objective:
         if value.shape != x.shape:
             raise ValueError(f"{name} has shape {tuple(value.shape)}, not {tuple(x.shape)}: return one of its shape")
         return value.detach().to(x)
+
+
+class StartsObjective(Objective):
+    """Losses and gradients of the rows of x by a function of one problem.
+
+    torch.func.vmap runs fun on all rows at once; where it refuses fun, or fun returns gradients, a loop does.
+    """
+
+    def _call_with_rows(self, evaluate: Callable[..., Any], tensors: list[Tensor], rows: Tensor) -> Any:
+        return evaluate(tensors, self.args, {}, None)
+
+    def _evaluate(
+        self, tensors: list[Tensor], args: tuple[Any, ...], keywords: dict[str, Any], remedy: str | None = None
+    ) -> tuple[Any, list[Tensor]]:
+        if not self.jac:
+            return super()._evaluate(tensors, args, keywords, remedy)
+        results = [super(StartsObjective, self)._evaluate(list(one), args, {}) for one in zip(*tensors, strict=True)]
+        self.calls += len(results) - 1
+        columns = zip(*(gradients for _, gradients in results), strict=True)
+        return torch.stack([loss for loss, _ in results]), [torch.stack(column) for column in columns]
+
+    @torch.enable_grad()
+    def _loss_of_leaves(
+        self, tensors: list[Tensor], args: tuple[Any, ...], keywords: dict[str, Any], remedy: str | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        leaves = [t.detach().clone().requires_grad_() for t in tensors]
+        count = len(tensors[0])
+        if self._vmaps:
+            # Where it is fun that fails, the loop raises the error again.
+            with contextlib.suppress(Exception):
+                losses = torch.func.vmap(lambda *one: self.fun(self.structure.join(one), *args))(*leaves)
+                if losses.numel() == count and losses.requires_grad and losses.is_floating_point():
+                    return losses.reshape(count), leaves
+            self._vmaps = False
+        self.calls += count - 1
+        rows = zip(*(leaf.unbind(0) for leaf in leaves), strict=True)
+        losses = [self._loss(self.fun(self.structure.join(one), *args), list(one), None) for one in rows]
+        return torch.stack(losses), leaves
+
+    _vmaps = True
