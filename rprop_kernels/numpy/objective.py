@@ -132,6 +132,8 @@ class RowsObjective:
         self.calls = 0
         self.total: int | None = None  # the number of rows in the first evaluation
         self._takes_rows = [takes_rows(function) for function in (fun, jac)]
+        self._args_rows: Array | None = None
+        self._args_of_rows: tuple[Array, tuple[Any, ...]] = np.empty(0), ()
 
     def __call__(self, x: Array, rows: Array) -> tuple[Array, Array]:
         """Evaluate losses (rows,) and gradients of x's shape, at the rows of the given numbers."""
@@ -141,15 +143,20 @@ class RowsObjective:
         losses, gradients = np.empty(len(x)), np.empty_like(x)
         for start in range(0, len(x), size):
             part = slice(start, start + size)
-            losses[part], gradients[part] = self._evaluate(x[part], rows[part] % self.problems)
+            numbers = rows if size >= len(x) else rows[part]
+            losses[part], gradients[part] = self._evaluate(x[part], numbers)
         return losses, gradients
 
     def _evaluate(self, x: Array, rows: Array) -> tuple[Array, Array]:
         self.calls += 1
-        args = tuple(
-            arg if dim is None else np.take(arg, rows, axis=dim)
-            for arg, dim in zip(self.args, self.in_dims, strict=True)
-        )
+        if rows is not self._args_rows:  # they stay the same from call to call, until some leave
+            numbers = rows % self.problems
+            self._args_of_rows = numbers, tuple(
+                arg if dim is None else np.take(arg, numbers, axis=dim)
+                for arg, dim in zip(self.args, self.in_dims, strict=True)
+            )
+            self._args_rows = rows
+        rows, args = self._args_of_rows
         keywords: list[dict[str, Any]] = [{"rows": rows} if takes else {} for takes in self._takes_rows]
         remedy = "" if len(x) == self.total else f"; {ROWS_REMEDY}"
         try:
