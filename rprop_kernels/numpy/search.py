@@ -11,11 +11,11 @@ from .. import stopping
 from ..bounds import Constraints
 from ..fit_arguments import NOISE, noise_message
 from ..hyperparameters import Hyperparameters
-from ..kernels import load_engine, numpy_
+from ..kernels import load_engine, numpy_, threads
 from ..loss import NONFINITE, NOT_WORSE, LossOutcome, compare_loss, compare_losses
 from ..progress import start_progress
 from ..result import Result
-from ..state import decode, encoding_of
+from ..state import decode_steps, encoding_of
 from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_weights, steps_within
 from ..warn import warn_user
 
@@ -232,7 +232,7 @@ class Search:
     def _at_rest(self) -> Any:
         """Return whether all step sizes are within xtol."""
         assert self.rules.xtol is not None
-        small = steps_within(decode(self.state)[1], self.x, self.rules.xtol, self.step_min)
+        small = steps_within(decode_steps(self.state), self.x, self.rules.xtol, self.step_min)
         held = self._held()
         if held is not None:
             small |= held
@@ -317,11 +317,11 @@ class Search:
         limits = self.constraints
         if limits is not None and rows is not None:
             limits = [Constraints(*(None if limit is None else limit[rows] for limit in limits[0]))]
-        options: dict[str, Any] = {"maximize": self.maximize, "outcome": outcome, "n_threads": 0}
-        if limits is not None:
-            options["constraints"] = limits
-        if not self.engine_step(method, [x], [grad], [(state,)], self.hyper, **options):
-            numpy_.step(method, [x], [grad], [(state,)], self.hyper, **options)
+        options: dict[str, Any] = {"maximize": self.maximize, "outcome": outcome, "constraints": limits}
+        options["n_threads"] = 1 if x.size < threads.MIN_SHARED_WEIGHTS else 0
+        arguments = method, [x], [grad], [(state,)], self.hyper
+        if not self.engine_step(*arguments, **options):
+            numpy_.step(*arguments, **options)
 
     # ------------------------------------------------------------------------------------------- result
 

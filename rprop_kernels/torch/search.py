@@ -16,7 +16,7 @@ from ..kernels import load_engine, torch_
 from ..loss import NONFINITE, NOT_WORSE, compare_loss, compare_losses
 from ..progress import Progress
 from ..result import Result
-from ..state import decode, encoding_of
+from ..state import decode_steps, encoding_of
 from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_weights, steps_within
 from ..warn import warn_user
 from .objective import Objective
@@ -238,7 +238,7 @@ class Search:
             if x.numel() == 0:
                 continue
             step_min = max(self.hyper.step_min, encoding_of(state.dtype).min_step)
-            small = steps_within(decode(state, torch)[1], x.to(state.dtype), self.rules.xtol, step_min)
+            small = steps_within(decode_steps(state, torch), x.to(state.dtype), self.rules.xtol, step_min)
             if (held := self._held(i)) is not None:
                 small = small | held
             small = small.all() if self.rows is None else small.reshape(len(small), -1).all(1)
