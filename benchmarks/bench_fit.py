@@ -29,6 +29,7 @@ pytest.importorskip("threadpoolctl")
 import scipy.optimize
 import threadpoolctl
 import torch
+from clock import CLOCK
 from fits import MOST, PROBLEMS, Problem
 
 import rprop_kernels.numpy
@@ -311,26 +312,7 @@ def race(name: str, count: int) -> dict[str, tuple[list[float], float, list[list
     return {contender: (times[contender], solved[contender], courses[contender]) for contender in found}
 
 
-class Clock:
-    """A timer for pytest-benchmark that shows the time of fits that were measured before."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-
-
-CLOCK = Clock()
 SIZES = [count if count < 1_000 else pytest.param(count, marks=pytest.mark.slow) for count in COUNTS]
-
-
-def report(benchmark: Any, times: list[float]) -> None:
-    measured = iter(times)
-    benchmark.pedantic(lambda: CLOCK.advance(next(measured)), rounds=len(times))
 
 
 @pytest.mark.benchmark(timer=CLOCK)
@@ -346,7 +328,7 @@ def test_fit(benchmark, count, name, contender):
     benchmark.extra_info.update(contender=contender, problems=count, solved=solved, course=course)
     if contender == "torch-Adam":
         benchmark.extra_info["lr"] = PROBLEMS[name].learning_rate
-    report(benchmark, times)
+    CLOCK.replay(benchmark, times)
 
 
 # -------------------------------------------------------------------------------------------- steps of few rows
@@ -378,4 +360,4 @@ def steps_of_rows(count: int) -> dict[str, list[float]]:
 def test_step_of_active_rows(benchmark, count, active):
     benchmark.group = f"fit: a step of {count} rows"
     benchmark.extra_info.update(contender=active, problems=count)
-    report(benchmark, steps_of_rows(count)[active])
+    CLOCK.replay(benchmark, steps_of_rows(count)[active])

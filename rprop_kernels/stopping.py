@@ -381,7 +381,7 @@ def steps_within(step: Any, x: Any, xtol: float, step_min: float) -> Any:
         xtol: see `StoppingRules`.
         step_min: the smallest step size that occurs.
     """
-    return step <= (xtol * abs(x).clip(1)).clip(step_min)
+    return (step <= max(xtol, step_min)) | (step <= xtol * abs(x))
 
 
 # -------------------------------------------------------------------------------------- loops of the user's

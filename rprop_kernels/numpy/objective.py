@@ -25,6 +25,8 @@ def to_pair(result: Any, remedy: str) -> tuple[Any, Any]:
     Raises:
         TypeError: it is something else.
     """
+    if type(result) is tuple and len(result) == 2:
+        return result
     try:
         if isinstance(result, (str, bytes, dict, np.ndarray)) and not (
             isinstance(result, np.ndarray) and result.dtype == object
@@ -64,6 +66,8 @@ def to_gradient(value: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     Raises:
         TypeError, ValueError: it is of another kind or shape.
     """
+    if type(value) is np.ndarray and value.dtype == dtype and value.shape == shape:
+        return value
     array = to_array(value)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"the gradient is {describe(value)}: return an array of real numbers")
@@ -151,9 +155,12 @@ class RowsObjective:
         self.calls += 1
         if rows is not self._args_rows:  # they stay the same from call to call, until some leave
             numbers = rows % self.problems
-            self._args_of_rows = numbers, tuple(
-                arg if dim is None else np.take(arg, numbers, axis=dim)
-                for arg, dim in zip(self.args, self.in_dims, strict=True)
+            self._args_of_rows = (
+                numbers,
+                tuple(
+                    arg if dim is None else np.take(arg, numbers, axis=dim)
+                    for arg, dim in zip(self.args, self.in_dims, strict=True)
+                ),
             )
             self._args_rows = rows
         rows, args = self._args_of_rows

@@ -166,7 +166,7 @@ class Search:
         max_grad: Any = math.inf
         if candidate if self.rows is None else candidate.any():
             slope = self._slope()
-            max_grad = float(slope.max()) if self.rows is None else largest_of_rows(slope)
+            max_grad = float(np.maximum.reduce(slope, axis=None)) if self.rows is None else largest_of_rows(slope)
         at_rest = self._at_rest() if monitor.tests_steps else False
         exhausted = self.rules.max_evals is not None and objective.evaluations + cost > self.rules.max_evals
         if self.rows is None:
@@ -224,7 +224,7 @@ class Search:
     def _slope(self) -> Array:
         """Return the size of each component of the projected gradient."""
         slope: Array = np.abs(self.grad)
-        held = self._held()
+        held = None if self.constraints is None else self._held()
         if held is not None:
             slope[held] = 0
         return slope
@@ -233,7 +233,7 @@ class Search:
         """Return whether all step sizes are within xtol."""
         assert self.rules.xtol is not None
         small = steps_within(decode_steps(self.state), self.x, self.rules.xtol, self.step_min)
-        held = self._held()
+        held = None if self.constraints is None else self._held()
         if held is not None:
             small |= held
         return bool(small.all()) if self.rows is None else small.reshape(len(small), -1).all(axis=1)
