@@ -15,6 +15,7 @@ from ..kernels import load_engine, numpy_, threads
 from ..loss import NONFINITE, NOT_WORSE, LossOutcome, compare_loss, compare_losses
 from ..progress import start_progress
 from ..result import Result
+from ..rows import Rows
 from ..state import decode_steps, encoding_of
 from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_weights, steps_within
 from ..warn import warn_user
@@ -92,18 +93,20 @@ class Search:
         self.best_x = start.copy()
         self.best_grad = np.full_like(start, np.nan)
         self.history: list[float] = []
-        self.rows: Array | None = None
-        if rows:
-            count = len(start)
-            self.rows = np.arange(count)  # numbers of the rows of self.x
-            self.running = np.ones(count, bool)  # of the rows of self.x
-            self.best_loss = np.full(count, np.nan)
-            self.kept = [self.best_x, self.best_grad, self.best_loss]  # of the rows of self.x
-            self.code: Any = np.full(count, RUNNING)
-            self.steps: Any = np.zeros(count, int)
-        else:
-            self.code = RUNNING
-            self.steps = 0
+        self.rows = Rows(np.arange(len(start))) if rows else None  # the rows of self.x
+        self.best_loss = np.full(len(start) if rows else 1, np.nan)  # of rows
+        self.kept = [self.best_x, self.best_grad, self.best_loss]  # of the rows of self.x
+        self.one_code = RUNNING  # of one problem
+
+    @property
+    def code(self) -> Any:
+        """The code of the reason to stop; of rows an array of them."""
+        return self.one_code if self.rows is None else self.rows.code
+
+    @property
+    def steps(self) -> Any:
+        """The number of steps; of rows an array of them."""
+        return max(self.monitor.steps, 0) if self.rows is None else self.rows.steps
 
     def _set_constraints(self) -> None:
         limits = Constraints(self.lower, self.upper, self.frozen)
@@ -139,9 +142,10 @@ class Search:
                 self.progress.close()
 
     def _interrupt(self) -> None:
-        steps = max(self.monitor.steps, 0)
-        self.steps = np.where(self.code == RUNNING, steps, self.steps) if self.rows is not None else steps
-        self.code = np.where(self.code == RUNNING, INTERRUPTED, self.code) if self.rows is not None else INTERRUPTED
+        if self.rows is None:
+            self.one_code = INTERRUPTED
+        else:
+            self.rows.interrupt(max(self.monitor.steps, 0))
 
     # --------------------------------------------------------------------------------------- evaluation
 
@@ -177,13 +181,14 @@ class Search:
         if self.callback is not None and monitor.steps > 0 and self._call_callback(point):
             code = code * 0 + CALLBACK
         if self.rows is None:
-            self.code, self.steps = code, monitor.steps
+            self.one_code = code
             self._show_progress(0)
             return bool(code == RUNNING)
         return self._finish_rows(code)
 
     def _call(self, point: Array) -> tuple[Any, Array]:
-        result: tuple[Any, Array] = self.objective(point) if self.rows is None else self.objective(point, self.rows)
+        result: tuple[Any, Array]
+        result = self.objective(point) if self.rows is None else self.objective(point, self.rows.numbers)
         return result
 
     def _warn_if_noisy(self, loss: Any, again: Any) -> None:
@@ -207,15 +212,15 @@ class Search:
             return
         if self.monitor.steps == 0:
             self.best_grad[...] = grad
-        chosen = improved & self.running
+        chosen = improved & self.rows.running
         for kept, value in zip(self.kept, (point, grad, self.loss), strict=True):
             np.copyto(kept, value, where=chosen.reshape(-1, *(1,) * (kept.ndim - 1)))
 
-    def _store_best(self) -> None:
-        """Bring the best points of the rows of x to their places among all."""
+    def _store_best(self, numbers: Any = None) -> None:
+        """Bring the best points of the rows of x, by default of those in the batch, to their places among all."""
         if self.rows is not None and self.kept[0] is not self.best_x:
             for whole, kept in zip((self.best_x, self.best_grad, self.best_loss), self.kept, strict=True):
-                whole[self.rows] = kept
+                whole[self.rows.numbers if numbers is None else numbers] = kept
 
     def _held(self) -> Any:
         """Return where a weight is frozen or held at a bound by its gradient; None where there is no such thing."""
@@ -245,8 +250,9 @@ class Search:
         if self.rows is not None:  # rows that have finished are shown at their best points
             self._store_best()
             x, loss = self.best_x.copy(), self.best_loss.copy()
-            numbers = self.rows[self.running]
-            x[numbers], loss[numbers] = point[self.running], self.loss[self.running]
+            running = self.rows.running
+            numbers = self.rows.numbers[running]
+            x[numbers], loss[numbers] = point[running], self.loss[running]
         try:
             self.callback(x, loss, self.monitor.steps)
         except StopIteration:
@@ -255,27 +261,22 @@ class Search:
 
     def _finish_rows(self, code: Array) -> bool:
         """Record the rows that stop; let those that have stopped leave where they are an eighth of all."""
-        assert self.rows is not None
-        stopped = self.running & (code != RUNNING)
-        if stopped.any():
-            numbers = self.rows[stopped]
-            self.code[numbers] = code[stopped]
-            self.steps[numbers] = self.monitor.steps
-            self.running = self.running & ~stopped
-        self._show_progress(int(np.sum(self.code != RUNNING)))
-        finished = len(self.running) - int(self.running.sum())
-        if finished == len(self.running):
+        rows = self.rows
+        assert rows is not None
+        rows.stop(code, self.monitor.steps)
+        self._show_progress(rows.finished)
+        if not rows.run:
             return False
-        if finished * 8 >= len(self.running):
-            self._store_best()
-            keep = np.flatnonzero(self.running)
+        numbers = rows.numbers
+        if (keep := rows.leave()) is not None:
+            self._store_best(numbers)
+            keep = np.flatnonzero(keep)
             self.kept = [kept[keep] for kept in self.kept]
-            for name in ("x", "state", "grad", "loss", "scale", "lower", "upper", "frozen", "previous", "rows"):
+            for name in ("x", "state", "grad", "loss", "scale", "lower", "upper", "frozen", "previous"):
                 value = getattr(self, name)
                 setattr(self, name, None if value is None else value[keep])
             self._set_constraints()
             self.monitor.select(keep)
-            self.running = self.running[keep]
         return True
 
     def _show_progress(self, finished: int) -> None:

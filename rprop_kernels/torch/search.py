@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import stopping
+from ..backends import unavailable_reason
 from ..bounds import Constraints
 from ..fit_arguments import NOISE, noise_message
 from ..hyperparameters import Hyperparameters
@@ -16,11 +17,11 @@ from ..kernels import load_engine, torch_
 from ..loss import NONFINITE, NOT_WORSE, compare_loss, compare_losses
 from ..progress import Progress
 from ..result import Result
+from ..rows import Rows
 from ..state import decode_steps, encoding_of
 from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_weights, steps_within
 from ..warn import warn_user
 from .objective import Objective
-
 
 HOST_DTYPES = (torch.float32, torch.float64)
 """NumPy has these, too: its operations on arrays of a few thousand numbers take a third of the time of torch's."""
@@ -89,6 +90,9 @@ class Search:
         on_cpu = all(t.device.type == "cpu" and t.dtype in HOST_DTYPES for t in x)
         self.on_host = rows and on_cpu
         self.stepper = load_engine(backend).make_stepper() if backend in ("cython", "numba") and on_cpu else None
+        on_device = backend == "triton" or (backend != "torch" and any(t.is_cuda for t in x))
+        usable = on_device and unavailable_reason("triton") is None
+        self.launcher: Any = load_engine("triton").TritonStep() if usable else None
         count = len(x[0]) if rows else 1
         self.progress, self.second_order = progress, second_order
         self.monitor = Monitor(rules, maximize, where if rows else stopping.choose)
@@ -96,17 +100,21 @@ class Search:
         self.best = [t.clone() for t in self._point()]
         self.best_grads = [torch.full_like(t, torch.nan) for t in x]
         self.history: list[float] = []
-        self.rows: Tensor | None = None
         self.best_loss: Tensor | None = None  # of rows
         self.kept: list[Tensor] = []  # best points, gradients and losses of the rows of self.x
         self.first_loss: Any = math.nan
-        self.code: Any = RUNNING
-        self.steps: Any = 0
-        if rows:
-            self.rows = torch.arange(count, device=x[0].device)  # numbers of the rows of self.x
-            self.running = torch.ones(count, dtype=torch.bool, device=x[0].device)
-            self.code = torch.full((count,), RUNNING, device=x[0].device)
-            self.steps = torch.zeros(count, dtype=torch.int64, device=x[0].device)
+        self.rows = Rows(torch.arange(count, device=x[0].device)) if rows else None  # the rows of self.x
+        self.one_code = RUNNING  # of one problem
+
+    @property
+    def code(self) -> Any:
+        """The code of the reason to stop; of rows a tensor of them."""
+        return self.one_code if self.rows is None else self.rows.code
+
+    @property
+    def steps(self) -> Any:
+        """The number of steps; of rows a tensor of them."""
+        return max(self.monitor.steps, 0) if self.rows is None else self.rows.steps
 
     def _point(self) -> list[Tensor]:
         return self.x if self.scales is None else [x * s for x, s in zip(self.x, self.scales, strict=True)]
@@ -120,16 +128,14 @@ class Search:
         try:
             if self.second_order:
                 point = self._point() if self.targets is None else self.targets
-                self.objective.check_second_order(point, self.rows)
+                self.objective.check_second_order(point, None if self.rows is None else self.rows.numbers)
             while self._evaluate():
                 self._step()
         except BaseException as error:
-            steps = max(self.monitor.steps, 0)
             if self.rows is None:
-                self.code, self.steps = INTERRUPTED, steps
+                self.one_code = INTERRUPTED
             else:
-                self.steps = torch.where(self.code == RUNNING, steps, self.steps)
-                self.code = torch.where(self.code == RUNNING, INTERRUPTED, self.code)
+                self.rows.interrupt(max(self.monitor.steps, 0))
             if not isinstance(error, KeyboardInterrupt):
                 raise
         finally:
@@ -150,7 +156,7 @@ class Search:
     # --------------------------------------------------------------------------------------- evaluation
 
     def _call(self, point: list[Tensor]) -> tuple[Any, list[Tensor]]:
-        return self.objective(point) if self.rows is None else self.objective(point, self.rows)
+        return self.objective(point) if self.rows is None else self.objective(point, self.rows.numbers)
 
     def _evaluate(self) -> bool:
         """Evaluate x, keep the best point and decide; return whether the search goes on."""
@@ -182,7 +188,7 @@ class Search:
         if self.callback is not None and monitor.steps > 0 and self._call_callback(point):
             code = code * 0 + CALLBACK
         if self.rows is None:
-            self.code, self.steps = code, monitor.steps
+            self.one_code = code
             self._show_progress(0)
             return bool(code == RUNNING)
         return self._finish_rows(code)
@@ -219,17 +225,17 @@ class Search:
         if is_first:
             for kept, value in zip(self.best_grads, grads, strict=True):
                 kept.copy_(value)
-        chosen = improved & self.running
+        chosen = improved & self.rows.running
         for kept, value in zip(self.kept, (*point, *grads, self.loss), strict=True):
             kept.copy_(torch.where(expand_rows(chosen, kept), value, kept))
 
-    def _store_best(self) -> None:
-        """Bring the best points of the rows of x to their places among all."""
+    def _store_best(self, numbers: Any = None) -> None:
+        """Bring the best points of the rows of x, by default of those in the batch, to their places among all."""
         if self.kept and self.kept[0] is not self.best[0]:
             assert self.rows is not None
             for whole, kept in zip((*self.best, *self.best_grads, self.best_loss), self.kept, strict=True):
                 assert whole is not None
-                whole[self.rows.to(whole.device)] = kept
+                whole[(self.rows.numbers if numbers is None else numbers).to(whole.device)] = kept
 
     def _held(self, index: int) -> Tensor | None:
         limits = self.constraints[index]
@@ -272,10 +278,11 @@ class Search:
             assert self.best_loss is not None
             self._store_best()
             x, loss = [t.clone() for t in self.best], self.best_loss.clone()
-            numbers = self.rows[self.running]
+            running = self.rows.running
+            numbers = self.rows.numbers[running]
             for shown, value in zip(x, point, strict=True):
-                shown[numbers] = value[self.running]
-            loss[numbers] = self.loss[self.running]
+                shown[numbers] = value[running]
+            loss[numbers] = self.loss[running]
         try:
             self.callback(self.objective.structure.join(x), loss, self.monitor.steps)
         except StopIteration:
@@ -284,25 +291,20 @@ class Search:
 
     def _finish_rows(self, code: Tensor) -> bool:
         """Record the rows that stop; let those that have stopped leave where they are an eighth of all."""
-        assert self.rows is not None
-        stopped = self.running & (code != RUNNING)
-        if bool(stopped.any()):
-            numbers = self.rows[stopped]
-            self.code[numbers] = code[stopped]
-            self.steps[numbers] = self.monitor.steps
-            self.running = self.running & ~stopped
-        count = len(self.running)
-        finished = count - int(self.running.sum())
-        self._show_progress(len(self.code) - (count - finished))
-        if finished == count:
+        rows = self.rows
+        assert rows is not None
+        rows.stop(code, self.monitor.steps)
+        self._show_progress(rows.finished)
+        if not rows.run:
             return False
-        if finished * 8 >= count:
-            self._store_best()
-            keep = self.running.nonzero().squeeze(1)
+        numbers = rows.numbers
+        if (keep := rows.leave()) is not None:
+            self._store_best(numbers)
+            keep = keep.nonzero().squeeze(1)
             for name in ("x", "states", "grads", "scales", "kept"):
                 if (column := getattr(self, name)) is not None:
                     setattr(self, name, [t[keep] for t in column])
-            for name in ("loss", "previous", "rows", "running"):
+            for name in ("loss", "previous"):
                 if (value := getattr(self, name)) is not None:
                     setattr(self, name, value[keep])
             self.constraints = [self._rows_of(limits, keep) for limits in self.constraints]
@@ -377,8 +379,29 @@ class Search:
                 **options,
             ):
                 return
+        if self.launcher is not None and self._launch(method, x, grads, states, outcome, constraints):
+            return
         options |= {"outcome": outcome, "constraints": limits}
         torch_.step(method, x, grads, [(s,) for s in states], self.hyper, **options)
+
+    def _launch(
+        self,
+        method: str,
+        x: list[Tensor],
+        grads: list[Tensor],
+        states: list[Tensor],
+        outcome: Any,
+        constraints: list[Constraints],
+    ) -> bool:
+        """Run Triton on all tensors; return False, with nothing touched, where it does not take one of them."""
+        launcher, hyper = self.launcher, self.hyper.with_direction(self.maximize)
+        launcher.begin()
+        for w, g, state, limits in zip(x, grads, states, constraints, strict=True):
+            if not launcher.add(w, g, (state,), hyper, outcome, limits):
+                launcher.begin()
+                return False
+        done: bool = launcher.launch(load_engine("triton").UPDATES[method])
+        return done
 
     # ------------------------------------------------------------------------------------------- result
 
