@@ -109,6 +109,8 @@ class Objective:
         self.evaluations = self.calls = 0
         self.total: int | None = None  # the number of rows in the first evaluation
         self._takes_rows = takes_rows(fun)
+        self._rows: Tensor | None = None
+        self._numbers: Any = None  # of the problems of these rows
         self._args_rows: Tensor | None = None
         self._args_of_rows: tuple[Any, ...] = ()
 
@@ -186,21 +188,19 @@ class Objective:
         """Return the tensors and numbers of the rows of each call of fun."""
         self.total = len(rows) if self.total is None else self.total
         size = self.chunk_size or len(rows)
-        if size >= len(rows):
-            self.calls += 1
-            yield tensors, rows
-            return
+        if rows is not self._rows:  # they stay the same from call to call, until some leave
+            self._rows, self._numbers = rows, rows if self.problems is None else rows % self.problems
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
             self.calls += 1
-            yield [t[part] for t in tensors], rows[part] if self.problems is None else rows[part] % self.problems
+            yield [t[part] for t in tensors], self._numbers if size >= len(rows) else self._numbers[part]
 
     def _evaluate_rows(self, tensors: list[Tensor], rows: Tensor) -> tuple[Tensor, list[Tensor]]:
         found: tuple[Tensor, list[Tensor]] = self._call_with_rows(self._evaluate, tensors, rows)
         return found
 
     def _call_with_rows(self, evaluate: Callable[..., Any], tensors: list[Tensor], rows: Tensor) -> Any:
-        if rows is not self._args_rows:  # they stay the same from call to call, until some leave
+        if rows is not self._args_rows:
             self._args_of_rows = tuple(
                 arg if dim is None else torch.as_tensor(arg).index_select(dim, rows.to(torch.as_tensor(arg).device))
                 for arg, dim in zip(self.args, self.in_dims, strict=True)
