@@ -52,8 +52,8 @@ def draw(file, truth, y, result, error):
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     for i, colour in zip(range(3), ("#0072B2", "#D55E00", "#009E73"), strict=True):
-        height, rate, middle = result.x[i].tolist()
-        label = f"h = {height:.2f} ± {error[i, 0]:.2f}, r = {rate:.2f} ± {error[i, 1]:.2f}, m = {middle:.2f} ± {error[i, 2]:.2f}"
+        names = zip(("h", "r", "m"), result.x[i].tolist(), error[i].tolist(), strict=True)
+        label = ", ".join(f"{name} = {value:.2f} ± {deviation:.2f}" for name, value, deviation in names)
         left.plot(TIMES, y[i], ".", color=colour)
         left.plot(TIMES, curve(result.x[i : i + 1])[0], color=colour, label=label)
     left.set(xlabel="t", title=f"3 of {len(y):,} fits", ylim=(-0.2, 3.1))

@@ -73,7 +73,9 @@ def main(picture=None, **options):
     for title, train in (("whole", whole), ("in pieces", in_pieces)):
         model, result = rows[title] = train(x, y, **options)
         accuracy = (model(x).argmax(1) == y).double().mean().item()
-        print(f"{title:9s}  loss {result.fun:.2e}  accuracy {accuracy:.1%}  {result.nit} steps, ended by {result.reason}")
+        print(
+            f"{title:9s}  loss {result.fun:.2e}  accuracy {accuracy:.1%}  {result.nit} steps, ended by {result.reason}"
+        )
     if picture:
         draw(picture, x, y, *rows["whole"])
     return rows

@@ -1,8 +1,8 @@
 """A Gaussian process whose likelihood has several optima, from 20 starts in one call.
 
-Few data can be read as a smooth curve with noise, or as a wiggly one without. Each reading is an optimum of the marginal
-likelihood, and a single search finds the one near its start. minimize(starts=20) searches from 20 points within the bounds
-at once and returns the best; all results are in result.all. A file as argument gets a picture.
+Few data can be read as a smooth curve with noise, or as a wiggly one without. Each reading is an optimum of the
+marginal likelihood, and a single search finds the one near its start. minimize(starts=20) searches from 20 points
+within the bounds at once and returns the best; all results are in result.all. A file as argument gets a picture.
 """
 
 import math
@@ -60,8 +60,10 @@ def draw(file, single, result):
     length, noise = result.all.x[:, 0].exp(), result.all.x[:, 2].exp()
     points = axes[2].scatter(length, noise, c=result.all.fun, cmap="viridis_r", s=45, zorder=3)
     axes[2].plot(*(result.x[i].exp() for i in (0, 2)), "o", ms=14, mfc="none", mec="#D55E00", label="the best")
+    limits = [(low * 0.7, high * 1.4) for low, high in zip(LOWER.exp().tolist(), UPPER.exp().tolist(), strict=True)]
     axes[2].set(xscale="log", yscale="log", xlabel=NAMES[0], ylabel=NAMES[2], title="Where the starts end")
-    axes[2].legend(frameon=False)
+    axes[2].set(xlim=limits[0], ylim=limits[2])
+    axes[2].legend(frameon=False, loc="lower right")
     figure.colorbar(points, ax=axes[2], label="-log likelihood")
     figure.savefig(file, dpi=120)
 
@@ -74,7 +76,9 @@ def main(picture=None, starts=20):
     for title, found in (("one start", single), (f"{starts} starts", result)):
         words = ", ".join(f"{name} {value:.3f}" for name, value in zip(NAMES, found.x.exp().tolist(), strict=True))
         print(f"{title:9s}  -log likelihood {float(found.fun):.3f}  {words}")
-    optima = sorted({round(value, 2) for value, ok in zip(result.all.fun.tolist(), result.all.success, strict=True) if ok})
+    optima = sorted(
+        {round(value, 2) for value, ok in zip(result.all.fun.tolist(), result.all.success, strict=True) if ok}
+    )
     print(f"optima found: {', '.join(map(str, optima))}")
     if picture:
         draw(picture, single, result)
