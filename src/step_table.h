@@ -58,7 +58,7 @@ typedef void RangeRunner(const int64_t *header, int64_t begin, int64_t end);
 
 /* A table as that function receives it: addresses, and the number of rows. */
 enum {
-    HEADER_ROWS, HEADER_N_ROWS, HEADER_GRADS, HEADER_HYPERS, HEADER_LAYOUTS, HEADER_EXTRAS, HEADER_OUTCOMES,
+    HEADER_ROWS, HEADER_N_ROWS, HEADER_GRADS, HEADER_HYPERS, HEADER_LAYOUTS, HEADER_EXTRAS, HEADER_OUTCOMES, HEADER_IMPROVED,
     HEADER_LOOPS, HEADER_RUN_GATHERED, N_HEADER, /* the last two are that engine's own */
 };
 
@@ -81,7 +81,7 @@ typedef struct {
     int64_t numel;               /* weights in all rows */
     double *largest;             /* NULL: a step; else nothing is stepped, and the largest |gradient| goes here: of each
                                   * loss on one thread, of each thread where there are several, or of all */
-    const unsigned char *outcomes; /* a loss outcome each, for rows with numel_per_loss > 0 */
+    const unsigned char *outcomes; /* a loss outcome each, for rows with numel_per_loss > 0; NULL: the rule of the row */
     const unsigned char *improved; /* NULL: none; a byte for each loss, or one for all, not 0 where `best` is due */
     int isa;
     unsigned n_threads;
@@ -345,8 +345,9 @@ static int add_row(StepTable *table, int dtype, int rule, ptrdiff_t hyper, int64
         table->layouts[table->n_layouts] = *layout;
         row->layout = table->n_layouts++;
     }
-    const uint64_t rules = n_losses > 0 ? 1u << SKIP | 1u << BACKTRACK | 1u << BACKTRACK_ALL : 1u << rule;
-    const uint64_t options = has_options ? 1u << NEEDS_OPTIONS : 0;
+    const int has_limits = data[LOWER] != NULL || data[UPPER] != NULL || data[FROZEN] != NULL;
+    const uint64_t rules = table->outcomes != NULL ? 1u << SKIP | 1u << BACKTRACK | 1u << BACKTRACK_ALL : 1u << rule;
+    const uint64_t options = has_limits ? 1u << NEEDS_OPTIONS : 0;
     const uint64_t gathered = has_options || !dense ? 1u << NEEDS_GATHERED : 0;
     table->needs |= (rules | options | gathered) << (N_NEEDS * dtype);
     table->numel += numel;
@@ -477,6 +478,8 @@ static void run_options(const StepTable *table, const Row *row, int rule, char *
         use[PARAM] = arrays[PARAM] + start * itemsize;
         use[GRAD] = arrays[GRAD] + start * itemsize;
         use[STATE] = arrays[STATE] + start * state_size;
+        if (rule == TORCH)
+            use[STATE2] = arrays[STATE2] + start * state_size;
         if (arrays[BEST] != NULL)
             memcpy(arrays[BEST] + start * itemsize, use[PARAM], (size_t)(part * itemsize));
         if (bounded) {
@@ -640,11 +643,12 @@ static void run_strided(const StepTable *table, const Row *row, int64_t begin, i
 static void run_loss_rows(const StepTable *table, const Row *row, int64_t begin, int64_t end)
 {
     static const int RULE_FOR_OUTCOME[] = {SKIP, BACKTRACK, BACKTRACK_ALL}; /* not worse, worse, not finite */
-    const unsigned char *outcomes = table->outcomes + row->first_loss;
+    const unsigned char *outcomes = table->outcomes == NULL ? NULL : table->outcomes + row->first_loss;
     const unsigned char *improved = table->improved == NULL ? NULL : table->improved + row->first_loss;
     while (begin < end) {
         int64_t loss = begin / row->numel_per_loss;
-        const unsigned char outcome = outcomes[loss];
+        const unsigned char outcome = outcomes == NULL ? 0 : outcomes[loss];
+        const int rule = outcomes == NULL ? (int)row->rule : RULE_FOR_OUTCOME[outcome < 2 ? outcome : 2];
         const int is_best = improved != NULL && improved[loss] != 0;
         int64_t stop = (loss + 1) * row->numel_per_loss;
         if (table->largest != NULL) {
@@ -655,10 +659,13 @@ static void run_loss_rows(const StepTable *table, const Row *row, int64_t begin,
             begin = stop;
             continue;
         }
-        while (stop < end && outcomes[++loss] == outcome && (improved != NULL && improved[loss] != 0) == is_best)
+        while (stop < end && (outcomes == NULL || outcomes[loss + 1] == outcome)
+               && (improved != NULL && improved[loss + 1] != 0) == is_best) {
             stop += row->numel_per_loss;
+            loss++;
+        }
         stop = stop < end ? stop : end;
-        run_dense(table, row, RULE_FOR_OUTCOME[outcome < 2 ? outcome : 2], is_best, begin, stop);
+        run_dense(table, row, rule, is_best, begin, stop);
         begin = stop;
     }
 }
@@ -727,6 +734,7 @@ static void run_table(StepTable *table)
         table->header[HEADER_LAYOUTS] = (int64_t)(intptr_t)table->layouts;
         table->header[HEADER_EXTRAS] = (int64_t)(intptr_t)table->extras;
         table->header[HEADER_OUTCOMES] = (int64_t)(intptr_t)table->outcomes;
+        table->header[HEADER_IMPROVED] = (int64_t)(intptr_t)table->improved;
     }
     if (table->parallel != NULL)
         table->parallel(run_thread, table, table->n_threads, 0);
