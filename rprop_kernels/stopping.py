@@ -30,6 +30,7 @@ Where several hold at once, the first in this order counts.
 
 import contextlib
 import copy
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -603,8 +604,11 @@ class LoopStopping:
             return
         self._require_pending_point()
         params = self._params()
-        for best, param in zip(self._best, params, strict=False):
-            self._copy(best, param, self._pending)
+        for index, (best, param) in enumerate(zip(self._best, params, strict=False)):
+            if best is None:  # it had no memory yet
+                self._best[index] = self._clone(param)
+            else:
+                self._copy(best, param, self._pending)
         self._best += [self._clone(param) for param in params[len(self._best) :]]  # added since
         self._pending = None
 
@@ -645,12 +649,15 @@ class LoopStopping:
             raise ValueError(f"this is no state of a Stopping: pass what state_dict() returned ({sorted(expected)})")
         state, params = copy.deepcopy(state_dict), self._params()
         if state["best"] is not None:
-            shapes, own = ([tuple(self._xp.asarray(x).shape) for x in column] for column in (state["best"], params))
+            pairs = itertools.zip_longest(state["best"], params)
+            own = [None if x is None or p is None else tuple(p.shape) for x, p in pairs]
+            shapes = [None if x is None else tuple(x.shape) for x in state["best"]]
             if shapes != own:
                 raise ValueError(
                     f"a state of parameters of shapes {shapes}, not {own}: make the Stopping for the same parameters"
                 )
-            state["best"] = [self._to_param(x, param) for x, param in zip(state["best"], params, strict=True)]
+            columns = zip(state["best"], params, strict=True)
+            state["best"] = [None if x is None else self._to_param(x, param) for x, param in columns]
         self._monitor.load_state_dict(state["monitor"])
         self._code, self._best_loss, self._best = state["code"], state["best_loss"], state["best"]
         self._tested, self._answered, self._untested = (state[x] for x in ("tested", "answered", "untested"))

@@ -8,6 +8,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "loops.h"
 
@@ -17,6 +20,7 @@ enum {
     OPTION_SIZE = 512,      /* weights with options stepped at a time; 256 take 6 % longer, 1024 fill the cache in double */
     THREAD_BLOCK = 64,      /* threads meet at multiples of this many weights: few cache lines are shared */
     CACHE_LINE = 64,        /* bytes */
+    MIN_STREAMED = 1 << 17, /* weights from which the best point is written past the cache */
     MIN_ALIGNED_RUN = 4096, /* weights from which an aligned start pays; NumPy's arrays mostly start 16 bytes off */
 };
 
@@ -454,6 +458,25 @@ static void fill_bound(const StepTable *table, const Row *row, char *to, const c
     copy_strided(to, itemsize, bound, 0, n, itemsize);
 }
 
+/* Copies weights to the best point. Streamed, they do not push out of the cache the arrays that the step is to read; a
+ * step of 1 M weights then takes a tenth longer, else a half. */
+static void copy_best(char *to, const char *from, ptrdiff_t n_bytes, int stream)
+{
+    ptrdiff_t done = 0;
+#ifdef __SSE2__
+    if (stream) {
+        done = (ptrdiff_t)((0 - (uintptr_t)to) % 16);
+        done = done < n_bytes ? done : n_bytes;
+        memcpy(to, from, (size_t)done);
+        for (; done + 16 <= n_bytes; done += 16)
+            _mm_stream_si128((__m128i *)(to + done), _mm_loadu_si128((const __m128i *)(from + done)));
+    }
+#else
+    (void)stream;
+#endif
+    memcpy(to + done, from + done, (size_t)(n_bytes - done));
+}
+
 /* n weights with options, in parts whose arrays stay in the cache for the second look at those that met a bound. `arrays`
  * are dense, but for a scalar bound; BEST is NULL where nothing is to be copied. */
 static void run_options(const StepTable *table, const Row *row, int rule, char *const arrays[N_ARRAYS], int64_t flags,
@@ -481,7 +504,7 @@ static void run_options(const StepTable *table, const Row *row, int rule, char *
         if (rule == TORCH)
             use[STATE2] = arrays[STATE2] + start * state_size;
         if (arrays[BEST] != NULL)
-            memcpy(arrays[BEST] + start * itemsize, use[PARAM], (size_t)(part * itemsize));
+            copy_best(arrays[BEST] + start * itemsize, use[PARAM], part * itemsize, n >= MIN_STREAMED);
         if (bounded) {
             use[LOWER] = fills_lower ? (char *)filled_lower : arrays[LOWER] + start * itemsize;
             use[UPPER] = fills_upper ? (char *)filled_upper : arrays[UPPER] + start * itemsize;
@@ -504,6 +527,10 @@ static void run_options(const StepTable *table, const Row *row, int rule, char *
         else if (BOUNDED_LOOPS[table->isa][row->dtype][rule](use, part, hyper))
             LIMIT_LOOPS[table->isa][row->dtype](use, part);
     }
+#ifdef __SSE2__
+    if (arrays[BEST] != NULL && n >= MIN_STREAMED)
+        _mm_sfence();
+#endif
 }
 
 /* The larger one; NaN is larger than all. */
