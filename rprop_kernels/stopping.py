@@ -635,7 +635,10 @@ class LoopStopping:
     def state_dict(self) -> dict[str, Any]:
         """Return the course of the loss and the best weights; copies, apart from those of the optimizer."""
         self._flush()
-        state: dict[str, Any] = copy.deepcopy({**self._state(), "best": self._best})
+        best = self._best
+        if best is not None:  # a parameter that was added since has none
+            best = best + [None] * (len(self._params()) - len(best))
+        state: dict[str, Any] = copy.deepcopy({**self._state(), "best": best})
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -218,8 +218,7 @@ class Stopping(LoopStopping):
         return self._own and is_own_step and not hooks
 
     def _require_pending_point(self) -> None:
-        params = self._params()
-        if self._versions and any(p._version != v for p, v in zip(params, self._versions, strict=False)):
+        if self._versions and [p._version for p in self._params()[: len(self._versions)]] != self._versions:
             self._pending = None
             raise RuntimeError(
                 "weights were changed between stop(loss) and optimizer.step(), which was to copy them as the best "
@@ -295,10 +294,7 @@ class Stopping(LoopStopping):
         optimizer = self._optimizer
         if not isinstance(optimizer, StepMixin) or not hasattr(optimizer._native_step, "largest_gradient"):
             return None
-        params = [p for p in self._params() if p.grad is not None]
-        if not params or any(not optimizer.state.get(p) for p in params):  # a plan would make the state
-            return None
-        rows = bytes(len(params[0])) if self._rows else None
+        rows = bytes(len(self._code)) if self._rows else None
         arguments = (
             optimizer._rules[NOT_WORSE],
             optimizer.state,
@@ -308,6 +304,8 @@ class Stopping(LoopStopping):
         )
         status, largest = optimizer._native_step.largest_gradient(*arguments)
         if status == REPLAN:
+            if any(p.grad is not None and not optimizer.state.get(p) for p in self._params()):
+                return None  # a plan would make the state
             optimizer._plan(optimizer._native_step)
             status, largest = optimizer._native_step.largest_gradient(*arguments)
         if status != STEPPED or largest is None:
