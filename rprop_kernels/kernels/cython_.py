@@ -99,7 +99,6 @@ class ArrayStepper:
         )
         return stepped
 
-
     def largest_gradient(
         self,
         params: Sequence[Any],

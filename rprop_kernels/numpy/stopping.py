@@ -128,7 +128,12 @@ class Stopping(LoopStopping):
     def _weights(self, gradients: Any = None) -> Iterator[tuple[Array, Array | None, Array, float, Constraints]]:
         optimizer = self._optimizer
         params, step_min = optimizer._params, optimizer.step_sizes[0]
-        columns = params, gradients or [None] * len(params), optimizer._states, optimizer._constraints or [None] * len(params)
+        columns = (
+            params,
+            gradients or [None] * len(params),
+            optimizer._states,
+            optimizer._constraints or [None] * len(params),
+        )
         for param, grad, (state,), limits in zip(*columns, strict=True):
             smallest = max(step_min, encoding_of(state.dtype).min_step)
             yield param, grad, decode(state)[1], smallest, limits or Constraints()

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import hyperparameters
 from ..backends import resolve_backend
+from ..diagnostics import describe_steps
 from ..files import read_npz, write_atomic
 from ..kernels import load_engine, numpy_
 from ..loss import NOT_WORSE, LossOutcome, compare_loss, compare_losses
@@ -357,6 +358,55 @@ class RpropVariant:
             where q is 0.
         """
         return decode(self._states[index][0])
+
+    def diagnostics(self) -> list[dict[str, Any]]:
+        """Return figures about the steps, a dict for each parameter.
+
+        Keys: ``name``, which is None; ``weights``, the number of those that are not frozen; the shares of these
+        ``at_step_min`` and ``at_step_max`` (their step size D is D_min or D_max), ``at_bound`` and ``without_sign``
+        (no sign is remembered); ``step_quartiles``, three values of D. Figures of no weights are None.
+
+        Examples:
+            >>> import numpy as np
+            >>> from rprop_kernels.numpy import RpropVariant
+            >>> w = np.array([1.0, -2.0])
+            >>> optimizer = RpropVariant(w, lr=0.5)
+            >>> optimizer.step(2 * w, loss=w @ w)
+            >>> optimizer.diagnostics()[0]["step_quartiles"]
+            (0.5, 0.5, 0.5)
+        """
+        columns = self._params, self._states, self._constraints or [None] * len(self._params)
+        return [
+            describe_steps(None, param, state, limits, self.step_sizes)
+            for param, (state,), limits in zip(*columns, strict=True)
+        ]
+
+    def reset_steps(self, lr: Any = None) -> None:
+        """Begin the steps anew: no signs, the first step sizes, no E_prev. The weights stay.
+
+        Args:
+            lr: the first step sizes, as for the constructor; None takes those of ``lr``.
+
+        Raises:
+            ValueError: they are not within ``step_sizes``; nothing has changed.
+
+        Examples:
+            >>> import numpy as np
+            >>> from rprop_kernels.numpy import RpropVariant
+            >>> w = np.array([1.0, -2.0])
+            >>> optimizer = RpropVariant(w, lr=0.5)
+            >>> optimizer.step(2 * w, loss=w @ w)
+            >>> optimizer.reset_steps(lr=0.25)
+            >>> w.tolist(), optimizer.signs_and_steps()[1].tolist()
+            ([0.5, -1.5], [0.25, 0.25])
+        """
+        given = self._lr if lr is None else lr
+        array_like = self._single and lr is not None
+        self._lr = make_first_steps(given, self._params, self.step_sizes, array_like=array_like)
+        lrs = self._lr if isinstance(self._lr, list) else [self._lr] * len(self._params)
+        for param, (state,), first in zip(self._params, self._states, lrs, strict=True):
+            state[...] = _first_state(param, first)
+        self._previous = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a later run needs besides the weights, as a dict of plain values and copied arrays.
