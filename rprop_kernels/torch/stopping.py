@@ -13,9 +13,9 @@ from torch.optim import optimizer as _torch_optimizer
 
 from ..bounds import split_halves, split_option
 from ..kernels import threads
+from ..kernels.torch_ import copy_improved
 from ..loss import NOT_WORSE
 from ..state import decode, encoding_of, forget_sign
-from ..kernels.torch_ import copy_improved
 from ..stopping import LoopStopping, choose, validate, whole_number
 from .dispatch import REPLAN, STEPPED, StepMixin, is_plain_tensor
 from .loss import to_loss
@@ -273,6 +273,8 @@ class Stopping(LoopStopping):
         return limits
 
     def _gather(self, values: list[Any], largest: bool) -> Any:
+        if not values:
+            values = [0.0 if self._process_group is None else float(not largest)]
         if isinstance(values[0], Tensor):
             function = torch.maximum if largest else torch.logical_and
             result: Any = functools.reduce(lambda x, y: function(x, y.to(x)), values)

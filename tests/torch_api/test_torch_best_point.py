@@ -84,7 +84,9 @@ def test_the_best_weights_are_those_of_a_plain_copy(seed):
             values = [rng.random() + 2] * (rows or 1)
         return torch.tensor(values) if rows else values[0]
 
-    for step in range(rng.randrange(1, 30)):
+    step = -1
+    for _ in range(rng.randrange(1, 30)):
+        step += 1
         for p in params:
             p.grad = torch.randn(p.shape).to(dtype) if rng.random() < 0.9 else None
         value = loss()
@@ -152,7 +154,7 @@ def stopped_point(cls=IRpropPlus, **options):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("cls", [IRpropPlus, IRpropMinus, Rprop])
 def test_weights_changed_between_stop_and_step_are_an_error_before_the_step(cls, backend):
-    w, optimizer, stop, _ = stopped_point(cls, backend=backend)
+    w, optimizer, _stop, _ = stopped_point(cls, backend=backend)
     with torch.no_grad():
         w.mul_(2)
     before = w.detach().clone()
