@@ -13,6 +13,17 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+cdef extern from *:
+    """
+    #ifndef SOURCE_HASH
+    #define SOURCE_HASH unknown
+    #endif
+    #define AS_TEXT(x) #x
+    #define TEXT_OF(x) AS_TEXT(x)
+    static const char source_marker[] = "rprop_kernels source " TEXT_OF(SOURCE_HASH);
+    """
+    const char* source_marker
+
 cdef extern from "step_table.h" nogil:
     enum:
         MAX_DIMS
@@ -811,6 +822,11 @@ cdef class TorchStep:
         self.counters[self.n_counters].bits = bits
         self.n_counters += 1
         return check(add_write(&self.table, data, data + bits // 8))
+
+
+def source_hash():
+    """Return the hash of the sources of this build, as in ``rprop_kernels/install.py``."""
+    return source_marker[21:].decode()
 
 
 def instruction_sets():

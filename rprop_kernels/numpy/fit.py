@@ -13,6 +13,7 @@ from .. import hyperparameters, stopping
 from ..backends import resolve_backend
 from ..bounds import Constraints
 from ..fit_arguments import make_callback, make_seed, parse_in_dims, refuse_unknown
+from ..install import install_command
 from ..result import Result
 from ..state import encode
 from .objective import LoopObjective, Objective, RowsObjective, describe
@@ -126,7 +127,7 @@ def sobol_starts(start: Array, constraints: Constraints | None, starts: int, see
     try:
         from scipy.stats import qmc  # type: ignore[import-untyped,unused-ignore]
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("starts needs SciPy: pip install 'rprop_kernels[scipy]'", name="scipy") from error
+        raise ModuleNotFoundError(f"starts needs SciPy: {install_command('scipy')}", name="scipy") from error
     name = "rng" if "rng" in inspect.signature(qmc.Sobol).parameters else "seed"
     sequence = qmc.Sobol(int(free.sum()), scramble=True, **{name: np.random.default_rng(seed)})
     unit = sequence.random_base2(max(starts - 2, 0).bit_length())[: starts - 1]

@@ -156,9 +156,10 @@ def make_native_step(
     Raises:
         AttributeError: this torch lacks a private name.
     """
-    from ..kernels import _native, cython_
+    from ..kernels import cython_
 
-    api = _native.TorchApi(
+    native = cython_._native
+    api = native.TorchApi(
         Tensor,
         torch.nn.Parameter,
         torch._C._increment_version,
@@ -168,7 +169,7 @@ def make_native_step(
         _read_attributes,
     )
     isa = cython_.isa() if engine is None and device == "cpu" else 0
-    return _native.TorchStep(api, isa, torch_rule, engine, {"cpu": 1, "cuda": 2}[device])  # DLPack's numbers
+    return native.TorchStep(api, isa, torch_rule, engine, {"cpu": 1, "cuda": 2}[device])  # DLPack's numbers
 
 
 _HYPER: Final = (0.5, 1.2, 1e-6, 50.0)

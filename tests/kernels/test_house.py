@@ -23,6 +23,7 @@ LAYERS = [
         "result",
         "progress",
         "fit_arguments",
+        "install",
     },
     {"kernels"},
     {"backends"},
