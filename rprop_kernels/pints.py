@@ -142,7 +142,7 @@ class RpropOptimiser(pints.Optimiser):  # type: ignore[misc]  # pints has no typ
     @classmethod
     def name(cls) -> str:
         """Return the name of the rule."""
-        return cls._variant.name.replace("rprop", "Rprop") if cls._variant.name[0] == "r" else cls._variant.name
+        return cls._variant.name.replace("rprop", "Rprop")
 
     def needs_sensitivities(self) -> bool:
         """Return True: gradients are needed."""
