@@ -86,7 +86,7 @@ class RpropOptimiser(pints.Optimiser):  # type: ignore[misc]  # pints has no typ
     def ask(self) -> list[Array]:
         """Return the point to evaluate, in a list; the same one until `tell`."""
         self._running = True
-        x = self._search.ask()
+        x: Array = self._search.ask()
         x.setflags(write=False)
         return [x]
 
@@ -106,7 +106,7 @@ class RpropOptimiser(pints.Optimiser):  # type: ignore[misc]  # pints has no typ
                 f"reply is {reply!r}: pass [(loss, gradient)], one pair for the one point; "
                 f"{type(self).__name__} needs the gradient (evaluateS1)"
             ) from None
-        search, is_first = self._search, math.isnan(self._search.best_loss)  # type: ignore[arg-type]  # a float
+        search, is_first = self._search, math.isnan(self._search.best_loss)
         current = search._x.copy()
         search.tell(loss, gradient)
         self._current, self._current_loss = current, float(np.reshape(loss, ()))
@@ -129,7 +129,8 @@ class RpropOptimiser(pints.Optimiser):  # type: ignore[misc]  # pints has no typ
 
     def x_guessed(self) -> Array:
         """Return the last point."""
-        return self._current
+        current: Array = self._current
+        return current
 
     def running(self) -> bool:
         """Return whether there was an `ask`."""
