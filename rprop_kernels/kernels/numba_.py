@@ -269,11 +269,11 @@ def _weight_rule(real: type, rule: int) -> Callable[..., Any]:
     moves_on_flip, backtracks, backtracks_all = rule == MOVE, rule in (BACKTRACK, BACKTRACK_ALL), rule == BACKTRACK_ALL
 
     def update(
-        w: Any, g: Any, last: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
+        w: Any, g: Any, state: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
     ) -> Any:
         # Both sides of a select are values, so that no branch is left.
-        size = abs(last)
-        c = -one if backtracks_all else mulsign(last, g)  # has the sign of sign(g) * q, if both exist
+        size = abs(state)
+        c = -one if backtracks_all else mulsign(state, g)  # has the sign of sign(g) * q, if both exist
         has_sign = size <= THRESHOLD
         has_grad = abs(g) > zero  # neither 0 nor NaN
         compared = has_sign if backtracks_all else has_sign & has_grad
@@ -287,18 +287,18 @@ def _weight_rule(real: type, rule: int) -> Callable[..., Any]:
         step = step_max if step > step_max else step
         move = mulsign(step, g)
         shifted = step * SHIFT
-        state = move if moves else shifted
+        new_state = move if moves else shifted
         change = move if moves else zero
         if backtracks:
-            taken_back = -last
+            taken_back = -state
             change = taken_back if flipped else change
-        return w - change, state
+        return w - change, new_state
 
     return update
 
 
 def update_weight(
-    w: Any, g: Any, last: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
+    w: Any, g: Any, state: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
 ) -> Any:
     """Apply one of the four rules to a weight, in compiled code; ``rule`` is a constant."""
     raise NotImplementedError
@@ -306,9 +306,9 @@ def update_weight(
 
 @overload(update_weight, prefer_literal=True)
 def _compile_update(
-    w: Any, g: Any, last: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
+    w: Any, g: Any, state: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
 ) -> Any:
-    return _weight_rule(np.float64 if last == types.float64 else np.float32, rule.literal_value)
+    return _weight_rule(np.float64 if state == types.float64 else np.float32, rule.literal_value)
 
 
 def _rule_loop(dtype: int, rule: int) -> Callable[..., None]:
@@ -382,27 +382,27 @@ def _weight_stop(real: type) -> Callable[..., Any]:
     encoding = encoding_of(np.dtype(real))
     two, SHIFT, THRESHOLD, LEAST_STEP = (real(x) for x in (2, encoding.shift, encoding.threshold, encoding.min_step))
 
-    def stop(x: Any, low: Any, high: Any, last: Any) -> Any:
-        is_high = x >= high
-        size = abs(last)
+    def stop(x: Any, lower: Any, upper: Any, state: Any) -> Any:
+        is_high = x >= upper
+        size = abs(state)
         shifted = size * SHIFT
         unsigned = size if size > THRESHOLD else shifted
-        half = (high - low) / two
+        half = (upper - lower) / two
         largest = (LEAST_STEP if half < LEAST_STEP else half) * SHIFT
         limited = largest if unsigned > largest else unsigned
-        return (x <= low) | is_high, is_high, limited
+        return (x <= lower) | is_high, is_high, limited
 
     return stop
 
 
-def stop_weight(x: Any, low: Any, high: Any, last: Any) -> Any:
+def stop_weight(x: Any, lower: Any, upper: Any, state: Any) -> Any:
     """Test the bounds of a weight, in compiled code."""
     raise NotImplementedError
 
 
 @overload(stop_weight)
-def _compile_stop(x: Any, low: Any, high: Any, last: Any) -> Any:
-    return _weight_stop(np.float64 if last == types.float64 else np.float32)
+def _compile_stop(x: Any, lower: Any, upper: Any, state: Any) -> Any:
+    return _weight_stop(np.float64 if state == types.float64 else np.float32)
 
 
 def _stop_loop(dtype: int) -> Callable[..., None]:
