@@ -21,6 +21,8 @@ import pints.toy
 import rprop_kernels.pints as ours
 from rprop_kernels.testing import check_rprop
 
+pytestmark = pytest.mark.clients
+
 OURS = {
     "rprop-": ours.RpropMinus,
     "rprop+": ours.RpropPlus,
