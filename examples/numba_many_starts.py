@@ -62,6 +62,7 @@ def main(count=10_000, dimensions=3, steps=100):
     losses = minimize_all(x, steps, hyper)
     seconds = time.perf_counter() - begin
     best = losses.argmin()
+    print(f"Rastrigin's function of {dimensions} variables")
     print(f"{count} starts, {steps} steps each: {seconds:.2f} s")
     print(f"minima found: {len(np.unique(np.round(losses, 4)))} values of the loss")
     print(f"lowest: {losses[best]:.2g} at {np.round(x[best], 4) + 0.0}")
