@@ -310,7 +310,7 @@ def compare_loss(loss: float, previous: float) -> tuple[int, float]:
         (1, 2.0)
     """
     is_finite, has_previous = np.isfinite(loss), np.isfinite(previous)
-    worse = WORSE if has_previous and loss > previous else NOT_WORSE
+    worse = WORSE if loss > previous else NOT_WORSE
     return (worse if is_finite or not has_previous else NONFINITE), (loss if is_finite else previous)
 
 

@@ -34,6 +34,8 @@ Array = NDArray[Any]
 FIRST_IS_NONFINITE: Final = "The loss at the starting point is not finite: start elsewhere."
 MAX_HALVINGS: Final = 60
 """After so many halvings a move that leaves the boundaries is dropped."""
+MAX_DOUBLINGS: Final = 1100
+"""So many lead from the spacing of floats at 0 to 1: for the bound 1 of a logarithm."""
 SMALLEST_SHORTENED_STEP: Final = 1e-3
 """The smallest step after a shortened move, as a share of sigma0; steps along the boundary grow from there."""
 
@@ -248,8 +250,8 @@ class RpropOptimiser(pints.Optimiser):  # type: ignore[misc]  # pints has no typ
         """
         assert self._limits is not None
         for limits, inwards in zip(self._limits, (1, -1), strict=True):
-            distance = np.spacing(np.where(np.isfinite(limits), limits, 0))
-            for _ in range(MAX_HALVINGS):
+            distance = np.spacing(np.where(np.isfinite(limits), np.abs(limits), 0))
+            for _ in range(MAX_DOUBLINGS):
                 with np.errstate(all="ignore"):
                     x = np.asarray(to_model(limits))
                 outside = np.isfinite(limits) & ((x < lower) | (x > upper))

@@ -190,33 +190,41 @@ def test_boundaries_hold_the_result(rule):
     assert all(boundaries.check(point) for point in asked)
 
 
-@pytest.mark.parametrize(
-    "transformation",
-    [
-        pints.LogTransformation(2),
-        pints.ScalingTransformation([3.0, 1e-3]),
-        pints.ComposedTransformation(pints.LogTransformation(1), pints.IdentityTransformation(1)),
-    ],
-    ids=lambda x: type(x).__name__,
-)
+N = 60
+TRANSFORMATIONS = {
+    "log": pints.LogTransformation(N),
+    "scaling": pints.ScalingTransformation(10.0 ** np.random.default_rng(3).uniform(-5, 5, N)),
+    "composed": pints.ComposedTransformation(pints.LogTransformation(20), pints.IdentityTransformation(40)),
+}
+
+
+@pytest.mark.parametrize("transformation", TRANSFORMATIONS)
 @pytest.mark.parametrize("rule", RULES)
 def test_transformed_boundaries_hold_in_the_model_space(rule, transformation):
     """A bound of the search space, transformed back, may be a rounding outside."""
+    rng = np.random.default_rng(4)
+    lower = 10.0 ** rng.uniform(-6, 6, N)
+    upper = lower * rng.uniform(1.5, 3, N)
+    lower[:2], upper[:2] = (0.5, 1.0), (1.0, 2.0)  # the logarithm of a bound is 0
+    slope = rng.choice([-1.0, 1.0], N)
+    slope[:2] = -1, 1
     asked = []
 
     class Corner(pints.ErrorMeasure):
         def n_parameters(self):
-            return 2
+            return N
 
         def evaluateS1(self, x):
             asked.append(np.array(x))
-            return x[0] - x[1], np.array([1.0, -1.0])
+            return slope @ x, slope
 
-    boundaries = pints.RectangularBoundaries([0.07, 0.3], [0.7, 3.3])
-    made = controller(Corner(), [0.4, 0.9], OURS[rule], boundaries=boundaries, transformation=transformation)
+    boundaries = pints.RectangularBoundaries(lower, upper)
+    search = TRANSFORMATIONS[transformation]
+    made = controller(Corner(), lower * 1.25, OURS[rule], boundaries=boundaries, transformation=search)
+    made.set_max_iterations(200)
     x, _ = made.run()
     assert all(boundaries.check(point) for point in asked) and boundaries.check(x)
-    np.testing.assert_allclose(x, [0.07, 3.3], rtol=1e-9)
+    np.testing.assert_allclose(x, np.where(slope > 0, lower, upper), rtol=1e-9)
 
 
 @pytest.mark.parametrize("rule", RULES)
