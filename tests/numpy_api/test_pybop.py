@@ -79,17 +79,17 @@ TRANSFORMATIONS = {
 def test_bounds_hold_in_the_model_space(optimiser, transformation):
     """The optimum is outside: every evaluated point is inside, and the last at the bounds."""
     make = TRANSFORMATIONS[transformation]
-    upper = [next(u for u in x - 1e-3 * np.arange(50) if np.exp(np.log(u)) > u) for x in (0.23, 1.7)]
-    k = pybop.Parameter(bounds=[0.01, upper[0]], initial_value=0.1, transformation=make())
-    y0 = pybop.Parameter(bounds=[0.3, upper[1]], initial_value=1.0, transformation=make())
+    lowest = next(y for y in 15.9 - 0.01 * np.arange(50) if np.exp(np.log(y)) < y)  # a rounding outside
+    k = pybop.Parameter(bounds=[0.01, 0.06], initial_value=0.03, transformation=make())
+    y0 = pybop.Parameter(bounds=[lowest, 40.0], initial_value=20.0, transformation=make())
     problem = decay(k=k, y0=y0)
     if transformation == "reversed":
-        problem.parameters.get_std = lambda transformed=False: [0.05, 0.2]  # PyBOP's are negative then
+        problem.parameters.get_std = lambda transformed=False: [0.01, 2.0]  # PyBOP's are negative then
     made = optimiser(problem, exact())
     result = made.run()
-    np.testing.assert_allclose(result.x, upper, rtol=1e-12)
+    np.testing.assert_allclose(result.x, [0.06, lowest], rtol=1e-12)
     points = np.array(made.logger.x_model)
-    assert (points >= [0.01, 0.3]).all() and (points <= upper).all()
+    assert (points >= [0.01, lowest]).all() and (points <= [0.06, 40.0]).all()
 
 
 @pytest.mark.parametrize("optimiser", OURS)
