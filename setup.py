@@ -24,8 +24,9 @@ else:
     # -g0: debug information, which many a Python asks for, would be six sevenths of the extension.
     compile_args = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-g0"]
 
+
 def source_hash():
-    """Return the hash that rprop_kernels/install.py compares; that module is read from its file, as nothing is built."""
+    """Return the hash of the sources, by the function that compares it at run time."""
     root = Path(__file__).resolve().parent
     spec = importlib.util.spec_from_file_location("install", root / "rprop_kernels" / "install.py")
     module = importlib.util.module_from_spec(spec)

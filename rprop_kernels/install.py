@@ -86,7 +86,7 @@ def extension_reason() -> str | None:
         load_extension()
     except ImportError as error:
         if source_root() is not None:
-            return f"{error}. To build it: {install_command()}"
+            return f"{error}. To build this checkout: {install_command()}"
         return (
             f"its compiled extension did not load ({error}): install a wheel, or a C compiler and the Python "
             "headers, then reinstall with RPROP_KERNELS_REQUIRE_EXTENSION=1 to see the build's error, and with "

@@ -24,8 +24,10 @@ Numba returns Python floats.) The state is one number: the last move, or the ste
 import importlib.util
 from typing import Any, NamedTuple
 
+from .install import install_command
+
 if importlib.util.find_spec("numba") is None:
-    raise ModuleNotFoundError("rprop_kernels.numba needs numba: pip install 'rprop_kernels[numba]'", name="numba")
+    raise ModuleNotFoundError(f"rprop_kernels.numba needs numba: {install_command('numba')}", name="numba")
 
 import numpy as np
 from numba import njit, types

@@ -17,8 +17,10 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .install import install_command
+
 if importlib.util.find_spec("pints") is None:
-    raise ModuleNotFoundError("rprop_kernels.pints needs pints: pip install 'rprop_kernels[pints]'", name="pints")
+    raise ModuleNotFoundError(f"rprop_kernels.pints needs pints: {install_command('pints')}", name="pints")
 
 import pints
 

@@ -11,8 +11,10 @@ are PyBOP's. The first step sizes are the standard deviations of the parameters.
 import importlib.util
 from typing import Any, ClassVar
 
+from .install import install_command
+
 if importlib.util.find_spec("pybop") is None:
-    raise ModuleNotFoundError("rprop_kernels.pybop needs pybop: pip install 'rprop_kernels[pybop]'", name="pybop")
+    raise ModuleNotFoundError(f"rprop_kernels.pybop needs pybop: {install_command('pybop')}", name="pybop")
 
 import pybop
 

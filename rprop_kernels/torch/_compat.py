@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_optimizer
 from torch.optim.rprop import rprop as torch_rprop
 
+from ..install import load_extension
 from ..kernels import threads, torch_
 from ..rules import BACKTRACK, TORCH
 from ..state import encode
@@ -158,7 +159,7 @@ def make_native_step(
     """
     from ..kernels import cython_
 
-    native = cython_._native
+    native: Any = load_extension()
     api = native.TorchApi(
         Tensor,
         torch.nn.Parameter,

@@ -105,7 +105,7 @@ def test_gaussian_processes_on_the_sunspots(capsys):
 
 @pytest.mark.clients
 def test_pints_fits_the_growth_of_a_population(capsys):
-    pytest.importorskip("pints", reason="pints is not installed: pip install 'rprop_kernels[pints]'")
+    pytest.importorskip("pints", reason="pints is not installed: it comes with the extra pints")
     rows = example("pints_logistic")["main"]()
     assert len(rows) == 5
     for name, (x, loss, iterations) in rows.items():

@@ -11,11 +11,12 @@ import pytest
 from oracle import RULES, STORE, Oracle
 from special_values import assert_same_bits, gradients, special_values
 
-pytest.importorskip("numba", reason="numba is not installed: pip install 'rprop_kernels[numba]'")
+pytest.importorskip("numba", reason="numba is not installed: it comes with the extra numba")
 
 import numba
 
 import rprop_kernels.numba as ours
+from rprop_kernels.install import install_command
 from rprop_kernels.loss import compare_loss
 from rprop_kernels.numpy import METHODS
 from rprop_kernels.testing import check_rprop
@@ -237,7 +238,8 @@ def test_invalid_hyperparameters(arguments, message):
         ours.hyperparameters(**arguments)
 
 
-def test_without_numba_the_error_names_the_extra(tmp_path):
+def test_without_numba_the_error_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     program = """
 import importlib.util, sys
 find_spec = importlib.util.find_spec
@@ -253,7 +255,7 @@ print("numba" in sys.modules)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
-    assert done.stdout == "rprop_kernels.numba needs numba: pip install 'rprop_kernels[numba]'\nFalse\n", done.stderr
+    assert done.stdout == f"rprop_kernels.numba needs numba: {install_command('numba')}\nFalse\n", done.stderr
 
 
 def test_the_module_does_not_hide_numba():

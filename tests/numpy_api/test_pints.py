@@ -13,12 +13,13 @@ import pytest
 from oracle import RULES, Oracle
 from special_values import assert_same_bits, gradients
 
-pytest.importorskip("pints", reason="pints is not installed: pip install 'rprop_kernels[pints]'")
+pytest.importorskip("pints", reason="pints is not installed: it comes with the extra pints")
 
 import pints
 import pints.toy
 
 import rprop_kernels.pints as ours
+from rprop_kernels.install import install_command
 from rprop_kernels.testing import check_rprop
 
 pytestmark = pytest.mark.clients
@@ -390,7 +391,8 @@ def test_errors_of_the_library_stay():
 
 
 @pytest.mark.parametrize("name", ["pints", "pybop"])
-def test_without_the_library_the_error_names_the_extra(name, tmp_path):
+def test_without_the_library_the_error_names_the_extra(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     program = f"""
 import importlib.util, sys
 find_spec = importlib.util.find_spec
@@ -406,5 +408,5 @@ print({name!r} in sys.modules)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
-    message = f"rprop_kernels.{name} needs {name}: pip install 'rprop_kernels[{name}]'"
+    message = f"rprop_kernels.{name} needs {name}: {install_command(name)}"
     assert done.stdout == f"{message}\nFalse\n", done.stderr
