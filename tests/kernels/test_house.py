@@ -21,6 +21,7 @@ LAYERS = [
         "warn",
         "stopping",
         "result",
+        "starts",
         "progress",
         "fit_arguments",
         "install",
@@ -33,7 +34,13 @@ LAYERS = [
 ]
 """Ground first. A module may import members of lower layers; of its own layer only those in NEIGHBOURS."""
 FREE = {"__init__"}  # the package's own names
-NEIGHBOURS = {("sklearn", "scipy"), ("pybop", "pints"), ("hyperparameters", "state"), ("fit_arguments", "stopping")}
+NEIGHBOURS = {
+    ("sklearn", "scipy"),
+    ("pybop", "pints"),
+    ("hyperparameters", "state"),
+    ("starts", "stopping"),
+    ("starts", "result"),
+}
 """Imports between two members of one layer."""
 
 
