@@ -145,6 +145,16 @@ cdef int get_threads(StepTable* table, object threads, Py_ssize_t threshold) exc
             table.thread_count = <ThreadQuery*><uintptr_t>team[3]
     return 0
 
+cdef bint set_improved(StepTable* table, bytes improved, Py_ssize_t* n_losses) except -1:
+    """Set where the best point is to be copied: a byte for all, or for each loss, of which there may be outcomes."""
+    cdef Py_ssize_t n = len(improved)
+    if n_losses[0] > 0 and n != n_losses[0]:
+        return False
+    if n > 1:
+        n_losses[0] = n
+    table.improved = <const unsigned char*><const char*>improved
+    return True
+
 cdef list measure(StepTable* table, Py_ssize_t n_losses):
     """Return the largest |gradient| of the collected table, of each loss or of all."""
     cdef Py_ssize_t i, n = n_losses if n_losses > 0 else table.n_threads if table.parallel != NULL else 1
@@ -245,18 +255,14 @@ cdef class ArrayStep:
         outcome for each element of the first dimension; ``constraints`` is None or has None or
         ``(lower, upper, frozen)`` for each array, see add_option; ``threads``: see get_threads. ``bests`` is None or
         has an array for each of ``params``, to which it is copied before the step where ``improved``: a byte for all, or
-        one for each of ``outcomes``.
+        one for each element of the first dimension.
         """
         if self.busy:                # in use by another thread
             return False
         self.busy = True
         try:
-            if not self.collect(rule, params, grads, states, hyper, outcomes, constraints, bests):
+            if not self.collect(rule, params, grads, states, hyper, outcomes, constraints, bests, improved):
                 return False
-            if bests is not None:
-                if self.engine is not None or len(improved) != (1 if outcomes is None else len(outcomes)):
-                    return False
-                self.table.improved = <const unsigned char*><const char*>improved
             prepare(&self.table, self.engine)
             get_threads(&self.table, threads, threshold)
             with nogil:
@@ -285,7 +291,8 @@ cdef class ArrayStep:
             self.buffers.release()
             self.busy = False
 
-    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes, constraints, bests=None) except -1:
+    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes, constraints, bests=None,
+                      bytes improved=None) except -1:
         cdef StepTable* table = &self.table
         cdef Py_ssize_t n = len(params), n_losses = 0, hyper_index, i
         cdef int j, d, ndim, dtype, arrays = n_arrays_of(rule)
@@ -296,7 +303,7 @@ cdef class ArrayStep:
             return False
         if constraints is not None and (len(constraints) != n or rule == TORCH):
             return False
-        if bests is not None and (len(bests) != n or rule == TORCH):
+        if bests is not None and len(bests) != n:
             return False
         clear_table(table)
         hyper_index = add_hyper(table, hyper)
@@ -305,6 +312,8 @@ cdef class ArrayStep:
             buffers[0] = self.buffers.add(outcomes, 0)
             table.outcomes = <const unsigned char*>buffers[0].buf
             n_losses = buffers[0].len
+        if bests is not None and not set_improved(table, improved, &n_losses):
+            return False
         for i in range(n):
             state, param, grad = states[i], params[i], grads[i]
             # Some types offer a buffer that does not mean their values (masked arrays). A state is a plain array.
@@ -555,12 +564,15 @@ cdef class TorchStep:
         self.groups = groups
 
     def __call__(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold, prepare_launch=None,
-                 Py_ssize_t n_losses=0):
+                 Py_ssize_t n_losses=0, list bests=None, bytes improved=None):
         """Make one step; return a StepStatus. ``outcomes`` is None, or one for each element of the first dimension.
 
         ``prepare_launch``, where given, makes the step of tensors on a device, all of one dtype: it is called with
         the rows, gradients, hyper-parameters and options of the table as bytes, the dtype and the number of the device,
         and returns None or the function that launches. There ``n_losses`` is the number of outcomes, which lie there.
+
+        ``bests`` is None or has a tensor for each parameter of all groups, to which those with a gradient are copied
+        before the step where ``improved``: a byte for all, or one for each element of the first dimension.
         """
         cdef int status
         cdef Py_ssize_t i
@@ -574,7 +586,7 @@ cdef class TorchStep:
         self.busy = True
         try:
             written, grads = [], []        # they keep the tensors alive while the lock is released
-            status = self.collect(rule, state, param_groups, outcomes, n_losses, written, grads)
+            status = self.collect(rule, state, param_groups, outcomes, n_losses, written, grads, bests, improved)
             if status != STEPPED:
                 return status
             if not check(is_disjoint(&self.table)):
@@ -636,7 +648,7 @@ cdef class TorchStep:
                               table.rows[0].dtype, self.device_id)
 
     cdef int collect(self, int rule, object state, list param_groups, bytes outcomes, Py_ssize_t n_losses,
-                     list written, list grads) except -1:
+                     list written, list grads, list bests=None, bytes improved=None) except -1:
         """Fill the table."""
         cdef StepTable* table = &self.table
         cdef PyObject* key
@@ -656,6 +668,8 @@ cdef class TorchStep:
         if outcomes is not None:
             table.outcomes = <const unsigned char*><const char*>outcomes
             n_losses = len(outcomes)
+        if bests is not None and (len(bests) != self.n_params or not set_improved(table, improved, &n_losses)):
+            return UNSUPPORTED
         if len(state) != self.n_entries or n_groups != len(groups):
             return REPLAN
         while PyDict_Next(state, &position, &key, &value):
@@ -692,7 +706,8 @@ cdef class TorchStep:
                         return REPLAN
                     status = self.add(rule, planned, param, grad, <object>PyList_GetItem(states, planned.state_index),
                                       rounded, hyper_index, n_losses, written,
-                                      None if constraints is None else constraints[i])
+                                      None if constraints is None else constraints[i],
+                                      None if bests is None else <object>PyList_GetItem(bests, planned - self.params))
                     if status != STEPPED:
                         return status
                     grads.append(grad)
@@ -700,7 +715,7 @@ cdef class TorchStep:
         return STEPPED
 
     cdef int add(self, int rule, PlannedParam* planned, object param, object grad, object state, tuple rounded,
-                 Py_ssize_t* hyper_index, Py_ssize_t n_losses, list written, tuple constraints) except -1:
+                 Py_ssize_t* hyper_index, Py_ssize_t n_losses, list written, tuple constraints, object best) except -1:
         """Add one parameter to the table."""
         cdef StepTable* table = &self.table
         cdef TorchApi torch = self.torch
@@ -776,6 +791,8 @@ cdef class TorchStep:
                 tensors[LOWER + i] = PyTuple_GetItem(constraints, i)
                 if not self.add_option(LOWER + i, tensors[LOWER + i], dtype, data, &layout):
                     return REPLAN                      # the dtype or shape of the parameter has changed
+        if best is not None and not self.add_option(BEST, <PyObject*>best, dtype, data, &layout):
+            return UNSUPPORTED
         if self.torch_rule:
             if not torch.read_tensor(step, &counter, dims[4], DL_CPU) or counter.ndim != 0 or counter.code != DL_FLOAT \
                     or counter.bits < 32 or counter.bits > 64 or counter.data == NULL:
@@ -798,7 +815,9 @@ cdef class TorchStep:
         cdef int d
         if tensor == <PyObject*>None:
             return True
-        if not self.torch.read_tensor(tensor, &t, dims, self.device_type) or (t.ndim != 0 and t.ndim != layout.ndim):
+        if not self.torch.read_tensor(tensor, &t, dims, self.device_type):
+            return False
+        if t.ndim != layout.ndim and (t.ndim != 0 or j == BEST):
             return False
         if t.device_id != self.device_id:
             return False

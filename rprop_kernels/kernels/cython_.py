@@ -105,6 +105,39 @@ class ArrayStepper:
         )
         return stepped
 
+    def largest_gradient(
+        self,
+        params: Sequence[Any],
+        grads: Sequence[Any],
+        states: Sequence[tuple[Any, ...]],
+        hyper: Hyperparameters,
+        rows: int = 0,
+        *,
+        maximize: bool = False,
+        constraints: Sequence[Any] | None = None,
+        n_threads: int = 1,
+    ) -> list[float] | None:
+        """Return the largest component of the gradient projected on the bounds, NaN where one is NaN.
+
+        Args:
+            params, grads, states, hyper, maximize, constraints, n_threads: as for a step.
+            rows: 0 for one result, or the length of the first dimension for one of each row.
+
+        Returns:
+            a list of the results; None where the arrays cannot be taken.
+        """
+        team = None if n_threads == 1 else functools.partial(threads.thread_team, n_threads)
+        return self._native.largest_gradient(
+            params,
+            grads,
+            states,
+            hyper.with_direction(maximize),
+            bytes(rows) if rows else None,
+            constraints,
+            team,
+            threads.MIN_SHARED_WEIGHTS,
+        )
+
 
 make_stepper = ArrayStepper
 

@@ -439,7 +439,10 @@ hyper_memory: Final = _stack(8 * table.HYPER_COLUMNS)
 @compiled
 def _loss_rule(header: Any, row: Any, loss: Any) -> Any:
     """Return the rule by the outcome of one of a row's losses, as RULE_FOR_OUTCOME of iRprop+."""
-    outcome = load(item(header, table.HEADER_OUTCOMES) + item(row, table.FIRST_LOSS) + loss, byte)
+    outcomes = item(header, table.HEADER_OUTCOMES)
+    if outcomes == 0:
+        return item(row, table.RULE)
+    outcome = load(outcomes + item(row, table.FIRST_LOSS) + loss, byte)
     return SKIP if outcome == 0 else (BACKTRACK if outcome == 1 else BACKTRACK_ALL)
 
 
@@ -551,6 +554,14 @@ def _copy(to: Any, to_stride: Any, source: Any, source_stride: Any, n: Any, item
 
 
 @compiled
+def _copy_dense(to: Any, source: Any, n_bytes: Any) -> None:
+    """Copy memory; LLVM makes it a call of memcpy."""
+    target, origin = carray(pointer(to, byte), (n_bytes,)), carray(pointer(source, byte), (n_bytes,))
+    for i in range(n_bytes):
+        target[i] = origin[i]
+
+
+@compiled
 def _size_of(array: Any, param_size: Any, state_size: Any) -> Any:
     if array == table.FROZEN:
         return 1
@@ -602,13 +613,18 @@ def _run_gathered(header: Any, row: Any, grad: Any, begin: Any, end: Any, hyper:
             address = grad
         elif i < table.LOWER:
             address = item(row, max(i - 1, 0))  # PARAM_ADDRESS, STATE_ADDRESS, STATE2_ADDRESS
-        elif has_options and i <= table.FROZEN:
+        elif has_options:
             address = item(options, i - table.LOWER)
         set_item(first, i, address)
         size = _size_of(i, param_size, state_size)
         set_item(strides, i, size if dense else item(layout, table.STRIDES + i * table.MAX_DIMS + last))
     is_bounded = item(first, table.LOWER) != 0 or item(first, table.UPPER) != 0
     is_masked = item(first, table.FROZEN) != 0
+    best, best_stride = item(first, table.BEST), item(strides, table.BEST)
+    improved = item(header, table.HEADER_IMPROVED)
+    if improved == 0 or (per_loss == 0 and load(improved, byte) == 0):
+        best = 0
+        set_item(first, table.BEST, 0)
     if is_bounded:
         flags = item(options, table.FLAGS)
         _fill_buffers(buffers, first, used, flags, dtype, param_size, used + 8 * table.N_ARRAYS)
@@ -630,12 +646,17 @@ def _run_gathered(header: Any, row: Any, grad: Any, begin: Any, end: Any, hyper:
                 rest //= length
             set_item(current, i, address)
             size = _size_of(i, param_size, state_size)
-            if stride != size:
+            if stride != size and i != table.BEST:
                 _copy(buffers + i * BUFFER_SIZE, size, address, stride, n, size)
                 address = buffers + i * BUFFER_SIZE
             set_item(used, i, address)
         param, grads, state = item(used, table.PARAM), item(used, table.GRAD), item(used, table.STATE)
         frozen, state2 = item(used, table.FROZEN), item(used, table.STATE2)
+        if best != 0 and (per_loss == 0 or load(improved + item(row, table.FIRST_LOSS) + begin // per_loss, byte) != 0):
+            if best_stride == param_size:
+                _copy_dense(item(current, table.BEST), param, n * param_size)
+            else:
+                _copy(item(current, table.BEST), best_stride, param, param_size, n, param_size)
         if is_masked:
             masked = buffers + table.STATE2 * BUFFER_SIZE  # not used by the rules that have options
             call_loop(item(loops, FORGET), (frozen, grads, state, masked, n, hyper))
@@ -777,6 +798,8 @@ class ArrayStepper:
         outcome: LossOutcome = NOT_WORSE,
         n_threads: int = 1,
         constraints: Sequence[Any] | None = None,
+        bests: Sequence[Any] | None = None,
+        improved: bytes | None = None,
     ) -> bool:
         """Perform one step in one call, as :func:`rprop_kernels.kernels.numpy_.step`, but validated.
 
@@ -794,9 +817,9 @@ class ArrayStepper:
         try:
             described: list[table.Described] = []
             addresses: list[int] = []
-            for param, grad, state, limits in zip(
-                params, grads, states, constraints or [None] * len(params), strict=True
-            ):
+            none = [None] * len(params)
+            columns = params, grads, states, constraints or none, bests or none
+            for param, grad, state, limits, best in zip(*columns, strict=True):
                 address, shape, strides, dtype = _describe(grad)
                 addresses.append(address)
                 move, *moves = [_describe(x, is_written=True) for x in state]
@@ -806,9 +829,11 @@ class ArrayStepper:
                     move,
                 ]
                 memory += moves or [None]
-                memory += [None if x is None else _describe(x) for x in limits or ()]
+                memory += [None if x is None else _describe(x) for x in limits or (None,) * 3]
+                memory.append(None if best is None else _describe(best, is_written=True))
                 described.append((0, tuple(memory)))
-            if not self._table.collect(rule, described, addresses, [hyper.with_direction(maximize)], outcomes):
+            hypers = [hyper.with_direction(maximize)]
+            if not self._table.collect(rule, described, addresses, hypers, outcomes, improved):
                 return False
             run_table(self._table, n_threads)
         except (TypeError, KeyError, ValueError):

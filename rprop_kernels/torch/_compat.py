@@ -108,16 +108,20 @@ def skip_idle_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     def step_or_wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         if is_dynamo_compiling():
             return _outside_dynamo(step_or_wrapped, self, *args, **kwargs)
-        if (
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or global_pre_hooks
-            or global_post_hooks
-            or profiler._is_profiler_enabled
-            or self._always_wrap
-        ) and type(self).step is step_or_wrapped:  # torch wraps a subclass's own step: there the hooks run
-            return wrapped_step(self, *args, **kwargs)
-        return step(self, *args, **kwargs)
+        try:
+            if (
+                self._optimizer_step_pre_hooks
+                or self._optimizer_step_post_hooks
+                or global_pre_hooks
+                or global_post_hooks
+                or profiler._is_profiler_enabled
+                or self._always_wrap
+            ) and type(self).step is step_or_wrapped:  # torch wraps a subclass's own step: there the hooks run
+                return wrapped_step(self, *args, **kwargs)
+            return step(self, *args, **kwargs)
+        except BaseException:
+            self._keep_best_point()
+            raise
 
     step_or_wrapped.hooked = True  # type: ignore[attr-defined]  # torch wraps steps that are not marked so
     return step_or_wrapped
