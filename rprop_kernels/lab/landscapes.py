@@ -91,13 +91,13 @@ LANDSCAPES: Final = {
         ),
         Landscape(
             "rosenbrock", "Rosenbrock", "(1 - x)² + 100 (y - x²)²", _rosenbrock,
-            (-1.9, -0.5), (1.7, 1.5), (-1.2, 1.0), (1.0, 1.0),
+            (-2.0, -0.5), (2.0, 1.9), (-1.2, 1.0), (1.0, 1.0),
             (0.1, 0.5, 2.0, 6.0, 20.0, 60.0, 200.0, 500.0), 1000, {"adam": 0.5, "sgd": 0.002},
         ),
         Landscape(
             "rastrigin", "Rastrigin", "20 + x² - 10 cos 2πx + y² - 10 cos 2πy", _rastrigin,
-            (-4.5, -2.25), (4.5, 2.25), (-3.4, 1.6), (0.0, 0.0),
-            (1.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0), 200, {"adam": 0.5, "sgd": 0.005},
+            (-4.7, -0.7), (1.7, 2.5), (-3.4, 1.6), (0.0, 0.0),
+            (1.0, 4.0, 8.0, 13.0, 18.0, 25.0, 35.0, 45.0), 200, {"adam": 0.5, "sgd": 0.005},
         ),
     )
 }  # fmt: skip
@@ -148,13 +148,13 @@ RACERS: Final = {
 """All optimizers, by name."""
 
 
-class Path(NamedTuple):
+class Trail(NamedTuple):
     """The points that an optimizer passed.
 
     Attributes:
         points: shape (n, 2); the first is the start.
         losses: shape (n,).
-        steps: shape (n, 2): the step sizes in the Rprop family, the lengths of the last move (NaN at the start) otherwise.
+        steps: shape (n, 2): the step sizes in the Rprop family, otherwise the lengths of the last move, NaN at the start.
         evaluations: shape (n,): the evaluations of the gradient so far, that at the point included.
     """
 
@@ -170,9 +170,9 @@ class Path(NamedTuple):
         return int(self.evaluations[found[0]]) if found.size else None
 
 
-def find_path(
+def find_trail(
     landscape: Landscape, racer: Racer, start: Point | None = None, rate: float | None = None, limit: int | None = None
-) -> Path:
+) -> Trail:
     """Run an optimizer on a landscape.
 
     It ends after ``limit`` evaluations of the gradient, at a loss that is not finite, or where L-BFGS stops moving.
@@ -228,4 +228,4 @@ def find_path(
             break
         steps = tuple((optimizer.signs_and_steps(w)[1] if racer.is_rprop else move).tolist())
     table = np.array(rows)
-    return Path(table[:, :2], table[:, 2], table[:, 3:5], table[:, 5].astype(int))
+    return Trail(table[:, :2], table[:, 2], table[:, 3:5], table[:, 5].astype(int))
