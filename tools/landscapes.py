@@ -118,7 +118,7 @@ def draw_paths(landscape: Landscape) -> Figure:
 
 def make_palette() -> Image.Image:
     """Return a palette of greys and of each optimizer's colour towards white and grey, so that greys stay grey."""
-    greys = [(level,) * 3 for level in range(0, 256, 6)] + [(255,) * 3]
+    greys = [(level,) * 3 for level in range(0, 252, 6)] + [(255,) * 3]
     colours = [
         tuple(round(255 * (share * one + (1 - share) * back)) for one in matplotlib.colors.to_rgb(colour))
         for colour in COLOURS.values()
