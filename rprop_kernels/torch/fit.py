@@ -12,9 +12,11 @@ from .. import hyperparameters, stopping
 from ..backends import resolve_backend
 from ..bounds import Constraints, validate_bounds, validate_first_steps, validate_start
 from ..fit_arguments import make_callback, parse_in_dims, refuse_unknown
+from ..progress import start_progress
 from ..result import Result
 from ..rules import VARIANTS
 from ..warn import warn_user
+from .newton import LARGEST, SETTLED, Newton
 from .objective import Objective
 from .search import Search
 from .state import new_state
@@ -118,6 +120,21 @@ def _check_module(module: nn.Module | None, batched: bool, jac: bool) -> None:
         )
 
 
+def _check_finish(finish: Any, jac: Any, structure: Structure, batched: bool) -> None:
+    """Raise ValueError where there is no such finish, or not for this problem."""
+    if finish is None:
+        return
+    if finish != "newton":
+        raise ValueError(f"there is no finish {finish!r}: pass 'newton', or leave it out")
+    if jac is True:
+        raise ValueError("finish='newton' has no second derivatives with jac=True: leave jac out, or finish")
+    count = sum(t.numel() for t in structure.tensors) // (max(len(structure.tensors[0]), 1) if batched else 1)
+    if count > LARGEST:
+        raise ValueError(
+            f"finish='newton' is for at most {LARGEST} variables a problem, and there are {count}: leave it out"
+        )
+
+
 def minimize(
     fun: Callable[..., Any],
     x0: Any,
@@ -143,6 +160,7 @@ def minimize(
     batched: bool = False,
     in_dims: Any = None,
     chunk_size: int | None = None,
+    finish: str | None = None,
     check_noise: bool = True,
     callback: Callable[..., object] | None = None,
     progress: bool = False,
@@ -175,6 +193,10 @@ def minimize(
         in_dims: with ``batched``: for each of args the dimension that counts the problems, None for an argument that
             all share. fun that takes the keyword ``rows`` gets the numbers of the problems in x.
         chunk_size: with ``batched``: the largest number of rows in one call of fun.
+        finish: ``"newton"`` goes on with a damped Newton method (:mod:`.newton`) after 50 steps, or earlier where
+            Rprop has stopped: for at most 32 variables a problem, where autograd can differentiate fun twice. The
+            tolerances are the same, ``window`` is 10 at most, and max_steps holds for each of the two parts. The
+            result then has ``hess`` and ``cov()``. A success of Rprop's stays one.
         check_noise, callback, progress: as there.
         backend: ``"cython"``, ``"numba"`` or ``"torch"``.
 
@@ -241,6 +263,7 @@ def minimize(
             for limits, s in zip(constraints, scales, strict=True)
         ]
     states = _make_states(structure, x, lr, hyper[2:])
+    _check_finish(finish, jac, structure, batched)
     call = make_callback(callback)
     noise, shown = (
         hyperparameters.validate_bool(name, value)
@@ -258,20 +281,30 @@ def minimize(
         hyper=hyper,
         maximize=maximize,
         backend=found,
-        rules=rules,
+        rules=rules if finish is None else rules._replace(max_steps=min(SETTLED, rules.max_steps or math.inf)),
         rows=batched,
         check_noise=noise,
         callback=call,
-        progress=shown,
+        progress=start_progress(rules.max_steps, len(x[0]) if batched else 1) if shown else None,
+        second_order=finish is not None,
     )
+    newton: Newton | None = None
 
     def result() -> Result:
-        return search.result(x0 if structure.module is not None else structure.join(search.best))
+        found = search.result(x0 if structure.module is not None else structure.join(search.best))
+        return found if newton is None else newton.complete(found)
 
     try:
         search.run()
+        if finish is not None:
+            search.rules = rules
+            newton = Newton(search, constraints, scales)
+            newton.run()
     except Exception as error:
         with contextlib.suppress(AttributeError):  # an exception with slots
             error.result = result()  # type: ignore[attr-defined]
         raise
+    finally:
+        if search.progress is not None:
+            search.progress.close()
     return result()
