@@ -154,7 +154,7 @@ class Trail(NamedTuple):
     Attributes:
         points: shape (n, 2); the first is the start.
         losses: shape (n,).
-        steps: shape (n, 2): the step sizes in the Rprop family, otherwise the lengths of the last move, NaN at the start.
+        steps: shape (n, 2): of an Rprop rule the step sizes, else the lengths of the last move, NaN at the start.
         evaluations: shape (n,): the evaluations of the gradient so far, that at the point included.
     """
 
@@ -195,7 +195,7 @@ def find_trail(
         calls += 1
         optimizer.zero_grad()
         loss = landscape.function(w[0], w[1])
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotation of it
         return loss.detach()
 
     first_steps = (rate, rate) if racer.is_rprop else (math.nan, math.nan)
