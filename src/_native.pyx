@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, freethreading_compatible=True
 """The entry points of the compiled backend: they fill a step table (``step_table.h``) and run it.
 
 The rules are in ``rules.h``, the loops over memory in ``loops.h``. This module only marshals: NumPy arrays by the
@@ -6,12 +6,24 @@ buffer protocol, torch tensors by DLPack's C exchange table. Python has validate
 here, and anything uncertain is refused before a byte is written.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
+
+cdef extern from *:
+    """
+    #ifndef SOURCE_HASH
+    #define SOURCE_HASH unknown
+    #endif
+    #define AS_TEXT(x) #x
+    #define TEXT_OF(x) AS_TEXT(x)
+    static const char source_marker[] = "rprop_kernels source " TEXT_OF(SOURCE_HASH);
+    """
+    const char* source_marker
 
 cdef extern from "step_table.h" nogil:
     enum:
@@ -87,8 +99,14 @@ cdef extern from "dlpack.h":
         DLPackHeader header
         int (*read)(void*, DLTensor*) noexcept
 
+cdef extern from "free_threads.h":
+    ctypedef int Flag
+    bint take(Flag*)
+    void release(Flag*)
+    object list_item(object, Py_ssize_t)
+    object dict_item(object, object)
+
 cdef extern from "Python.h":
-    PyObject* PyDict_GetItemWithError(object, object) except? NULL
     int PyDict_Next(object, Py_ssize_t*, PyObject**, PyObject**)
     PyObject* PyList_GetItem(object, Py_ssize_t) except NULL
     PyObject* PyTuple_GetItem(object, Py_ssize_t) except NULL
@@ -225,7 +243,7 @@ cdef class ArrayStep:
     cdef StepTable table
     cdef Buffers buffers
     cdef object engine
-    cdef bint busy
+    cdef Flag busy
 
     def __init__(self, int isa, engine=None):
         """``engine``: see prepare."""
@@ -246,9 +264,8 @@ cdef class ArrayStep:
         has an array for each of ``params``, to which it is copied before the step where ``improved``: a byte for all, or
         one for each element of the first dimension.
         """
-        if self.busy:                # in use by another thread
+        if not take(&self.busy):     # in use by another thread
             return False
-        self.busy = True
         try:
             if not self.collect(rule, params, grads, states, hyper, outcomes, constraints, bests, improved):
                 return False
@@ -261,14 +278,13 @@ cdef class ArrayStep:
             return False
         finally:
             self.buffers.release()
-            self.busy = False
+            release(&self.busy)
 
     def largest_gradient(self, params, grads, states, hyper, bytes outcomes, constraints, threads, Py_ssize_t threshold):
         """Return the largest |gradient| of the weights that are neither frozen nor held at a bound by it, NaN where one
         is NaN: a list of one number, or of one for each of ``outcomes``. None where an array is unsupported."""
-        if self.busy:
+        if not take(&self.busy):
             return None
-        self.busy = True
         try:
             if not self.collect(0, params, grads, states, hyper, outcomes, constraints):
                 return None
@@ -278,7 +294,7 @@ cdef class ArrayStep:
             return None
         finally:
             self.buffers.release()
-            self.busy = False
+            release(&self.busy)
 
     cdef bint collect(self, int rule, params, grads, states, hyper, outcomes, constraints, bests=None,
                       bytes improved=None) except -1:
@@ -495,7 +511,8 @@ cdef class TorchStep:
                                # bounds, frozen, the lists among them, constraints)
     cdef object engine
     cdef int device_type, device_id
-    cdef bint torch_rule, busy
+    cdef bint torch_rule
+    cdef Flag busy
 
     def __init__(self, TorchApi torch, int isa, bint torch_rule, engine=None, int device_type=DL_CPU):
         """``engine``: see prepare; ``device_type``: of DLPack, where the tensors lie."""
@@ -520,23 +537,30 @@ cdef class TorchStep:
         unsupported, and ``constraints`` is None or has None or (lower, upper, frozen) for each parameter, see
         add_option.
         """
+        if not take(&self.busy):     # another thread is in the middle of a step and reads the old plan
+            return
+        try:
+            self.make_plan(state, param_groups, hypers)
+        finally:
+            release(&self.busy)
+
+    cdef int make_plan(self, state, param_groups, list hypers) except -1:
         cdef PyObject* key
         cdef PyObject* value
         cdef Py_ssize_t position = 0
         cdef PlannedParam* planned
         cdef dict index_of = {}
-        if self.busy:                # another thread is in the middle of a step and reads the old plan
-            return
         self.groups = None
         if type(param_groups) is not list:
-            return
+            return 0
         self.n_entries = self.n_params = 0
-        while PyDict_Next(state, &position, &key, &value):
-            check(reserve(&self.entries, &self.entry_capacity, self.n_entries + 1, sizeof(StateEntry)))
-            self.entries[self.n_entries].param = key
-            self.entries[self.n_entries].state = value
-            index_of[<uintptr_t>key] = self.n_entries
-            self.n_entries += 1
+        with cython.critical_section(state):
+            while PyDict_Next(state, &position, &key, &value):
+                check(reserve(&self.entries, &self.entry_capacity, self.n_entries + 1, sizeof(StateEntry)))
+                self.entries[self.n_entries].param = key
+                self.entries[self.n_entries].state = value
+                index_of[<uintptr_t>key] = self.n_entries
+                self.n_entries += 1
         groups = []
         for group, (etas, step_sizes, maximize, lr, rounded, constraints) in zip(param_groups, hypers, strict=True):
             for param in group["params"]:
@@ -551,6 +575,7 @@ cdef class TorchStep:
             groups.append((len(group["params"]), tuple(etas), tuple(step_sizes), maximize, lr, rounded, bounds, frozen,
                            lists, constraints))
         self.groups = groups
+        return 0
 
     def __call__(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold, prepare_launch=None,
                  Py_ssize_t n_losses=0, list bests=None, bytes improved=None):
@@ -568,12 +593,11 @@ cdef class TorchStep:
         cdef list written, grads
         if not 0 <= rule < N_RULES or (rule == TORCH) != self.torch_rule:
             raise ValueError(f"rule {rule} is not one of this step")
-        if self.busy or type(param_groups) is not list or self.torch.mode_active():
+        if type(param_groups) is not list or self.torch.mode_active() or not take(&self.busy):
             return UNSUPPORTED
-        if self.groups is None:
-            return REPLAN
-        self.busy = True
         try:
+            if self.groups is None:
+                return REPLAN
             written, grads = [], []        # they keep the tensors alive while the lock is released
             status = self.collect(rule, state, param_groups, outcomes, n_losses, written, grads, bests, improved)
             if status != STEPPED:
@@ -601,25 +625,24 @@ cdef class TorchStep:
                     run_table(&self.table)
             return STEPPED
         finally:
-            self.busy = False
+            release(&self.busy)
 
     def largest_gradient(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold):
         """Return a StepStatus and, as ArrayStep.largest_gradient, the largest |gradient|; nothing is stepped."""
         cdef int status
         cdef list written = [], grads = []
-        if self.busy or type(param_groups) is not list or self.torch.mode_active():
+        if type(param_groups) is not list or self.torch.mode_active() or not take(&self.busy):
             return UNSUPPORTED, None
-        if self.groups is None:
-            return REPLAN, None
-        self.busy = True
         try:
+            if self.groups is None:
+                return REPLAN, None
             status = self.collect(rule, state, param_groups, outcomes, 0, written, grads)
             if status != STEPPED:
                 return status, None
             get_threads(&self.table, self.torch.threads, threshold)
             return STEPPED, measure(&self.table, 0 if outcomes is None else len(outcomes))
         finally:
-            self.busy = False
+            release(&self.busy)
 
     cdef object make_launch(self, object prepare_launch):
         """Hand the table over as bytes; None where it is not for one launch."""
@@ -661,14 +684,15 @@ cdef class TorchStep:
             return UNSUPPORTED
         if len(state) != self.n_entries or n_groups != len(groups):
             return REPLAN
-        while PyDict_Next(state, &position, &key, &value):
-            if self.entries[i].param != key or self.entries[i].state != value:
-                return REPLAN
-            states.append(<object>value)
-            i += 1
+        with cython.critical_section(state):
+            while PyDict_Next(state, &position, &key, &value):
+                if i >= self.n_entries or self.entries[i].param != key or self.entries[i].state != value:
+                    return REPLAN
+                states.append(<object>value)
+                i += 1
         for index in range(n_groups):
             group_plan = <tuple>groups[index]
-            group = <object>PyList_GetItem(param_groups, index)
+            group = list_item(param_groups, index)
             listed = group["params"]
             if type(listed) is not list:
                 return UNSUPPORTED
@@ -686,14 +710,14 @@ cdef class TorchStep:
             rounded, constraints = <tuple>group_plan[5], <tuple>group_plan[9]
             hyper_index[0] = hyper_index[1] = hyper_index[2] = hyper_index[3] = -1
             for i in range(count):
-                param = <object>PyList_GetItem(params, i)
+                param = list_item(params, i)
                 if <PyObject*>param != planned.param:
                     return REPLAN
                 grad = param.grad
                 if grad is not None:
                     if planned.state_index < 0:
                         return REPLAN
-                    status = self.add(rule, planned, param, grad, <object>PyList_GetItem(states, planned.state_index),
+                    status = self.add(rule, planned, param, grad, list_item(states, planned.state_index),
                                       rounded, hyper_index, n_losses, written,
                                       None if constraints is None else constraints[i],
                                       None if bests is None else <object>PyList_GetItem(bests, planned - self.params))
@@ -723,16 +747,16 @@ cdef class TorchStep:
         tensors[PARAM] = <PyObject*>param
         tensors[GRAD] = <PyObject*>grad
         if self.torch_rule:
-            tensors[STATE] = PyDict_GetItemWithError(state, "prev")
-            tensors[STATE2] = PyDict_GetItemWithError(state, "step_size")
-            step = PyDict_GetItemWithError(state, "step")
-            if step == NULL:
+            first, second, count = dict_item(state, "prev"), dict_item(state, "step_size"), dict_item(state, "step")
+            tensors[STATE], tensors[STATE2], step = <PyObject*>first, <PyObject*>second, <PyObject*>count
+            if count is None:
                 return REPLAN
-            written.append(<object>step)
+            written.append(count)
         else:
-            tensors[STATE] = PyDict_GetItemWithError(state, "move")
+            first = dict_item(state, "move")
+            tensors[STATE] = <PyObject*>first
         for i in range(arrays):
-            if tensors[i] == NULL:
+            if tensors[i] == <PyObject*>None:
                 return REPLAN
             if i != GRAD:
                 written.append(<object>tensors[i])         # at once: it must outlive the actions of other threads
@@ -830,6 +854,11 @@ cdef class TorchStep:
         self.counters[self.n_counters].bits = bits
         self.n_counters += 1
         return check(add_write(&self.table, data, data + bits // 8))
+
+
+def source_hash():
+    """Return the hash of the sources of this build, as in ``rprop_kernels/install.py``."""
+    return source_marker[21:].decode()
 
 
 def instruction_sets():

@@ -3,12 +3,18 @@
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..hyperparameters import Hyperparameters
+from ..install import load_extension
 from ..loss import NOT_WORSE, LossOutcome
 from ..rules import RULE_FOR_OUTCOME
-from . import _native, threads
+from . import threads
+
+if TYPE_CHECKING:
+    from . import _native
+else:
+    _native = load_extension()
 
 UPDATES: Final = RULE_FOR_OUTCOME
 

@@ -17,7 +17,7 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]  # llvmlite has no types
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]  # numba does not say that it exports carray
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from ..hyperparameters import Hyperparameters
 from ..loss import NOT_WORSE, LossOutcome
@@ -260,44 +260,71 @@ def _real(dtype: int) -> type:
     return np.float64 if dtype == table.DOUBLE else np.float32
 
 
-def _rule_loop(dtype: int, rule: int) -> Callable[..., None]:
-    """Make the loop of one of the four rules over n weights."""
-    real, stored = _real(dtype), STORED[dtype](0)
+def _weight_rule(real: type, rule: int) -> Callable[..., Any]:
+    """Make one of the four rules for a weight: its new value, not yet rounded to half precision, and its new state."""
     encoding = encoding_of(np.dtype(real))
     zero, one = real(0), real(1)
     SHIFT, UNSHIFT = real(encoding.shift), real(1 / encoding.shift)
-    THRESHOLD, LEAST_STEP = real(encoding.threshold), real(encoding.min_step)
+    THRESHOLD = real(encoding.threshold)
     moves_on_flip, backtracks, backtracks_all = rule == MOVE, rule in (BACKTRACK, BACKTRACK_ALL), rule == BACKTRACK_ALL
+
+    def update(
+        w: Any, g: Any, state: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
+    ) -> Any:
+        # Both sides of a select are values, so that no branch is left.
+        size = abs(state)
+        c = -one if backtracks_all else mulsign(state, g)  # has the sign of sign(g) * q, if both exist
+        has_sign = size <= THRESHOLD
+        has_grad = abs(g) > zero  # neither 0 nor NaN
+        compared = has_sign if backtracks_all else has_sign & has_grad
+        flipped = compared & (c < zero)
+        moves = False if backtracks_all else (has_grad if moves_on_flip else has_grad & (not flipped))
+        unshifted = size * UNSHIFT
+        unscaled = size if has_sign else unshifted
+        scaled = size * (eta_minus if c < zero else eta_plus)
+        step = scaled if compared else unscaled
+        step = step_min if step < step_min else step
+        step = step_max if step > step_max else step
+        move = mulsign(step, g)
+        shifted = step * SHIFT
+        new_state = move if moves else shifted
+        change = move if moves else zero
+        if backtracks:
+            taken_back = -state
+            change = taken_back if flipped else change
+        return w - change, new_state
+
+    return update
+
+
+def update_weight(
+    w: Any, g: Any, state: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
+) -> Any:
+    """Apply one of the four rules to a weight, in compiled code; ``rule`` is a constant."""
+    raise NotImplementedError
+
+
+@overload(update_weight, prefer_literal=True)
+def _compile_update(
+    w: Any, g: Any, state: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
+) -> Any:
+    return _weight_rule(np.float64 if state == types.float64 else np.float32, rule.literal_value)
+
+
+def _rule_loop(dtype: int, rule: int) -> Callable[..., None]:
+    """Make the loop of one of the four rules over n weights."""
+    real, stored = _real(dtype), STORED[dtype](0)
+    zero, LEAST_STEP = real(0), real(encoding_of(np.dtype(real)).min_step)
 
     def loop(param: Any, grad: Any, state: Any, unused: Any, n: Any, numbers: Any) -> None:
         w, s = carray(pointer(param, stored), (n,)), carray(pointer(state, zero), (n,))
         grads, hyper = carray(pointer(grad, stored), (n,)), carray(pointer(numbers, zero), (5,))
         eta_minus, eta_plus, step_min, step_max, direction = hyper[0], hyper[1], hyper[2], hyper[3], hyper[4]
         step_min = LEAST_STEP if step_min < LEAST_STEP else step_min
-        for i in range(n):  # both sides of a select are values, so that no branch is left
-            last = s[i]
-            size = abs(last)
+        for i in range(n):
             g = mulsign(widen(grads[i], dtype), direction)
-            c = -one if backtracks_all else mulsign(last, g)  # has the sign of sign(g) * q, if both exist
-            has_sign = size <= THRESHOLD
-            has_grad = abs(g) > zero  # neither 0 nor NaN
-            compared = has_sign if backtracks_all else has_sign & has_grad
-            flipped = compared & (c < zero)
-            moves = False if backtracks_all else (has_grad if moves_on_flip else has_grad & (not flipped))
-            unshifted = size * UNSHIFT
-            unscaled = size if has_sign else unshifted
-            scaled = size * (eta_minus if c < zero else eta_plus)
-            step = scaled if compared else unscaled
-            step = step_min if step < step_min else step
-            step = step_max if step > step_max else step
-            move = mulsign(step, g)
-            shifted = step * SHIFT
-            s[i] = move if moves else shifted
-            change = move if moves else zero
-            if backtracks:
-                taken_back = -last
-                change = taken_back if flipped else change
-            w[i] = narrow(widen(w[i], dtype) - change, dtype)
+            updated, s[i] = update_weight(widen(w[i], dtype), g, s[i], eta_minus, eta_plus, step_min, step_max, rule)
+            w[i] = narrow(updated, dtype)
 
     return loop
 
@@ -350,12 +377,37 @@ def _forget_loop(dtype: int) -> Callable[..., None]:
     return loop
 
 
+def _weight_stop(real: type) -> Callable[..., Any]:
+    """Make the test of a weight's bounds: whether it is stopped, on the upper one, and the state without a sign."""
+    encoding = encoding_of(np.dtype(real))
+    two, SHIFT, THRESHOLD, LEAST_STEP = (real(x) for x in (2, encoding.shift, encoding.threshold, encoding.min_step))
+
+    def stop(x: Any, lower: Any, upper: Any, state: Any) -> Any:
+        is_high = x >= upper
+        size = abs(state)
+        shifted = size * SHIFT
+        unsigned = size if size > THRESHOLD else shifted
+        half = (upper - lower) / two
+        largest = (LEAST_STEP if half < LEAST_STEP else half) * SHIFT
+        limited = largest if unsigned > largest else unsigned
+        return (x <= lower) | is_high, is_high, limited
+
+    return stop
+
+
+def stop_weight(x: Any, lower: Any, upper: Any, state: Any) -> Any:
+    """Test the bounds of a weight, in compiled code."""
+    raise NotImplementedError
+
+
+@overload(stop_weight)
+def _compile_stop(x: Any, lower: Any, upper: Any, state: Any) -> Any:
+    return _weight_stop(np.float64 if state == types.float64 else np.float32)
+
+
 def _stop_loop(dtype: int) -> Callable[..., None]:
     """Make the loop that sets n weights at or beyond a bound on it, without sign and with a limited step."""
-    real, stored = _real(dtype), STORED[dtype](0)
-    encoding = encoding_of(np.dtype(real))
-    zero, two = real(0), real(2)
-    SHIFT, THRESHOLD, LEAST_STEP = real(encoding.shift), real(encoding.threshold), real(encoding.min_step)
+    zero, stored = _real(dtype)(0), STORED[dtype](0)
 
     def loop(param: Any, lower: Any, state: Any, upper: Any, n: Any, frozen: Any) -> None:
         w, s = carray(pointer(param, stored), (n,)), carray(pointer(state, zero), (n,))
@@ -364,14 +416,8 @@ def _stop_loop(dtype: int) -> Callable[..., None]:
         for i in range(n):
             weight, lowest, highest, last = w[i], lows[i], highs[i], s[i]
             x, low, high = widen(weight, dtype), widen(lowest, dtype), widen(highest, dtype)
-            is_high = x >= high
-            stopped = ((x <= low) | is_high) & (is_frozen[i] == 0)
-            size = abs(last)
-            shifted = size * SHIFT
-            unsigned = size if size > THRESHOLD else shifted
-            half = (high - low) / two
-            largest = (LEAST_STEP if half < LEAST_STEP else half) * SHIFT
-            limited = largest if unsigned > largest else unsigned
+            at_bound, is_high, limited = stop_weight(x, low, high, last)
+            stopped = at_bound & (is_frozen[i] == 0)
             bound = highest if is_high else lowest
             s[i] = limited if stopped else last
             w[i] = bound if stopped else weight

@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 from typing import Annotated
 
+from ..install import install_command
+
 try:
     import typer
 except ModuleNotFoundError as missing:
-    raise SystemExit(f"rprop-lab: {missing.name} is not installed: pip install 'rprop_kernels[lab]'") from None
+    raise SystemExit(f"rprop-lab: {missing.name} is not installed: {install_command('lab')}") from None
 
 from . import commands
 from . import config as config_module

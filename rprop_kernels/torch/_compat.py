@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_optimizer
 from torch.optim.rprop import rprop as torch_rprop
 
+from ..install import load_extension
 from ..kernels import threads, torch_
 from ..rules import BACKTRACK, TORCH
 from ..state import encode
@@ -160,9 +161,10 @@ def make_native_step(
     Raises:
         AttributeError: this torch lacks a private name.
     """
-    from ..kernels import _native, cython_
+    from ..kernels import cython_
 
-    api = _native.TorchApi(
+    native: Any = load_extension()
+    api = native.TorchApi(
         Tensor,
         torch.nn.Parameter,
         torch._C._increment_version,
@@ -172,7 +174,7 @@ def make_native_step(
         _read_attributes,
     )
     isa = cython_.isa() if engine is None and device == "cpu" else 0
-    return _native.TorchStep(api, isa, torch_rule, engine, {"cpu": 1, "cuda": 2}[device])  # DLPack's numbers
+    return native.TorchStep(api, isa, torch_rule, engine, {"cpu": 1, "cuda": 2}[device])  # DLPack's numbers
 
 
 _HYPER: Final = (0.5, 1.2, 1e-6, 50.0)

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rprop_kernels.backends import unavailable_reason  # noqa: E402
+from rprop_kernels.torch.table_step import TableStep  # noqa: E402
 from rprop_kernels.torch import IRpropMinus, IRpropPlus, Rprop, RpropMinus, RpropPlus, Stopping  # noqa: E402
 
 BACKENDS = [name for name in ("cython", "numba", "torch") if name == "torch" or unavailable_reason(name) is None]
@@ -74,6 +75,8 @@ def test_the_best_weights_are_those_of_a_plain_copy(seed):
         options |= {"batched": bool(rows), "bounds": rng.choice([None, (-1.0, 1.0), (-1.0, None)])}
         options["frozen"] = rng.choice([None, [torch.rand(p.shape) < 0.3 for p in params]])
     optimizer = cls(params, **options)
+    if options["backend"] == "numba" and rng.random() < 0.5:  # as without the extension
+        optimizer._native_step = TableStep(cls is Rprop)
     stop = Stopping(optimizer, every=rng.choice([None, None, 8]), **ENDLESS)
     reference = Reference(params, bool(rows))
     hook = None
