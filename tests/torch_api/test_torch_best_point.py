@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from rprop_kernels.backends import unavailable_reason  # noqa: E402
-from rprop_kernels.torch.table_step import TableStep  # noqa: E402
 from rprop_kernels.torch import IRpropMinus, IRpropPlus, Rprop, RpropMinus, RpropPlus, Stopping  # noqa: E402
+from rprop_kernels.torch.table_step import TableStep  # noqa: E402
 
 BACKENDS = [name for name in ("cython", "numba", "torch") if name == "torch" or unavailable_reason(name) is None]
 ENDLESS = {"gtol": None, "ftol": None, "xtol": None, "window": 10_000}
