@@ -52,7 +52,7 @@ def test_after_a_reset_it_steps_as_a_new_optimizer(rule, lr):
         optimizer.step(rng.standard_normal(3), loss)
     other = w.copy()
     optimizer.reset_steps(lr)
-    assert w.tobytes() == other.tobytes()
+    assert w.tobytes() == other.tobytes() and optimizer.state_dict()["loss"] is None
     fresh = METHODS[rule](other, lr=0.0625 if lr is None else lr)
     for loss in (5.0, 7.0, 6.0):
         grad = rng.standard_normal(3)

@@ -88,6 +88,7 @@ def test_after_a_reset_it_steps_as_a_new_optimizer(cls, dtype, lr):
     before, state = w.detach().clone(), optimizer.state[w]["move"]
     optimizer.reset_steps(lr)
     assert torch.equal(w.detach(), before) and optimizer.state[w]["move"] is state
+    assert optimizer.param_groups[0].get("prev_loss") is None
     other = torch.nn.Parameter(before)
     fresh = cls([other], lr=0.0625 if lr is None else lr, bounds=(-9.0, 9.0))
     for loss in (5.0, 7.0, 6.0):  # the first would be worse than E_prev
