@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..bounds import Constraints
-from ..state import decode, encoding_of, forget_sign
 from ..kernels.numpy_ import copy_improved
+from ..state import decode, encoding_of, forget_sign
 from ..stopping import LoopStopping, choose, validate
 from .variants import RpropVariant
 

@@ -13,9 +13,9 @@ from torch.optim import optimizer as _torch_optimizer
 
 from ..bounds import split_halves, split_option
 from ..kernels import threads
+from ..kernels.torch_ import copy_improved
 from ..loss import NOT_WORSE
 from ..state import decode, encoding_of, forget_sign
-from ..kernels.torch_ import copy_improved
 from ..stopping import LoopStopping, choose, validate, whole_number
 from .dispatch import REPLAN, STEPPED, StepMixin, is_plain_tensor
 from .loss import to_loss
