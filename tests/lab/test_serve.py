@@ -87,7 +87,7 @@ def test_numbers_at_the_ends_of_curves_do_not_overlap() -> None:
         ends = {number: (int(rng.choice([50, 50, 49, 12])), float(rng.uniform(0, 164))) for number in range(1, 7)}
         moves = charts.spread_labels(ends)
         at = {number: y + moves[number] for number, (_, y) in ends.items()}
-        assert max(at.values()) <= charts.PLOT_HEIGHT + 1e-9
+        assert min(at.values()) >= 0 and max(at.values()) <= charts.PLOT_HEIGHT + 1e-9
         for one in ends:
             for two in range(one + 1, 7):
                 if abs(ends[one][0] - ends[two][0]) <= 0.06 * 50:
