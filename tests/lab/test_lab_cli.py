@@ -198,7 +198,8 @@ def test_a_read_only_folder() -> None:
 
 
 KILLED = """
-import os, random, signal, sys, time
+import json, os, random, signal, sys, time
+from pathlib import Path
 from rprop_kernels.lab import cli, training
 from rprop_kernels.lab.studies import fitting, progress, registry, report_a, runner, single
 from rprop_kernels.lab import figures
@@ -209,32 +210,39 @@ torch.set_num_threads(1)
 random.seed(int(sys.argv[1]))
 runner.provenance()
 
-def lab(seconds, *arguments):
+fitting.fit({"data": "digits", "optimizer": "sgd", "batch": 8, "epochs": 1}, Path("x"))  # compiles
+
+def newest(folder):
+    times = [entry.stat().st_mtime_ns for entry in os.scandir(folder + "/runs") if entry.name.endswith(".checkpoint")]
+    return max(times, default=0)
+
+def lab(arguments, folder, kill=False):
+    before = newest(folder) if kill else 0
     child = os.fork()
     if not child:
-        sys.argv = ["rprop-lab", *arguments]
-        out = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(out, 1)
+        sys.argv = ["rprop-lab", *arguments, "--out", folder]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         cli.main()
         os._exit(0)
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    return os.waitpid(child, 0)[1]
+    done = 0
+    while kill and not done:
+        time.sleep(0.002)
+        done, status = os.waitpid(child, os.WNOHANG)
+        if not done and newest(folder) > before:
+            time.sleep(random.uniform(0, 0.1))
+            os.kill(child, signal.SIGKILL)
+            break
+    return status if done else os.waitpid(child, 0)[1]
 
-arguments = sys.argv[2:]
-start = time.monotonic()
-assert lab(None, *arguments, "--out", "whole") == 0
-seconds = time.monotonic() - start
-killed = resumed = 0
-while killed < 12:
-    status = lab(random.uniform(0.1, 0.5) * seconds, *arguments, "--out", "killed")
-    if status == 0:
-        break
-    killed += 1
-    resumed += bool([name for name in os.listdir("killed/runs") if name.endswith(".checkpoint")])
-assert lab(None, *arguments, "--out", "killed") == 0
-print(killed, resumed)
+for arguments in json.loads(sys.argv[2]):
+    whole, again = arguments[0] + "-whole", arguments[0] + "-killed"
+    assert lab(arguments, whole) == 0
+    os.makedirs(again + "/runs")
+    killed = 0
+    while killed < 3 and lab(arguments, again, kill=True):
+        killed += 1
+    assert killed > 1, "no kill hit a training"
+    assert lab(arguments, again) == 0
 """
 
 
@@ -245,29 +253,25 @@ def without_times(value: Any) -> Any:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 is POSIX")
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("train", "config.json", "--epochs", "400"),
-        ("compare", "config.json", "--epochs", "60", "--seeds", "2"),
-        ("study", "c-stopping", "--data", "digits", "--epochs", "25", "--jobs", "1", "--only", "hidden=100-100"),
-    ],
-)
-def test_killed_at_random_and_resumed_to_the_same_bits(arguments: tuple[str, ...]) -> None:
+def test_killed_at_random_and_resumed_to_the_same_bits() -> None:
     configuration(optimizer="adam", train_batch_size=500, hidden_units=[20, 10])
-    command = [sys.executable, "-P", "-c", KILLED, "5", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    study = ["study", "c-stopping", "--data", "digits", "--epochs", "12", "--jobs", "1", "--only", "hidden=100-100"]
+    commands = [
+        ["train", "config.json", "--epochs", "80"],
+        ["compare", "config.json", "--epochs", "15", "--seeds", "2"],
+        study,
+    ]
+    script = [sys.executable, "-P", "-c", KILLED, "5", json.dumps(commands)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
-    killed, resumed = map(int, done.stdout.split())
-    assert killed > 1 and resumed > 0, "no kill hit a training"
-    whole, again = (
-        {path.name: without_times(json.loads(path.read_text())) for path in Path(folder, "runs").glob("*.json")}
-        for folder in ("whole", "killed")
-    )
-    assert whole == again and not list(Path("killed/runs").glob("*.checkpoint"))
-    if arguments[0] == "train":
-        one, other = (models.load(Path(folder, "model.npz")).network.theta for folder in ("whole", "killed"))
-        assert one.tobytes() == other.tobytes()
+    for name in ("train", "compare", "study"):
+        whole, again = (
+            {path.name: without_times(json.loads(path.read_text())) for path in Path(folder, "runs").glob("*.json")}
+            for folder in (f"{name}-whole", f"{name}-killed")
+        )
+        assert whole == again and whole and not list(Path(f"{name}-killed/runs").glob("*.checkpoint"))
+    one, other = (models.load(Path(folder, "model.npz")) for folder in ("train-whole", "train-killed"))
+    assert one.network.theta.tobytes() == other.network.theta.tobytes()
 
 
 def test_a_damaged_checkpoint_starts_the_run_again(monkeypatch: pytest.MonkeyPatch) -> None:

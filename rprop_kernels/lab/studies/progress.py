@@ -145,8 +145,9 @@ class ProgressReader:
 
     def _poll(self) -> None:
         while not self._stopped.wait(SECONDS):
+            done = self._done  # before the shares, or a run that ends in between would count twice
             share, text = self._read()
-            self._report(self._done + share, text)
+            self._report(done + share, text)
 
     def _report(self, done: float, text: str) -> None:
         if done > self._reported:
