@@ -39,7 +39,9 @@ setup(
         Extension(
             "rprop_kernels.kernels._native",
             sources=["src/_native.pyx"],
-            depends=[f"src/{name}.h" for name in ("dlpack", "free_threads", "half", "isa", "loops", "rules", "step_table")],
+            depends=[
+                f"src/{name}.h" for name in ("dlpack", "free_threads", "half", "isa", "loops", "rules", "step_table")
+            ],
             include_dirs=["src"],
             define_macros=[("SOURCE_HASH", source_hash()), *([("Py_LIMITED_API", "0x030b0000")] if limited else [])],
             py_limited_api=limited,

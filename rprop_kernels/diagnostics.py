@@ -28,8 +28,8 @@ def describe_steps(
 
     Returns:
         ``name``; ``weights``, the number of those that are not frozen; of these the shares ``at_step_min``,
-        ``at_step_max``, ``at_bound`` and ``without_sign``; ``step_quartiles``, three numbers. The figures are None where
-        there is no state, or no weight.
+        ``at_step_max``, ``at_bound`` and ``without_sign``; ``step_quartiles``, three numbers. The figures are None
+        where there is no state, or no weight.
 
     Examples:
         >>> from .state import encode

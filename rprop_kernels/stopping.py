@@ -424,7 +424,7 @@ class LoopStopping:
 
     # ------------------------------------------------------------------------- what a library provides
 
-    def _weights(self, *rest: Any) -> Iterable[tuple[Any, Any, Any, float, Sequence[Any]]]:
+    def _weights(self, *rest: Any) -> Iterable[tuple[Any, Any, Any, float, tuple[Any, Any, Any]]]:
         """Yield weights, gradients, step sizes, the smallest step size and the constraints of every parameter.
 
         All are real; gradients and step sizes are None where there are none. ``rest`` is that of `_run_test`.
@@ -452,7 +452,10 @@ class LoopStopping:
         raise NotImplementedError
 
     def _gather(self, values: list[Any], largest: bool) -> Any:
-        """Return the largest or the smallest of numbers, or of arrays with one for each row; over processes, too."""
+        """Return the largest or the smallest of numbers, or of arrays with one for each row; over processes, too.
+
+        Without any it is 0, or does not count where there are several processes.
+        """
         raise NotImplementedError
 
     # --------------------------------------------------------------------------------------- reasons
@@ -571,7 +574,7 @@ class LoopStopping:
                 if held is not None:
                     small = small | held
                 found.append(small.reshape(len(small), -1).all(1) if self._rows else small.all())
-        return self._gather(found, largest=False) == 1 if found else False
+        return self._gather(found, largest=False) == 1
 
     def _after_stop(self) -> None:
         """Warn where the smallest step size has kept the gradient from gtol."""

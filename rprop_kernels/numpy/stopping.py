@@ -149,7 +149,7 @@ class Stopping(LoopStopping):
         return None if largest is None else np.array(largest) if self._rows else largest[0]
 
     def _gather(self, values: list[Any], largest: bool) -> Any:
-        result = functools.reduce(np.maximum if largest else np.minimum, values)
+        result = functools.reduce(np.maximum if largest else np.minimum, values or [0.0])
         return result if self._rows else float(result)
 
     def restore_best(self) -> None:

@@ -144,7 +144,7 @@ class RpropVariant:
     def _init_step(self) -> None:
         self.backend = resolve_backend(self._requested_backend, "arrays")
         engine = load_engine(self.backend)
-        self._engine_step = None if self.backend == "numpy" else engine.make_stepper()
+        self._engine_step: Any = None if self.backend == "numpy" else engine.make_stepper()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the engine out: the environment that loads a pickle may have another."""

@@ -273,6 +273,8 @@ class Stopping(LoopStopping):
         return limits
 
     def _gather(self, values: list[Any], largest: bool) -> Any:
+        if not values:
+            values = [0.0 if self._process_group is None else float(not largest)]
         if isinstance(values[0], Tensor):
             function = torch.maximum if largest else torch.logical_and
             result: Any = functools.reduce(lambda x, y: function(x, y.to(x)), values)

@@ -92,10 +92,11 @@ ARGUMENTS = """
 """
 
 
-def _real_part(x: Tensor) -> Tensor:
+def _real_part(x: Any) -> Tensor:
     """Return the numbers of this process in a tensor, as real ones."""
     x = x.to_local() if hasattr(x, "placements") else x
-    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    real: Tensor = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    return real
 
 
 class RpropVariant(StepMixin, Optimizer):

@@ -24,6 +24,7 @@ LAYERS = [
         "starts",
         "progress",
         "fit_arguments",
+        "diagnostics",
         "install",
     },
     {"kernels"},
@@ -40,6 +41,10 @@ NEIGHBOURS = {
     ("hyperparameters", "state"),
     ("starts", "stopping"),
     ("starts", "result"),
+    ("stopping", "state"),
+    ("stopping", "warn"),
+    ("diagnostics", "state"),
+    ("diagnostics", "bounds"),
 }
 """Imports between two members of one layer."""
 

@@ -49,7 +49,7 @@ def test_the_figures_are_those_of_a_plain_count(cls, dtype):
     first, second = optimizer.diagnostics()
     q, step = optimizer.signs_and_steps(w)
     assert_equal(first, "w", expected(w, q, step, (2.0**-6, 0.0625), 0.0, 1.0, frozen))
-    assert 0 < first["at_step_min"] < 1 and 0 < first["at_bound"] and 0 < first["at_step_max"]
+    assert 0 < first["at_step_min"] < 1 and first["at_bound"] > 0 and first["at_step_max"] > 0
     q, step = optimizer.signs_and_steps(v)
     assert_equal(second, "v", expected(v, q, step, (1e-6, 50.0)))
 
