@@ -17,6 +17,7 @@ REFUSED: Final = {
     "maxfev": "max_evals",
     "hess": "finish='newton' to rprop_kernels.torch.minimize, which computes second derivatives; Rprop uses none",
     "constraints": "bounds and frozen",
+    "finish": "tensors to rprop_kernels.torch.minimize, whose autograd has second derivatives",
 }
 """Words of other libraries, and the ones to use here."""
 
@@ -67,7 +68,7 @@ def parse_in_dims(in_dims: Any, args: tuple[Any, ...], problems: int) -> tuple[i
     for index, (arg, dim) in enumerate(zip(args, dims, strict=True)):
         if dim is None:
             continue
-        shape = np.shape(arg)
+        shape = tuple(np.shape(arg))
         if isinstance(dim, bool) or not isinstance(dim, int) or not -len(shape) <= dim < len(shape):
             raise ValueError(
                 f"in_dims[{index}]={dim!r} for an argument of shape {shape}: pass one of its dimensions, or None"

@@ -178,7 +178,7 @@ def csv(path: Path | None) -> Dataset:
         images, labels = read_csv(path)
         if len(images) < 2 * CLASSES:
             raise LabError(f"{path} has {len(images)} rows, too few to hold out a test part: 20 or more are needed.")
-        return _with_held_out_test("csv", f"{path} (a fifth held out as test)", images, labels, _pixel_max(images))
+        return _with_held_out_test("csv", f"{path} (a fifth held out as test)", images, labels, pixel_max(images))
     learn_path, test_path = _csv_in(path, "train"), _csv_in(path, "test")
     learn_images, learn_labels = read_csv(learn_path)
     test_images, test_labels = read_csv(test_path)
@@ -194,7 +194,7 @@ def csv(path: Path | None) -> Dataset:
         learn_labels,
         test_images,
         test_labels,
-        _pixel_max(learn_images),
+        pixel_max(learn_images),
     )
 
 
@@ -319,7 +319,7 @@ def read_csv(path: Path) -> tuple[Array, Array]:
     if not np.isfinite(table).all():
         raise LabError(f"{path} has empty or infinite values: row {_first_row(~np.isfinite(table).all(1))}.")
     _check_labels(labels, path)
-    top = _pixel_max(images)
+    top = pixel_max(images)
     wrong = ((images < 0) | (images > top)).any(1)
     if wrong.any():
         raise LabError(
@@ -399,7 +399,8 @@ def _check_labels(labels: Array, path: Path) -> None:
         )
 
 
-def _pixel_max(images: Array) -> int:
+def pixel_max(images: Array) -> int:
+    """Return the value of a full pixel in a CSV: 16 for 64 pixels, as in scikit-learn's digits, else 255."""
     return 16 if images.shape[1] == 64 else 255
 
 

@@ -214,12 +214,13 @@ def minimize(
             ``torch.func.vmap``, in a loop where that refuses it. With ``batched`` there are as many rows of each
             problem. Not for a Module.
         seed: of the starts; None takes fresh entropy, which ``Result.seed`` holds.
-        finish: ``"newton"`` goes on with a damped Newton method (:mod:`.newton`) after 50 steps, or earlier where
+        finish: ``"newton"`` goes on with a damped Newton method (the module ``newton``) after 50 steps, or earlier where
             Rprop has stopped: for at most 32 variables a problem, where autograd can differentiate fun twice. The
             tolerances are the same, ``window`` is 10 at most, and max_steps holds for each of the two parts. The
             result then has ``hess`` and ``cov()``. A success of Rprop's stays one.
         check_noise, callback, progress: as there.
-        backend: ``"cython"``, ``"numba"`` or ``"torch"``.
+        backend: ``"cython"``, ``"numba"``, ``"torch"`` or ``"triton"``. CUDA tensors are stepped by Triton where it is
+            installed, unless it is ``"torch"``.
 
     Returns:
         A :class:`rprop_kernels.result.Result` of tensors; x has the form of x0, and the gradient of a Module is a dict
@@ -264,8 +265,6 @@ def minimize(
     hyper = hyperparameters.validate(etas, step_sizes)
     maximize = hyperparameters.validate_bool("maximize", maximize)
     found = resolve_backend(backend, "tensors")
-    if found == "triton" and backend is not None:
-        raise ValueError("backend='triton' has no minimize: pass 'cython', 'numba' or 'torch', or leave it out")
     dims = parse_in_dims(in_dims, args, len(structure.tensors[0])) if batched else (None,) * len(args)
     size = None if chunk_size is None else stopping.whole_number("chunk_size", chunk_size, 1)
     constraints = _make_constraints(structure, bounds, frozen)

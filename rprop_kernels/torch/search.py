@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import stopping
+from ..backends import unavailable_reason
 from ..bounds import Constraints
 from ..fit_arguments import NOISE, noise_message
 from ..hyperparameters import Hyperparameters
@@ -84,6 +85,9 @@ class Search:
         self.check_noise, self.callback = check_noise, callback
         on_cpu = all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.float64) for t in x)
         self.stepper = load_engine(backend).make_stepper() if backend in ("cython", "numba") and on_cpu else None
+        on_device = backend == "triton" or (backend != "torch" and any(t.is_cuda for t in x))
+        usable = on_device and unavailable_reason("triton") is None
+        self.launcher: Any = load_engine("triton").TritonStep() if usable else None
         count = len(x[0]) if rows else 1
         self.progress, self.second_order = progress, second_order
         self.monitor = Monitor(rules, maximize, where if rows else stopping.choose)
@@ -347,8 +351,29 @@ class Search:
                 **options,
             ):
                 return
+        if self.launcher is not None and self._launch(method, x, grads, states, outcome, constraints):
+            return
         options |= {"outcome": outcome, "constraints": limits}
         torch_.step(method, x, grads, [(s,) for s in states], self.hyper, **options)
+
+    def _launch(
+        self,
+        method: str,
+        x: list[Tensor],
+        grads: list[Tensor],
+        states: list[Tensor],
+        outcome: Any,
+        constraints: list[Constraints],
+    ) -> bool:
+        """Run Triton on all tensors; return False, with nothing touched, where it does not take one of them."""
+        launcher, hyper = self.launcher, self.hyper.with_direction(self.maximize)
+        launcher.begin()
+        for w, g, state, limits in zip(x, grads, states, constraints, strict=True):
+            if not launcher.add(w, g, (state,), hyper, outcome, limits):
+                launcher.begin()
+                return False
+        done: bool = launcher.launch(load_engine("triton").UPDATES[method])
+        return done
 
     # ------------------------------------------------------------------------------------------- result
 

@@ -150,17 +150,17 @@ def spread_labels(ends: dict[int, tuple[int, float]]) -> dict[int, float]:
 
 def describe_off_axis(values_of: dict[int, list[float]], low: float, high: float) -> str:
     """Name the runs whose curves leave the axis, and how far; empty if none does."""
-    texts = []
+    texts, below = [], []
     for number, values in values_of.items():
         finite = [value for value in values if math.isfinite(value)]
         if finite and max(finite) > high:
-            texts.append(f"run {number} up to {max(finite):.3g}")
+            texts.append(f"run {number}, up to {max(finite):.3g}")
         elif len(finite) < len(values):
             texts.append(f"run {number}, no longer finite")
-        elif finite and min(finite) < low:
-            texts.append(f"run {number} from {min(finite):.3g}")
-        elif finite and min(finite) <= MIN_LOSS and low == MIN_LOSS:
-            texts.append(f"run {number} below {MIN_LOSS:g}")
+        elif finite and (min(finite) < low or min(finite) <= MIN_LOSS == low):
+            below.append(str(number))
+    if below:
+        texts.append(f"below {low:g}: run{'s' if len(below) > 1 else ''} {', '.join(below)}")
     return f"Outside the axis: {'; '.join(texts)}." if texts else ""
 
 

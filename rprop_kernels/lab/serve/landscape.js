@@ -190,7 +190,7 @@ export default {
       const [to, wide, high] = this.canvas(this.$refs.steps);
       const ink = this.colour("--soft");
       const sizes = this.trails.flatMap((trail) => trail.steps.flat()).filter((size) => size > 0);
-      const edge = (value) => Math.min(2, Math.max(-8, value));
+      const edge = (value) => Math.min(2, Math.max(-6, value));
       const low = edge(Math.floor(Math.log10(sizes.reduce((a, b) => Math.min(a, b), 1))));
       const top = edge(Math.ceil(Math.log10(sizes.reduce((a, b) => Math.max(a, b), 0.01))));
       const [left, right, gap] = [44, 14, 34];

@@ -143,6 +143,7 @@ class LandscapeTab:
         self._show_scene()
         if len(racers) < 2:
             return
+        self._winner.set_text("The optimizers are running.")
         trails = await run.io_bound(find_trails, landscape, racers, self._start, factor)
         if trails is None or number != self._race_number:  # the server ends, or another race has begun
             return

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..config import Config
 from ..datasets import CLASSES, Dataset
 from ..errors import LabError
+from ..models import SavedModel
 from ..optimizers import DROP_IN, PEER, TECHNIQUES, Technique
 from ..training import Epoch, Run, evaluate, hold_out, tensors
 
@@ -155,20 +156,21 @@ class TrainingSet:
 
     Attributes:
         side, pixel_max: of an image.
+        model: a saved one to show, or None.
         images: number of training images.
 
     Raises:
         LabError: its images are not square, so that drawings cannot be converted to their form.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, model: SavedModel | None = None) -> None:
         self.side = math.isqrt(dataset.pixels)
         if self.side**2 != dataset.pixels:
             raise LabError(
                 f"{dataset.origin} has images of {dataset.pixels} pixels, which make no square, so that no "
                 "drawing fits them. Choose other data with --data and --data-dir."
             )
-        self.dataset, self.pixel_max = dataset, dataset.pixel_max
+        self.dataset, self.pixel_max, self.model = dataset, dataset.pixel_max, model
         self.config = Config().for_data(dataset)
         learn, self.test = tensors(dataset)
         self.train, self.evaluation = hold_out(learn, self.config, self.config.seed)
