@@ -94,7 +94,7 @@ class Stopping(LoopStopping):
         """
         optimizer = self._optimizer
         value = optimizer._loss_value(loss)
-        stopped = self._stop(value, optimizer._validate(optimizer._gradients(grads)))
+        stopped = self._stop(value, optimizer._validate_to_read(optimizer._gradients(grads)))
         if self._tested:
             optimizer._next_loss = value
         return stopped

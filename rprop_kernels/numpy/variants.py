@@ -225,7 +225,7 @@ class RpropVariant:
             self._perform(self._gradients(grads), loss)
             return
         try:
-            gradients = self._validate(self._gradients(grads))
+            gradients = self._validate_to_read(self._gradients(grads))
             loss = self._next_loss if loss is None else self._loss_value(loss)
             stopping._before_step(*(() if loss is None else (loss, gradients)))
             self._next_loss = None
@@ -273,6 +273,16 @@ class RpropVariant:
         if stopping is not None:
             stopping._flush()
         numpy_.step(variant, params, gradients, states, hyper, **options)
+
+    def _validate_to_read(self, gradients: Sequence[Any]) -> Sequence[Array]:
+        """Validate gradients that are only read: overlaps, which take longest to find, are left to the step."""
+        params = self._params
+        if len(gradients) == len(params) and all(
+            type(g) is type(p) is np.ndarray and g.dtype == p.dtype and g.shape == p.shape == state.shape
+            for g, p, (state,) in zip(gradients, params, self._states, strict=True)
+        ):
+            return gradients
+        return self._validate(gradients)
 
     def _validate(self, gradients: Sequence[Any]) -> Sequence[Array]:
         """Validate parameters and gradients; convert NumPy scalars, the results of 0-d arithmetic, to arrays."""
