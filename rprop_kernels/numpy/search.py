@@ -15,6 +15,7 @@ from ..kernels import load_engine, numpy_
 from ..loss import NONFINITE, NOT_WORSE, LossOutcome, compare_loss, compare_losses
 from ..progress import start_progress
 from ..result import Result
+from ..rows import Rows
 from ..state import decode, encoding_of
 from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_weights, steps_within
 from ..warn import warn_user
@@ -79,17 +80,19 @@ class Search:
         self.best_x = start.copy()
         self.best_grad = np.full_like(start, np.nan)
         self.history: list[float] = []
-        self.rows: Array | None = None
-        if rows:
-            count = len(start)
-            self.rows = np.arange(count)  # numbers of the rows of self.x
-            self.running = np.ones(count, bool)  # of the rows of self.x
-            self.best_loss = np.full(count, np.nan)
-            self.code: Any = np.full(count, RUNNING)
-            self.steps: Any = np.zeros(count, int)
-        else:
-            self.code = RUNNING
-            self.steps = 0
+        self.rows = Rows(np.arange(len(start))) if rows else None  # the rows of self.x
+        self.best_loss = np.full(len(start) if rows else 1, np.nan)  # of rows
+        self.one_code = RUNNING  # of one problem
+
+    @property
+    def code(self) -> Any:
+        """The code of the reason to stop; of rows an array of them."""
+        return self.one_code if self.rows is None else self.rows.code
+
+    @property
+    def steps(self) -> Any:
+        """The number of steps; of rows an array of them."""
+        return max(self.monitor.steps, 0) if self.rows is None else self.rows.steps
 
     def _set_constraints(self) -> None:
         limits = Constraints(self.lower, self.upper, self.frozen)
@@ -124,9 +127,10 @@ class Search:
                 self.progress.close()
 
     def _interrupt(self) -> None:
-        steps = max(self.monitor.steps, 0)
-        self.steps = np.where(self.code == RUNNING, steps, self.steps) if self.rows is not None else steps
-        self.code = np.where(self.code == RUNNING, INTERRUPTED, self.code) if self.rows is not None else INTERRUPTED
+        if self.rows is None:
+            self.one_code = INTERRUPTED
+        else:
+            self.rows.interrupt(max(self.monitor.steps, 0))
 
     # --------------------------------------------------------------------------------------- evaluation
 
@@ -162,13 +166,14 @@ class Search:
         if self.callback is not None and monitor.steps > 0 and self._call_callback(point):
             code = code * 0 + CALLBACK
         if self.rows is None:
-            self.code, self.steps = code, monitor.steps
+            self.one_code = code
             self._show_progress(0)
             return bool(code == RUNNING)
         return self._finish_rows(code)
 
     def _call(self, point: Array) -> tuple[Any, Array]:
-        result: tuple[Any, Array] = self.objective(point) if self.rows is None else self.objective(point, self.rows)
+        result: tuple[Any, Array]
+        result = self.objective(point) if self.rows is None else self.objective(point, self.rows.numbers)
         return result
 
     def _warn_if_noisy(self, loss: Any, again: Any) -> None:
@@ -192,9 +197,9 @@ class Search:
             return
         if self.monitor.steps == 0:
             self.best_grad[...] = grad
-        chosen = improved & self.running
+        chosen = improved & self.rows.running
         if chosen.any():
-            numbers = self.rows[chosen]
+            numbers = self.rows.numbers[chosen]
             self.best_x[numbers] = point[chosen]
             self.best_grad[numbers] = grad[chosen]
             self.best_loss[numbers] = self.loss[chosen]
@@ -226,8 +231,9 @@ class Search:
         x, loss = point.copy(), self.loss
         if self.rows is not None:  # rows that have finished are shown at their best points
             x, loss = self.best_x.copy(), self.best_loss.copy()
-            numbers = self.rows[self.running]
-            x[numbers], loss[numbers] = point[self.running], self.loss[self.running]
+            running = self.rows.running
+            numbers = self.rows.numbers[running]
+            x[numbers], loss[numbers] = point[running], self.loss[running]
         try:
             self.callback(x, loss, self.monitor.steps)
         except StopIteration:
@@ -236,25 +242,18 @@ class Search:
 
     def _finish_rows(self, code: Array) -> bool:
         """Record the rows that stop; let those that have stopped leave where they are an eighth of all."""
-        assert self.rows is not None
-        stopped = self.running & (code != RUNNING)
-        if stopped.any():
-            numbers = self.rows[stopped]
-            self.code[numbers] = code[stopped]
-            self.steps[numbers] = self.monitor.steps
-            self.running = self.running & ~stopped
-        self._show_progress(int(np.sum(self.code != RUNNING)))
-        finished = len(self.running) - int(self.running.sum())
-        if finished == len(self.running):
+        rows = self.rows
+        assert rows is not None
+        rows.stop(code, self.monitor.steps)
+        self._show_progress(rows.finished)
+        if not rows.run:
             return False
-        if finished * 8 >= len(self.running):
-            keep = self.running
-            for name in ("x", "state", "grad", "loss", "scale", "lower", "upper", "frozen", "previous", "rows"):
+        if (keep := rows.leave()) is not None:
+            for name in ("x", "state", "grad", "loss", "scale", "lower", "upper", "frozen", "previous"):
                 value = getattr(self, name)
                 setattr(self, name, None if value is None else value[keep])
             self._set_constraints()
             self.monitor.select(keep)
-            self.running = self.running[keep]
         return True
 
     def _show_progress(self, finished: int) -> None:

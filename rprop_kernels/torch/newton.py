@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..bounds import Constraints
 from ..result import Result
+from ..rows import Rows
 from ..stopping import (
     CALLBACK,
     FTOL,
@@ -122,11 +123,11 @@ class Newton:
 
     Attributes:
         hess: the Hessians of fun at the best points, shape (B, n, n), NaN where none was computed.
-        evaluations: of each problem.
+        rows: the rows of the batch; ``steps`` counts their evaluations.
     """
 
     _COLUMNS = (
-        *("numbers", "running", "loss", "x", "grad", "hessian", "damping", "trial", "predicted"),
+        *("loss", "x", "grad", "hessian", "damping", "trial", "predicted"),
         *("lower", "upper", "frozen", "scale"),
     )  # with an entry for each row in the batch
 
@@ -141,9 +142,9 @@ class Newton:
         n = sum(self.sizes)
         dtype = functools.reduce(torch.promote_types, (t.dtype for t in search.best))
         self.hess = torch.full((self.count, n, n), torch.nan, dtype=dtype, device=first.device)
-        self.evaluations = torch.zeros(self.count, dtype=torch.int64, device=first.device)
-        self.code = torch.as_tensor(search.code, device=first.device).reshape(-1).clone()  # of every problem
-        self.numbers = torch.arange(self.count, device=first.device)
+        self.rows = Rows(torch.arange(self.count, device=first.device))
+        self.first_code = torch.as_tensor(search.code, device=first.device).reshape(-1).clone()
+        self.evaluations = 0
         self._set_limits()
 
     def _set_limits(self) -> None:
@@ -162,7 +163,7 @@ class Newton:
         columns = []
         for part, like, size in zip(parts, self.search.best, self.sizes, strict=True):
             rows = torch.full_like(like, default) if part is None else part
-            columns.append(rows.reshape(-1, size).to(self.numbers.device, _ALGEBRA))
+            columns.append(rows.reshape(-1, size).to(self.hess.device, _ALGEBRA))
         return torch.cat(columns, 1).T.contiguous()
 
     def _split(self, x: Tensor) -> list[Tensor]:
@@ -186,27 +187,28 @@ class Newton:
                 while self._finish_rows():
                     self._evaluate()
         except BaseException as error:
-            self._record(self.numbers, torch.full_like(self.numbers, INTERRUPTED))
+            self.rows.interrupt(self.evaluations)
             if not isinstance(error, KeyboardInterrupt):
                 raise
         finally:
+            self._set_code(self.rows.code)
             self.search.restore_best()
 
     def _begin(self) -> bool:
         """Evaluate at the best points; return whether there are any."""
-        search, code = self.search, self.code
+        search, code = self.search, self.first_code
         if search.monitor.steps < 0:  # interrupted before the first loss
             return False
         best = search.best_loss if self.batched else self.sign * search.monitor.best
         losses = torch.as_tensor(best, dtype=_ALGEBRA, device=code.device).reshape(-1)
         excluded = torch.tensor([START, CALLBACK, INTERRUPTED, MAX_EVALS], device=code.device)
         enters = losses.isfinite() & ~torch.isin(code, excluded)
-        self.numbers = self.numbers[enters]
-        if len(self.numbers) and self._exhausted():
-            self._record(self.numbers, torch.full_like(self.numbers, MAX_EVALS))
-            self.numbers = self.numbers[:0]
-        if not len(self.numbers):
+        if self._exhausted():
+            code, enters = torch.where(enters, MAX_EVALS, code), torch.zeros_like(enters)
+        self.rows.stop(torch.where(enters, RUNNING, code), 0)
+        if not self.rows.run:
             return False
+        self.rows.select(enters)
         self.monitor = Monitor(self.rules._replace(window=min(self.rules.window, WINDOW)), search.maximize, where)
         self.x = self._join(search.best)
         for name in ("x", "lower", "upper", "frozen", "scale"):
@@ -215,12 +217,11 @@ class Newton:
         if self.scale is not None:
             self.x = self.x / self.scale
         self.loss = self.sign * losses[enters]
-        self.running = torch.ones_like(enters[enters])
         self.damping = torch.zeros_like(self.loss)
         point = [t[enters] for t in search.best] if self.batched else search.best
         here, _, hessians, self.grad, self.hessian = self._second_order(point)
         self.precision = torch.finfo(here.dtype).eps
-        self.hess[self.numbers] = hessians
+        self.hess[self.rows.numbers] = hessians
         self.monitor.add(self.sign * self.loss)  # the loss that is recorded, even where this one differs
         first = torch.as_tensor(search.first_loss, dtype=_ALGEBRA, device=code.device).reshape(-1)
         self.monitor.first = self.sign * first[enters]
@@ -239,8 +240,8 @@ class Newton:
             for target, value in zip(self.search.targets, point, strict=True):
                 target.copy_(value)
             point = self.search.targets
-        losses, grads, hessians = self.objective.second_order(point, self.numbers if self.batched else None)
-        self.evaluations[self.numbers[self.running]] += 1
+        losses, grads, hessians = self.objective.second_order(point, self.rows.numbers if self.batched else None)
+        self.evaluations += 1
         grad = self.sign * self._join(grads)
         hessian = self.sign * hessians.to(_ALGEBRA).permute(1, 2, 0).contiguous()
         if self.scale is not None:
@@ -272,7 +273,7 @@ class Newton:
             x = x / self.scale
         old, self.x = self.x, x
         new_slope = torch.where(self._held(grad), 0, grad.abs()).amax(0)
-        better = self.running & ((value < self.loss) | ((value == self.loss) & (new_slope < slope)))
+        better = self.rows.running & ((value < self.loss) | ((value == self.loss) & (new_slope < slope)))
         ratio = (self.loss - value) / self.predicted
         self.x = torch.where(better, x, old)
         self.loss = torch.where(better, value, self.loss)
@@ -290,7 +291,7 @@ class Newton:
 
     def _keep(self, better: Tensor, point: list[Tensor], losses: Tensor, grads: list[Tensor], hessians: Tensor) -> None:
         search = self.search
-        numbers = self.numbers[better]
+        numbers = self.rows.numbers[better]
         self.hess[numbers] = hessians[better]
         pairs = zip((*search.best, *search.best_grads), (*point, *grads), strict=True)
         if self.batched:
@@ -330,7 +331,7 @@ class Newton:
         weights = torch.where(weights > 0, weights, 1)
         self.trial = self.x.clone()
         self.predicted = torch.zeros_like(self.loss)
-        rows = self.running.nonzero()[:, 0]
+        rows = self.rows.running.nonzero()[:, 0]
         while len(rows):
             trial, predicted = self._try_step(rows, free[:, rows], weights[:, rows])
             good = predicted > 0
@@ -372,25 +373,24 @@ class Newton:
 
     # ------------------------------------------------------------------------------------------------- rows
 
-    def _record(self, numbers: Tensor, code: Tensor) -> None:
-        """Record the reasons of problems: a success of Rprop's stays one."""
+    def _set_code(self, code: Tensor) -> None:
+        """Set the reasons of the search: a success of Rprop's stays one."""
         success = torch.tensor([reason.success for reason in REASONS], device=code.device)
-        keeps = success[self.code[numbers]] & ~success[code] & (code != INTERRUPTED) & (code != CALLBACK)
-        self.code[numbers] = torch.where(keeps, self.code[numbers], code)
-        self.search.code = self.code if self.batched else int(self.code)
+        first = self.first_code
+        keeps = success[first] & ~success[code] & (code != INTERRUPTED) & (code != CALLBACK) | (code == RUNNING)
+        code = torch.where(keeps, first, code)
+        if self.search.rows is None:
+            self.search.one_code = int(code)
+        else:
+            self.search.rows.code = code
 
     def _finish_rows(self) -> bool:
         """Record the rows that stop; let those that have stopped leave where they are an eighth of all."""
-        stopped = self.running & (self.next_code != RUNNING)
-        self._record(self.numbers[stopped], self.next_code[stopped])
-        self.running = self.running & ~stopped
-        count, left = len(self.running), int(self.running.sum())
-        self._show_progress(self.count - left)
-        if not left:
-            self.numbers = self.numbers[:0]
+        self.rows.stop(self.next_code, self.evaluations)
+        self._show_progress(self.rows.finished)
+        if not self.rows.run:
             return False
-        if (count - left) * 8 >= count:
-            keep = self.running
+        if (keep := self.rows.leave()) is not None:
             for name in self._COLUMNS:
                 if (value := getattr(self, name)) is not None:
                     setattr(self, name, value[..., keep])
@@ -424,13 +424,12 @@ class Newton:
     def complete(self, result: Result) -> Result:
         """Return the result with the evaluations of the finish, Hessian and covariance."""
         self.lower = self.upper = self.frozen = None
-        self.numbers = torch.arange(self.count, device=self.hess.device)
         self._set_limits()
         self.x = self._join(self.search.best)
         if self.scale is not None:
             self.x = self.x / self.scale
         held = self._held(self.sign * self._join(self.search.best_grads)).T
-        result.nfev = result.nfev + (self.evaluations if self.batched else int(self.evaluations))
+        result.nfev = result.nfev + (self.rows.steps if self.batched else int(self.rows.steps))
         result.hess, result._held = (self.hess, held) if self.batched else (self.hess[0], held[0])
         result._covariance = functools.partial(covariance, maximize=self.search.maximize)
         return result

@@ -17,6 +17,7 @@ from ..kernels import load_engine, torch_
 from ..loss import NONFINITE, NOT_WORSE, compare_loss, compare_losses
 from ..progress import Progress
 from ..result import Result
+from ..rows import Rows
 from ..state import decode, encoding_of
 from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_weights, steps_within
 from ..warn import warn_user
@@ -95,16 +96,20 @@ class Search:
         self.best = [t.clone() for t in self._point()]
         self.best_grads = [torch.full_like(t, torch.nan) for t in x]
         self.history: list[float] = []
-        self.rows: Tensor | None = None
         self.best_loss: Tensor | None = None  # of rows
         self.first_loss: Any = math.nan
-        self.code: Any = RUNNING
-        self.steps: Any = 0
-        if rows:
-            self.rows = torch.arange(count, device=x[0].device)  # numbers of the rows of self.x
-            self.running = torch.ones(count, dtype=torch.bool, device=x[0].device)
-            self.code = torch.full((count,), RUNNING, device=x[0].device)
-            self.steps = torch.zeros(count, dtype=torch.int64, device=x[0].device)
+        self.rows = Rows(torch.arange(count, device=x[0].device)) if rows else None  # the rows of self.x
+        self.one_code = RUNNING  # of one problem
+
+    @property
+    def code(self) -> Any:
+        """The code of the reason to stop; of rows a tensor of them."""
+        return self.one_code if self.rows is None else self.rows.code
+
+    @property
+    def steps(self) -> Any:
+        """The number of steps; of rows a tensor of them."""
+        return max(self.monitor.steps, 0) if self.rows is None else self.rows.steps
 
     def _point(self) -> list[Tensor]:
         return self.x if self.scales is None else [x * s for x, s in zip(self.x, self.scales, strict=True)]
@@ -118,16 +123,14 @@ class Search:
         try:
             if self.second_order:
                 point = self._point() if self.targets is None else self.targets
-                self.objective.check_second_order(point, self.rows)
+                self.objective.check_second_order(point, None if self.rows is None else self.rows.numbers)
             while self._evaluate():
                 self._step()
         except BaseException as error:
-            steps = max(self.monitor.steps, 0)
             if self.rows is None:
-                self.code, self.steps = INTERRUPTED, steps
+                self.one_code = INTERRUPTED
             else:
-                self.steps = torch.where(self.code == RUNNING, steps, self.steps)
-                self.code = torch.where(self.code == RUNNING, INTERRUPTED, self.code)
+                self.rows.interrupt(max(self.monitor.steps, 0))
             if not isinstance(error, KeyboardInterrupt):
                 raise
         finally:
@@ -147,7 +150,7 @@ class Search:
     # --------------------------------------------------------------------------------------- evaluation
 
     def _call(self, point: list[Tensor]) -> tuple[Any, list[Tensor]]:
-        return self.objective(point) if self.rows is None else self.objective(point, self.rows)
+        return self.objective(point) if self.rows is None else self.objective(point, self.rows.numbers)
 
     def _evaluate(self) -> bool:
         """Evaluate x, keep the best point and decide; return whether the search goes on."""
@@ -172,7 +175,7 @@ class Search:
         if self.callback is not None and monitor.steps > 0 and self._call_callback(point):
             code = code * 0 + CALLBACK
         if self.rows is None:
-            self.code, self.steps = code, monitor.steps
+            self.one_code = code
             self._show_progress(0)
             return bool(code == RUNNING)
         return self._finish_rows(code)
@@ -201,9 +204,9 @@ class Search:
         if is_first:
             for kept, value in zip(self.best_grads, grads, strict=True):
                 kept.copy_(value)
-        chosen = improved & self.running
+        chosen = improved & self.rows.running
         if bool(chosen.any()):
-            numbers = self.rows[chosen]
+            numbers = self.rows.numbers[chosen]
             for kept, value in zip((*self.best, *self.best_grads), (*point, *grads), strict=True):
                 kept[numbers] = value[chosen]
             self.best_loss[numbers] = self.loss[chosen]
@@ -248,10 +251,11 @@ class Search:
         if self.rows is not None:  # rows that have finished are shown at their best points
             assert self.best_loss is not None
             x, loss = [t.clone() for t in self.best], self.best_loss.clone()
-            numbers = self.rows[self.running]
+            running = self.rows.running
+            numbers = self.rows.numbers[running]
             for shown, value in zip(x, point, strict=True):
-                shown[numbers] = value[self.running]
-            loss[numbers] = self.loss[self.running]
+                shown[numbers] = value[running]
+            loss[numbers] = self.loss[running]
         try:
             self.callback(self.objective.structure.join(x), loss, self.monitor.steps)
         except StopIteration:
@@ -260,24 +264,17 @@ class Search:
 
     def _finish_rows(self, code: Tensor) -> bool:
         """Record the rows that stop; let those that have stopped leave where they are an eighth of all."""
-        assert self.rows is not None
-        stopped = self.running & (code != RUNNING)
-        if bool(stopped.any()):
-            numbers = self.rows[stopped]
-            self.code[numbers] = code[stopped]
-            self.steps[numbers] = self.monitor.steps
-            self.running = self.running & ~stopped
-        count = len(self.running)
-        finished = count - int(self.running.sum())
-        self._show_progress(len(self.code) - (count - finished))
-        if finished == count:
+        rows = self.rows
+        assert rows is not None
+        rows.stop(code, self.monitor.steps)
+        self._show_progress(rows.finished)
+        if not rows.run:
             return False
-        if finished * 8 >= count:
-            keep = self.running
+        if (keep := rows.leave()) is not None:
             for name in ("x", "states", "grads", "scales"):
                 if (column := getattr(self, name)) is not None:
                     setattr(self, name, [t[keep] for t in column])
-            for name in ("loss", "previous", "rows", "running"):
+            for name in ("loss", "previous"):
                 if (value := getattr(self, name)) is not None:
                     setattr(self, name, value[keep])
             self.constraints = [self._rows_of(limits, keep) for limits in self.constraints]

@@ -21,6 +21,7 @@ LAYERS = [
         "warn",
         "stopping",
         "result",
+        "rows",
         "starts",
         "progress",
         "fit_arguments",
@@ -45,6 +46,7 @@ NEIGHBOURS = {
     ("stopping", "warn"),
     ("diagnostics", "state"),
     ("diagnostics", "bounds"),
+    ("rows", "stopping"),
 }
 """Imports between two members of one layer."""
 

@@ -1,6 +1,7 @@
 """finish="newton" of minimize: its endings, its rows, bounds, and the covariance."""
 
 import copy
+import functools
 import math
 import pickle
 
@@ -100,15 +101,17 @@ def test_one_standard_deviation_covers_two_thirds():
 def test_the_best_point_seen_is_returned_and_bounds_hold(seed, n, size, bounded, maximize):
     """Losses with several minima, saddles, and regions where they are not finite."""
     rng = np.random.default_rng(seed)
-    a, b = torch.tensor(rng.normal(0, 2, (5, n))), torch.tensor(rng.normal(0, size, (5, n)))
+    a, b = torch.tensor(rng.normal(0, 2, (5, n))), torch.tensor(rng.normal(0, 2, (5, n)))
     seen = torch.full((5,), math.inf, dtype=D)
     sign = -1 if maximize else 1
 
     def fun(x, a, b, *, rows):
         if bounded:
             assert (x.abs() <= 1.5 * size).all()
-        loss = (torch.sin(a * x) + (x / size - b / size) ** 4 / 10 + a * x / size).sum(1)
-        loss = sign * torch.where(x[:, 0] > 1.4 * size, torch.log(1.45 * size - x[:, 0]), loss)
+        u = x / size
+        terms = (u * u * (u * u - 2 - a) + (b + a) * u + u * u.roll(1, 1)).unbind(1)
+        loss = functools.reduce(torch.add, terms)  # a sum with the same bits in any batch
+        loss = sign * torch.where(u[:, 0] > 1.25, torch.nan, loss)
         with torch.no_grad():
             value = sign * loss
             seen[rows] = torch.minimum(seen[rows], torch.where(value.isfinite(), value, math.inf))
@@ -148,6 +151,19 @@ def test_rows_have_the_bits_of_lone_runs(scale):
         assert bits(one.cov(2.0)) == bits(rows.cov(2.0)[i]) or torch.allclose(
             one.cov(2.0), rows.cov(2.0)[i], rtol=1e-12, equal_nan=True
         )  # LAPACK inverts
+
+
+def test_a_scaled_run_is_that_of_the_divided_variable():
+    """To the bit, the finish included; the Hessian is in the units of fun."""
+    scale = torch.tensor([2.0**-20, 2.0**13], dtype=D)
+    x0 = torch.tensor([[-1.25, 1.0], [2.0, -0.5], [0.5, 0.75]], dtype=D)
+    upper = torch.tensor([4.0, 1.5], dtype=D)
+    options = {"batched": True, "finish": "newton"}
+    plain = minimize(rosenbrock, x0, bounds=(None, upper), **options)
+    ours = minimize(lambda x: rosenbrock(x / scale), x0 * scale, bounds=(None, upper * scale), x_scale=scale, **options)
+    assert bits(ours.x) == bits(plain.x * scale) and bits(ours.fun) == bits(plain.fun)
+    assert ours.nfev.tolist() == plain.nfev.tolist() and ours.reason == plain.reason
+    assert bits(ours.hess) == bits(plain.hess / scale / scale[:, None])
 
 
 def test_an_indefinite_start():
