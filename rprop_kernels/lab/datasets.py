@@ -312,7 +312,7 @@ def read_csv(path: Path) -> tuple[Array, Array]:
     except ValueError as error:
         raise LabError(f"{path}{_fault(rows, numbers, separator) or f': {error}'}") from error
 
-    def line(wrong: Array) -> int:
+    def line(wrong: Any) -> int:
         """Return the line of the first wrong row."""
         return numbers[int(np.flatnonzero(wrong)[0])]
 

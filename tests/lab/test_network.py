@@ -221,24 +221,7 @@ def test_divergence_ends_the_training_without_an_exception() -> None:
     assert len(losses) < 50 and not np.isfinite(losses[-1]) and np.isfinite(losses[:-1]).all()
 
 
-def test_save_and_load(tmp_path: Path) -> None:
-    path = tmp_path / "weights.npz"
-    network = build((5, 4, 3), "elu", "softmax", "cross_entropy", shortcuts=True, l2=0.5)
-    network.save(path, {"accuracy": 0.5})
-    again, about = Network.load(path)
-    assert about == {"accuracy": 0.5} and again.l2 == 0.5 and again.theta.dtype == np.float64
-    assert np.array_equal(again.predict(X), network.predict(X))
-
-
-def test_files_that_are_not_a_network(tmp_path: Path) -> None:
-    path = tmp_path / "weights.npz"
-    network = Network((5, 3))
-    network.save(path)
-    whole = path.read_bytes()
-    with np.load(path) as file:
-        header = json.loads(str(file["header"]))
-
-    def rewrite(**changes: Any) -> bytes:
+def rewrite(**changes: Any) -> bytes:
         arrays = {"header": np.array(json.dumps(header | changes.pop("header", {}))), "theta": network.theta}
         np.savez(path, **(arrays | changes))
         return path.read_bytes()
