@@ -1,12 +1,10 @@
-"""Arguments of minimize that NumPy and torch share: refused words, problems in args, callbacks, seeds."""
+"""Arguments of minimize that NumPy and torch share: refused words, problems in args, callbacks."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-
-from .stopping import whole_number
 
 NOISE: Final = 1e-6
 """The relative difference of two losses at x0 above which a loss counts as noisy."""
@@ -17,8 +15,9 @@ REFUSED: Final = {
     "maxiter": "max_steps",
     "max_iter": "max_steps",
     "maxfev": "max_evals",
-    "hess": "nothing in its place: Rprop uses first derivatives",
+    "hess": "finish='newton' to rprop_kernels.torch.minimize, which computes second derivatives; Rprop uses none",
     "constraints": "bounds and frozen",
+    "finish": "tensors to rprop_kernels.torch.minimize, whose autograd has second derivatives",
 }
 """Words of other libraries, and the ones to use here."""
 
@@ -69,7 +68,7 @@ def parse_in_dims(in_dims: Any, args: tuple[Any, ...], problems: int) -> tuple[i
     for index, (arg, dim) in enumerate(zip(args, dims, strict=True)):
         if dim is None:
             continue
-        shape = np.shape(arg)
+        shape = tuple(np.shape(arg))
         if isinstance(dim, bool) or not isinstance(dim, int) or not -len(shape) <= dim < len(shape):
             raise ValueError(
                 f"in_dims[{index}]={dim!r} for an argument of shape {shape}: pass one of its dimensions, or None"
@@ -81,17 +80,6 @@ def parse_in_dims(in_dims: Any, args: tuple[Any, ...], problems: int) -> tuple[i
                 f"entry for each, or None in in_dims for an argument that all share"
             )
     return tuple(dims)
-
-
-def make_seed(seed: Any) -> int:
-    """Return the seed, or fresh entropy for None.
-
-    Raises:
-        ValueError: it is no whole number from 0 on.
-    """
-    if seed is None:
-        return int(np.random.SeedSequence().entropy)  # type: ignore[arg-type]
-    return whole_number("seed", seed, 0)
 
 
 class Intermediate:

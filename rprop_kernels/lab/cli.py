@@ -6,10 +6,12 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
+from ..install import install_command
+
 try:
     import typer
 except ModuleNotFoundError as missing:
-    raise SystemExit(f"rprop-lab: {missing.name} is not installed: pip install 'rprop_kernels[lab]'") from None
+    raise SystemExit(f"rprop-lab: {missing.name} is not installed: {install_command('lab')}") from None
 
 from .. import __version__
 from . import commands

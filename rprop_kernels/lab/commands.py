@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ..install import install_command
 from . import datasets
 from .config import Config
 from .errors import Interrupted, LabError
@@ -132,7 +133,7 @@ def serve(data: str | None, data_dir: Path | None, port: int, show: bool, model:
         try:
             from .serve import page
         except ModuleNotFoundError as missing:
-            raise LabError(f"{missing.name} is not installed: pip install 'rprop_kernels[serve]'") from missing
+            raise LabError(f"{missing.name} is not installed: {install_command('serve')}") from missing
         from .serve.sessions import TrainingSet
 
     with page.listen(port) as listener:

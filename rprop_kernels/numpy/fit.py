@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from .. import hyperparameters, stopping
 from ..backends import resolve_backend
 from ..bounds import Constraints
-from ..fit_arguments import make_callback, make_seed, parse_in_dims, refuse_unknown
+from ..fit_arguments import make_callback, parse_in_dims, refuse_unknown
+from ..install import install_command
 from ..result import Result
+from ..starts import best_of_starts, unbounded_error, validate_starts
 from ..state import encode
 from .objective import LoopObjective, Objective, RowsObjective, describe
 from .options import make_constraints
@@ -116,17 +118,13 @@ def sobol_starts(start: Array, constraints: Constraints | None, starts: int, see
     bounds = [np.broadcast_to(np.inf if x is None else x, start.shape) for x in (lower, upper)]
     infinite = free & ~(np.isfinite(bounds[0]) & np.isfinite(bounds[1]))
     if infinite.any():
-        index = tuple(int(i) for i in np.argwhere(infinite)[0])
-        raise ValueError(
-            f"starts={starts} draws points within the bounds, but the variable at index {index} of x0 has none that is "
-            "finite on both sides: pass finite bounds, freeze it, or start from points of your own with batched=True"
-        )
+        raise unbounded_error(starts, tuple(int(i) for i in np.argwhere(infinite)[0]), "x0")
     if starts == 1 or not free.any():
         return np.repeat(start[None], starts, axis=0)
     try:
         from scipy.stats import qmc  # type: ignore[import-untyped,unused-ignore]
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("starts needs SciPy: pip install 'rprop_kernels[scipy]'", name="scipy") from error
+        raise ModuleNotFoundError(f"starts needs SciPy: {install_command('scipy')}", name="scipy") from error
     name = "rng" if "rng" in inspect.signature(qmc.Sobol).parameters else "seed"
     sequence = qmc.Sobol(int(free.sum()), scramble=True, **{name: np.random.default_rng(seed)})
     unit = sequence.random_base2(max(starts - 2, 0).bit_length())[: starts - 1]
@@ -263,7 +261,7 @@ def minimize(
     for name, value in (("in_dims", in_dims), ("chunk_size", chunk_size)):
         if value is not None and not batched:
             raise ValueError(f"{name}={value!r} is for many problems: pass batched=True, or leave it out")
-    count = 1 if starts is None else stopping.whole_number("starts", starts, 1)
+    starts, seed = validate_starts(starts, seed)
     objective: Any
     if batched:
         size = None if chunk_size is None else stopping.whole_number("chunk_size", chunk_size, 1)
@@ -285,7 +283,7 @@ def minimize(
         step_sizes=step_sizes,
         rules=stopping.validate(gtol, ftol, xtol, window, patience, target, max_steps, max_evals),
         batched=batched,
-        starts=None if starts is None else count,
+        starts=starts,
         seed=seed,
         check_noise=check_noise,
         callback=callback,
@@ -337,8 +335,9 @@ def run(
     scale = make_scale(x_scale, start, constraints, name)
     state = make_first_state(lr, start, hyper[2:], name)
     arrays: list[Array | None] = [state, scale, *(constraints or Constraints())]
+    starts, seed = validate_starts(starts, seed)
     if starts is not None:
-        seed = make_seed(seed)
+        assert seed is not None
         points = (
             _starts_of_all(start, constraints, starts, seed)
             if batched
@@ -349,8 +348,6 @@ def run(
             None if array is None else np.broadcast_to(array, points.shape).reshape(shape).copy() for array in arrays
         ]
         start = points.reshape(shape)
-    elif seed is not None:
-        raise ValueError(f"seed={seed!r} is for several starting points: pass starts=, or leave it out")
     state, scale, *limits = arrays  # type: ignore[assignment]
     search = Search(
         objective,
@@ -395,40 +392,3 @@ def _starts_of_all(start: Array, constraints: Constraints | None, starts: int, s
         for row, x in enumerate(start)
     ]
     return np.stack(points, axis=1)
-
-
-def best_of_starts(result: Result, starts: int, batched: bool, maximize: bool, seed: int | None) -> Result:
-    """Return the best of several starts, with the results of all as ``all``.
-
-    Args:
-        result: of rows, start by start.
-        starts: their number.
-        batched: whether there are several problems.
-        maximize: whether a greater loss is the better one.
-        seed: of the starts.
-    """
-    names = ("x", "fun", "grad", "success", "status", "nit", "nfev")
-    arrays = {name: np.asarray(getattr(result, name)) for name in names}
-    arrays = {name: array.reshape(starts, -1, *array.shape[1:]) for name, array in arrays.items()}
-    losses = -arrays["fun"] if maximize else arrays["fun"]
-    best = np.argmin(np.where(np.isnan(losses), np.inf, losses), axis=0)
-    problems = np.arange(len(best))
-    numbers = best * len(best) + problems
-    chosen: dict[str, Any] = {name: array[best, problems] for name, array in arrays.items()}
-    words: dict[str, Any] = {name: [getattr(result, name)[i] for i in numbers] for name in ("reason", "message")}
-    every: dict[str, Any] = dict(arrays)
-    every |= {
-        name: [getattr(result, name)[k * len(best) : (k + 1) * len(best)] for k in range(starts)]
-        for name in ("reason", "message")
-    }
-    if not batched:
-        chosen = {
-            name: value[0] if value.ndim > 1 or name in ("x", "grad") else value[0].item()
-            for name, value in chosen.items()
-        }
-        words = {name: value[0] for name, value in words.items()}
-        every = {
-            name: value[:, 0] if isinstance(value, np.ndarray) else [x[0] for x in value]
-            for name, value in every.items()
-        }
-    return Result(**chosen, **words, calls=result.calls, seed=seed, all=Result(**every, calls=result.calls))

@@ -12,11 +12,15 @@ from .. import hyperparameters, stopping
 from ..backends import resolve_backend
 from ..bounds import Constraints, validate_bounds, validate_first_steps, validate_start
 from ..fit_arguments import make_callback, parse_in_dims, refuse_unknown
+from ..progress import start_progress
 from ..result import Result
 from ..rules import VARIANTS
+from ..starts import best_of_starts, validate_starts
 from ..warn import warn_user
-from .objective import Objective
+from .newton import LARGEST, SETTLED, Newton
+from .objective import Objective, StartsObjective
 from .search import Search
+from .starts import draw_starts
 from .state import new_state
 from .structure import Structure
 
@@ -101,9 +105,11 @@ def _make_states(structure: Structure, x: list[Tensor], lr: Any, step_sizes: Pai
     return states
 
 
-def _check_module(module: nn.Module | None, batched: bool, jac: bool) -> None:
+def _check_module(module: nn.Module | None, batched: bool, jac: bool, starts: int | None) -> None:
     if module is None:
         return
+    if starts is not None:
+        raise ValueError(f"starts={starts} does not take a Module, which is stepped in place: pass tensors")
     if batched:
         raise ValueError("batched=True does not take a Module, which is one problem: pass tensors with a row for each")
     if jac:
@@ -115,6 +121,31 @@ def _check_module(module: nn.Module | None, batched: bool, jac: bool) -> None:
             "function at "
             "every step: call module.eval() first",
             UserWarning,
+        )
+
+
+def _as_rows(x: Tensor, batched: bool) -> Tensor:
+    """Return starting points, of shape (K, B, ...) where batched, as rows."""
+    return x.flatten(0, 1) if batched else x
+
+
+def _repeat(x: Tensor, starts: int, batched: bool) -> Tensor:
+    """Return the same values for each of several starting points, as rows."""
+    return _as_rows(x.expand(starts, *x.shape), batched).clone(memory_format=torch.contiguous_format)
+
+
+def _check_finish(finish: Any, jac: Any, structure: Structure, batched: bool) -> None:
+    """Raise ValueError where there is no such finish, or not for this problem."""
+    if finish is None:
+        return
+    if finish != "newton":
+        raise ValueError(f"there is no finish {finish!r}: pass 'newton', or leave it out")
+    if jac is True:
+        raise ValueError("finish='newton' has no second derivatives with jac=True: leave jac out, or finish")
+    count = sum(t.numel() for t in structure.tensors) // (max(len(structure.tensors[0]), 1) if batched else 1)
+    if count > LARGEST:
+        raise ValueError(
+            f"finish='newton' is for at most {LARGEST} variables a problem, and there are {count}: leave it out"
         )
 
 
@@ -143,6 +174,9 @@ def minimize(
     batched: bool = False,
     in_dims: Any = None,
     chunk_size: int | None = None,
+    starts: int | None = None,
+    seed: int | None = None,
+    finish: str | None = None,
     check_noise: bool = True,
     callback: Callable[..., object] | None = None,
     progress: bool = False,
@@ -175,8 +209,18 @@ def minimize(
         in_dims: with ``batched``: for each of args the dimension that counts the problems, None for an argument that
             all share. fun that takes the keyword ``rows`` gets the numbers of the problems in x.
         chunk_size: with ``batched``: the largest number of rows in one call of fun.
+        starts: start from x0 and ``starts - 1`` points of a scrambled Sobol sequence within the bounds, as one batch,
+            and return the best result; the others are in ``Result.all``. fun of one problem is run by
+            ``torch.func.vmap``, in a loop where that refuses it. With ``batched`` there are as many rows of each
+            problem. Not for a Module.
+        seed: of the starts; None takes fresh entropy, which ``Result.seed`` holds.
+        finish: ``"newton"`` goes on with a damped Newton method (the module ``newton``) after 50 steps, or earlier where
+            Rprop has stopped: for at most 32 variables a problem, where autograd can differentiate fun twice. The
+            tolerances are the same, ``window`` is 10 at most, and max_steps holds for each of the two parts. The
+            result then has ``hess`` and ``cov()``. A success of Rprop's stays one.
         check_noise, callback, progress: as there.
-        backend: ``"cython"``, ``"numba"`` or ``"torch"``.
+        backend: ``"cython"``, ``"numba"``, ``"torch"`` or ``"triton"``. CUDA tensors are stepped by Triton where it is
+            installed, unless it is ``"torch"``.
 
     Returns:
         A :class:`rprop_kernels.result.Result` of tensors; x has the form of x0, and the gradient of a Module is a dict
@@ -221,8 +265,6 @@ def minimize(
     hyper = hyperparameters.validate(etas, step_sizes)
     maximize = hyperparameters.validate_bool("maximize", maximize)
     found = resolve_backend(backend, "tensors")
-    if found == "triton" and backend is not None:
-        raise ValueError("backend='triton' has no minimize: pass 'cython', 'numba' or 'torch', or leave it out")
     dims = parse_in_dims(in_dims, args, len(structure.tensors[0])) if batched else (None,) * len(args)
     size = None if chunk_size is None else stopping.whole_number("chunk_size", chunk_size, 1)
     constraints = _make_constraints(structure, bounds, frozen)
@@ -241,14 +283,28 @@ def minimize(
             for limits, s in zip(constraints, scales, strict=True)
         ]
     states = _make_states(structure, x, lr, hyper[2:])
+    _check_finish(finish, jac, structure, batched)
     call = make_callback(callback)
     noise, shown = (
         hyperparameters.validate_bool(name, value)
         for name, value in (("check_noise", check_noise), ("progress", progress))
     )
-    _check_module(structure.module, batched, jac is True)
+    starts, seed = validate_starts(starts, seed)
+    _check_module(structure.module, batched, jac is True, starts)
+    problems = len(x[0]) if batched else 1
+    rows = batched or starts is not None
+    if starts is not None:
+        assert seed is not None
+        x = [_as_rows(t, batched) for t in draw_starts(structure, x, constraints, starts, seed, batched)]
+        states = [_repeat(t, starts, batched) for t in states]
+        scales = None if scales is None else [_repeat(t, starts, batched) for t in scales]
+        constraints = [
+            Constraints(*(None if limit is None else _repeat(limit, starts, batched) for limit in limits))
+            for limits in constraints
+        ]
+    kind = Objective if batched or starts is None else StartsObjective
     search = Search(
-        Objective(structure, fun, jac is True, args, dims, size),
+        kind(structure, fun, jac is True, args, dims, size, None if starts is None else problems),
         x,
         states,
         constraints,
@@ -258,20 +314,33 @@ def minimize(
         hyper=hyper,
         maximize=maximize,
         backend=found,
-        rules=rules,
-        rows=batched,
+        rules=rules
+        if finish is None
+        else rules._replace(max_steps=min(SETTLED, math.inf if rules.max_steps is None else rules.max_steps)),
+        rows=rows,
         check_noise=noise,
         callback=call,
-        progress=shown,
+        progress=start_progress(rules.max_steps, len(x[0]) if rows else 1) if shown else None,
+        second_order=finish is not None,
     )
+    newton: Newton | None = None
 
     def result() -> Result:
-        return search.result(x0 if structure.module is not None else structure.join(search.best))
+        found = search.result(x0 if structure.module is not None else structure.join(search.best))
+        found = found if newton is None else newton.complete(found)
+        return found if starts is None else best_of_starts(found, starts, batched, maximize, seed)
 
     try:
         search.run()
+        if finish is not None:
+            search.rules = rules
+            newton = Newton(search, constraints, scales)
+            newton.run()
     except Exception as error:
         with contextlib.suppress(AttributeError):  # an exception with slots
             error.result = result()  # type: ignore[attr-defined]
         raise
+    finally:
+        if search.progress is not None:
+            search.progress.close()
     return result()

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from .. import stopping
+from ..backends import unavailable_reason
 from ..bounds import Constraints
 from ..fit_arguments import NOISE, noise_message
 from ..hyperparameters import Hyperparameters
 from ..kernels import load_engine, torch_
 from ..loss import NONFINITE, NOT_WORSE, compare_loss, compare_losses
-from ..progress import start_progress
+from ..progress import Progress
 from ..result import Result
 from ..state import decode, encoding_of
 from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_weights, steps_within
@@ -54,7 +55,8 @@ class Search:
         rows: whether the first dimension counts problems.
         check_noise: whether the loss at x0 is evaluated twice and compared.
         callback: a function of x, loss and steps.
-        progress: whether a display is shown.
+        progress: a display, or None.
+        second_order: whether to test first that fun has second derivatives.
     """
 
     def __init__(
@@ -74,7 +76,8 @@ class Search:
         rows: bool,
         check_noise: bool,
         callback: Callable[[Any, Any, int], object] | None,
-        progress: bool,
+        progress: Progress | None,
+        second_order: bool = False,
     ) -> None:
         self.objective, self.x, self.states, self.scales, self.targets = objective, x, states, scales, targets
         self.constraints = constraints
@@ -82,20 +85,24 @@ class Search:
         self.check_noise, self.callback = check_noise, callback
         on_cpu = all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.float64) for t in x)
         self.stepper = load_engine(backend).make_stepper() if backend in ("cython", "numba") and on_cpu else None
+        on_device = backend == "triton" or (backend != "torch" and any(t.is_cuda for t in x))
+        usable = on_device and unavailable_reason("triton") is None
+        self.launcher: Any = load_engine("triton").TritonStep() if usable else None
         count = len(x[0]) if rows else 1
-        self.progress = start_progress(rules.max_steps, count) if progress else None
+        self.progress, self.second_order = progress, second_order
         self.monitor = Monitor(rules, maximize, where if rows else stopping.choose)
         self.previous: Any = None  # E_prev
         self.best = [t.clone() for t in self._point()]
         self.best_grads = [torch.full_like(t, torch.nan) for t in x]
         self.history: list[float] = []
         self.rows: Tensor | None = None
+        self.best_loss: Tensor | None = None  # of rows
+        self.first_loss: Any = math.nan
         self.code: Any = RUNNING
         self.steps: Any = 0
         if rows:
             self.rows = torch.arange(count, device=x[0].device)  # numbers of the rows of self.x
             self.running = torch.ones(count, dtype=torch.bool, device=x[0].device)
-            self.best_loss: Tensor | None = None
             self.code = torch.full((count,), RUNNING, device=x[0].device)
             self.steps = torch.zeros(count, dtype=torch.int64, device=x[0].device)
 
@@ -109,6 +116,9 @@ class Search:
         Ctrl-C is such a reason. Another exception leaves the best point so far in place.
         """
         try:
+            if self.second_order:
+                point = self._point() if self.targets is None else self.targets
+                self.objective.check_second_order(point, self.rows)
             while self._evaluate():
                 self._step()
         except BaseException as error:
@@ -121,10 +131,18 @@ class Search:
             if not isinstance(error, KeyboardInterrupt):
                 raise
         finally:
-            for target, best in zip(self.targets or (), self.best, strict=False):
-                target.copy_(best)
-            if self.progress is not None:
-                self.progress.close()
+            self.restore_best()
+
+    @torch.no_grad()
+    def restore_best(self) -> None:
+        """Set the parameters of a Module to the best point."""
+        for target, best in zip(self.targets or (), self.best, strict=False):
+            target.copy_(best)
+
+    @property
+    def last_step(self) -> int:
+        """The number of steps of the problem that had most."""
+        return max(self.monitor.steps, 0)
 
     # --------------------------------------------------------------------------------------- evaluation
 
@@ -169,6 +187,8 @@ class Search:
 
     def _keep_best(self, improved: Any, point: list[Tensor], grads: list[Tensor]) -> None:
         is_first = self.monitor.steps == 0
+        if is_first:
+            self.first_loss = self.loss
         if self.rows is None:
             best = self.monitor.best
             self.history.append(-best if self.maximize else best)
@@ -331,8 +351,29 @@ class Search:
                 **options,
             ):
                 return
+        if self.launcher is not None and self._launch(method, x, grads, states, outcome, constraints):
+            return
         options |= {"outcome": outcome, "constraints": limits}
         torch_.step(method, x, grads, [(s,) for s in states], self.hyper, **options)
+
+    def _launch(
+        self,
+        method: str,
+        x: list[Tensor],
+        grads: list[Tensor],
+        states: list[Tensor],
+        outcome: Any,
+        constraints: list[Constraints],
+    ) -> bool:
+        """Run Triton on all tensors; return False, with nothing touched, where it does not take one of them."""
+        launcher, hyper = self.launcher, self.hyper.with_direction(self.maximize)
+        launcher.begin()
+        for w, g, state, limits in zip(x, grads, states, constraints, strict=True):
+            if not launcher.add(w, g, (state,), hyper, outcome, limits):
+                launcher.begin()
+                return False
+        done: bool = launcher.launch(load_engine("triton").UPDATES[method])
+        return done
 
     # ------------------------------------------------------------------------------------------- result
 

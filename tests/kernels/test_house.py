@@ -21,18 +21,31 @@ LAYERS = [
         "warn",
         "stopping",
         "result",
+        "starts",
         "progress",
         "fit_arguments",
+        "diagnostics",
+        "install",
     },
     {"kernels"},
     {"backends"},
     {"numpy", "torch"},
-    {"testing", "scipy", "sklearn", "optax"},
+    {"testing", "scipy", "sklearn", "optax", "pints", "pybop", "numba"},
     {"lab"},
 ]
 """Ground first. A module may import members of lower layers; of its own layer only those in NEIGHBOURS."""
 FREE = {"__init__"}  # the package's own names
-NEIGHBOURS = {("sklearn", "scipy"), ("hyperparameters", "state"), ("fit_arguments", "stopping")}
+NEIGHBOURS = {
+    ("sklearn", "scipy"),
+    ("pybop", "pints"),
+    ("hyperparameters", "state"),
+    ("starts", "stopping"),
+    ("starts", "result"),
+    ("stopping", "state"),
+    ("stopping", "warn"),
+    ("diagnostics", "state"),
+    ("diagnostics", "bounds"),
+}
 """Imports between two members of one layer."""
 
 

@@ -19,6 +19,7 @@ from rprop_kernels.backends import (
     supported_backends,
     unavailable_reason,
 )
+from rprop_kernels.install import install_command
 from rprop_kernels.kernels import load_engine
 
 FOUR = [name for name, row in VARIANTS.items() if row.state == ("move",)]
@@ -72,7 +73,7 @@ def test_importing_the_package_imports_no_large_library():
 def test_a_missing_library_is_named_with_the_remedy(module, library):
     code = f"import sys; sys.modules[{library!r}] = None; import rprop_kernels.{module}"
     errors = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True).stderr
-    assert f"pip install 'rprop_kernels[{module}]'" in errors.splitlines()[-1]
+    assert install_command(module) in errors.splitlines()[-1]
 
 
 @compiled

@@ -193,6 +193,25 @@ def test_an_exception_leaves_a_module_at_the_best_point():
     assert caught.value.result.fun == loss().item() == caught.value.result.history[-1]
 
 
+def test_an_exception_in_the_callback_leaves_the_best_point():
+    model = torch.nn.Linear(1, 1)
+
+    def callback(x):
+        if len(losses) == 9:
+            raise ZeroDivisionError("mine")
+
+    losses = []
+
+    def loss():
+        value = sum((p**2).sum() for p in model.parameters())
+        losses.append(value.item())
+        return value
+
+    with pytest.raises(ZeroDivisionError, match="mine") as caught:
+        minimize(loss, model, callback=callback, check_noise=False)
+    assert caught.value.result.fun == min(losses) == loss().item()
+
+
 def test_ctrl_c_returns_the_best_point():
     calls = 0
 
@@ -336,12 +355,37 @@ BAD = {
     "lr tensor": ({"lr": torch.tensor([0.1, 99.0])}, ValueError, "lr is the first step size"),
     "scale": ({"x_scale": -1.0}, ValueError, "x_scale of x0: pass 'auto', a number above 0"),
     "scale word": ({"x_scale": "jac"}, ValueError, "x_scale='jac': pass 'auto'"),
+    "scale zero": ({"x_scale": torch.tensor([1.0, 0.0])}, ValueError, "x_scale of x0: pass 'auto', a number above 0"),
+    "scale nan": ({"x_scale": math.nan}, ValueError, "x_scale of x0: pass 'auto', a number above 0"),
+    "nan bounds": ({"bounds": (torch.tensor([math.nan, 0.0]), None)}, ValueError, "bounds of x0 cross, are NaN"),
+    "ftol": ({"ftol": -1e-9}, ValueError, "ftol=-1e-09: pass a number from 0 on"),
+    "xtol": ({"xtol": math.nan}, ValueError, "xtol=nan: pass a number from 0 on"),
+    "patience": ({"patience": 0}, ValueError, "patience=0: pass a whole number from 1 on"),
+    "max_steps": ({"max_steps": -1}, ValueError, "max_steps=-1: pass a number from 0 on"),
+    "max_evals": ({"max_evals": 0}, ValueError, "max_evals=0: pass a number from 1 on"),
+    "chunk_size": ({"batched": True, "chunk_size": 0}, ValueError, "chunk_size=0: pass a whole number from 1 on"),
+    "list bounds": ({"x0": [torch.ones(1)] * 2, "bounds": ([0.0], None)}, ValueError, "lower bound.* 1 .*2"),
+    "list lr": ({"x0": [torch.ones(1)] * 2, "lr": [0.1] * 3}, ValueError, "lr .*3.* 2"),
+    "list frozen": ({"x0": [torch.ones(1)] * 2, "frozen": [True]}, ValueError, "frozen .*1.* 2"),
+    "list x_scale": ({"x0": [torch.ones(1)] * 2, "x_scale": [1.0]}, ValueError, "x_scale .*1.* 2"),
+    "in_dims count": (
+        {"batched": True, "args": (torch.ones(4),), "in_dims": 0},
+        ValueError,
+        r"args\[0\] has shape \(4,\), whose dimension 0 does not count the 2 problems",
+    ),
+    "in_dims length": ({"batched": True, "args": (torch.ones(2),), "in_dims": (0, 0)}, ValueError, "for 1 args"),
+    "in_dims range": ({"batched": True, "args": (torch.ones(2),), "in_dims": (1,)}, ValueError, r"in_dims\[0\]=1"),
+    "in_dims of one": ({"in_dims": 0}, ValueError, "in_dims=0 is for many problems"),
     "window": ({"window": 0}, ValueError, "window=0"),
     "gtol": ({"gtol": -1}, ValueError, "gtol=-1: pass a number from 0 on"),
     "callback": ({"callback": 3}, TypeError, "callback is 3"),
     "backend": ({"backend": "numpy"}, ValueError, "backend='numpy' cannot be used here"),
     "tol": ({"tol": 1}, TypeError, "pass gtol, ftol and xtol"),
     "maxiter": ({"maxiter": 1}, TypeError, "pass max_steps"),
+    "max_iter": ({"max_iter": 1}, TypeError, "pass max_steps"),
+    "options": ({"options": {}}, TypeError, "pass the arguments of minimize by themselves"),
+    "hess": ({"hess": None}, TypeError, "no argument 'hess': pass finish='newton'"),
+    "constraints": ({"constraints": ()}, TypeError, "pass bounds and frozen"),
     "unknown": ({"foo": 1}, TypeError, "no argument 'foo'"),
     "chunk": ({"chunk_size": 1}, ValueError, "chunk_size=1 is for many problems"),
     "rows": ({"x0": [torch.ones(2), torch.ones(3)], "batched": True}, ValueError, "needs one first dimension"),

@@ -21,7 +21,7 @@ from ..config import Config
 from ..datasets import CLASSES, Dataset
 from ..errors import LabError
 from ..models import SavedModel
-from ..optimizers import TECHNIQUES, Technique
+from ..optimizers import DROP_IN, PEER, TECHNIQUES, Technique
 from ..training import Epoch, Run, evaluate, hold_out, tensors
 
 Array: TypeAlias = NDArray[Any]
@@ -46,19 +46,32 @@ def _sgd(params: Iterable[torch.Tensor], lr: float, *_: object) -> torch.optim.O
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A technique with its usual and its largest learning rate."""
+    """A technique with one sentence on it, its usual and its largest learning rate."""
 
     technique: Technique
+    sentence: str
     usual_rate: float
     largest_rate: float
 
 
+SENTENCES: Final = {
+    "rprop-": "Each weight has its own step size, longer while its gradient keeps its sign, half after a change.",
+    "rprop+": "As Rprop-, but a change of sign also takes back the weight's last move.",
+    "irprop-": "As Rprop-, but after a change of sign the weight waits for one step.",
+    "irprop+": "As Rprop+, but it takes the last move back only where the loss has increased.",
+    DROP_IN: "The same results as torch.optim.Rprop, bit for bit, in less time.",
+    PEER: "PyTorch's own Rprop, which follows the rule iRprop-.",
+    "adam": "The learning rate is divided by a running mean of each gradient's size; steps follow a mean of gradients.",
+    "sgd": "All weights follow the gradient with one learning rate; momentum carries them on.",
+}
+"""One sentence on each technique, by name."""
+
 CANDIDATES: Final = {
     candidate.technique.name: candidate
     for candidate in (
-        *(Candidate(technique, 0.01, Config().step_sizes[1]) for technique in TECHNIQUES),
-        Candidate(Technique("adam", "Adam", False, (), _adam), 0.01, 1e9),
-        Candidate(Technique("sgd", f"SGD, momentum {MOMENTUM}", False, (), _sgd), 0.1, 1e9),
+        *(Candidate(technique, SENTENCES[technique.name], 0.01, Config().step_sizes[1]) for technique in TECHNIQUES),
+        Candidate(Technique("adam", "Adam", False, (), _adam), SENTENCES["adam"], 0.01, 1e9),
+        Candidate(Technique("sgd", f"SGD, momentum {MOMENTUM}", False, (), _sgd), SENTENCES["sgd"], 0.1, 1e9),
     )
 }
 """Techniques on offer, by name."""
@@ -387,6 +400,25 @@ class Session:
 def race_settings(like: Settings) -> tuple[Settings, ...]:
     """Return the settings of ``RACE``: each its usual learning rate, everything else as given."""
     return tuple(Settings(name, CANDIDATES[name].usual_rate, like.epochs, like.batch, like.hidden) for name in RACE)
+
+
+def describe_winner(raced: Sequence[Runner]) -> str:
+    """Name the winners of a race, by accuracy on unseen images and by time; empty if fewer than two finished."""
+    finished = [runner for runner in raced if runner.state == "finished" and math.isfinite(runner.test_accuracy)]
+    if len(finished) < 2:
+        return ""
+    best = max(runner.test_accuracy for runner in finished)
+    winners = " and ".join(runner.settings.label for runner in finished if runner.test_accuracy == best)
+    others = ", ".join(
+        f"{runner.settings.label} {runner.test_accuracy:.4f}"
+        for runner in sorted(finished, key=lambda runner: -runner.test_accuracy)
+        if runner.test_accuracy < best
+    )
+    fastest = min(finished, key=lambda runner: runner.seconds)
+    return (
+        f"Winner on unseen images: {winners}, {best:.4f}{f' ({others})' if others else ''}. "
+        f"Fastest: {fastest.settings.label}, {fastest.seconds:.2f} s."
+    )
 
 
 def curve(values: Sequence[float], limit: int = 200) -> list[list[float | None]]:
