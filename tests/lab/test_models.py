@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 
 from rprop_kernels.lab import models, results, training  # noqa: E402
 from rprop_kernels.lab.errors import LabError  # noqa: E402
+from rprop_kernels.lab.network import Network  # noqa: E402
 
 SETTINGS: dict[str, Any] = {"data": "digits"}
 FIGURES = {"epoch": 1, "evaluation loss": 0.5}
@@ -56,6 +57,16 @@ def test_a_model_is_restored_bit_for_bit(saved: Path) -> None:
     inputs = torch.from_numpy(images.astype(np.float32) / 8 - 1)
     expected = torch.softmax(original(inputs), 1).detach().numpy()
     np.testing.assert_allclose(loaded.predict(images, 16), expected, rtol=1e-5)
+
+
+def test_any_network_is_restored(tmp_path: Path) -> None:
+    network = Network((5, 4, 3), "elu", "softmax", "cross_entropy", shortcuts=True, l2=0.5, dtype=np.float64)
+    models.save(tmp_path / "model.npz", network, {}, {}, (0.0, 1.0))
+    loaded = models.load(tmp_path / "model.npz").network
+    assert loaded.theta.dtype == np.float64 and loaded.theta.tobytes() == network.theta.tobytes()
+    assert (loaded.l2, loaded.shortcuts, loaded.cost.name) == (0.5, True, "cross_entropy")
+    x = np.random.default_rng(0).normal(size=(7, 5))
+    assert np.array_equal(loaded.predict(x), network.predict(x))
 
 
 def test_weights_depend_on_the_seed_alone() -> None:

@@ -153,6 +153,7 @@ def test_interrupted_then_continued() -> None:
         (("b-optimizers", "--data", "mnst"), "There is no data set 'mnst'"),
         (("b-optimizers", "--data-dir", "."), "has no MNIST files"),
         (("f-table", "--data-dir", "."), "No PROBEN1 problem 'cancer1'"),
+        (("f-table", "--quick"), "f-table --quick --data-dir FOLDER, the folder with its .dt files"),
         (("f-table", "--problem", "nothing.dt"), "There is no file nothing.dt"),
         (("f-table", "--data", "mnist"), "f-table works on PROBEN1's problems and takes no --data. Leave it out."),
         (("b-optimizers", "--problem", "glass1"), "b-optimizers works on images and takes no --problem"),

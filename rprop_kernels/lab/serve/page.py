@@ -284,7 +284,7 @@ class TrainingCard:
             self._table = ui.html("", sanitize=False).classes("scroll")
             self._table.props('tabindex=0 role=region aria-labelledby="runs-title"')
         ui.timer(RACE_SECONDS, self.refresh)
-        self.train()
+        (self.train if session.training_set.model is None else self.refresh)()  # a saved model is shown alone
 
     def _settings(self) -> None:
         images, usual = self._session.training_set.images, Settings()

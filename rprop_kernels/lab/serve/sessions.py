@@ -25,7 +25,7 @@ from ..optimizers import DROP_IN, PEER, TECHNIQUES, Technique
 from ..training import Epoch, Run, evaluate, hold_out, tensors
 
 Array: TypeAlias = NDArray[Any]
-Weights: TypeAlias = tuple[Array, Array, Array, Array]
+Weights: TypeAlias = tuple[Array, ...]
 
 MOMENTUM: Final = 0.9
 MAX_EPOCHS: Final = 5000
@@ -75,6 +75,8 @@ CANDIDATES: Final = {
     )
 }
 """Techniques on offer, by name."""
+SAVED: Final = "saved model"
+"""In the place of a technique: a model that was trained elsewhere."""
 RACE: Final = ("irprop+", "adam", "sgd")
 """Techniques of the comparison that one button starts."""
 
@@ -100,7 +102,7 @@ class Settings:
     @property
     def label(self) -> str:
         """Name of the technique for display."""
-        return CANDIDATES[self.technique].technique.label
+        return SAVED if self.technique == SAVED else CANDIDATES[self.technique].technique.label
 
 
 def read_settings(texts: Mapping[str, str], images: int) -> Settings:
@@ -170,6 +172,11 @@ class TrainingSet:
                 f"{dataset.origin} has images of {dataset.pixels} pixels, which make no square, so that no "
                 "drawing fits them. Choose other data with --data and --data-dir."
             )
+        if model is not None and (model.network.sizes[0], model.network.sizes[-1]) != (dataset.pixels, dataset.classes):
+            raise LabError(
+                f"The model takes {model.network.sizes[0]} pixels and knows {model.network.sizes[-1]} classes, but "
+                f"{dataset.origin} has {dataset.pixels} and {dataset.classes}. Name its data with --data."
+            )
         self.dataset, self.pixel_max, self.model = dataset, dataset.pixel_max, model
         self.config = Config().for_data(dataset)
         learn, self.test = tensors(dataset)
@@ -202,6 +209,7 @@ class Runner:
         test_accuracy: on unseen images, of the model of lowest evaluation loss; at the end.
         error_text: description of a failure.
         weights: of the network, a copy: the last while it trains, those of lowest evaluation loss at the end.
+        model: a saved one, in place of a training.
     """
 
     number: int
@@ -213,6 +221,7 @@ class Runner:
     test_accuracy: float = math.nan
     error_text: str = ""
     weights: Weights | None = None
+    model: SavedModel | None = None
 
     @property
     def is_over(self) -> bool:
@@ -230,6 +239,9 @@ class Runner:
         Args:
             inputs: shape (pixels,), in [-1, 1].
         """
+        if self.model is not None:
+            chosen: Array = self.model.predict(inputs[None] + 1, 2)[0]
+            return chosen
         if self.weights is None:
             return None
         first, first_bias, second, second_bias = self.weights
@@ -358,6 +370,14 @@ class Session:
         self.training_set = training_set
         self._runners: tuple[Runner, ...] = ()  # replaced, never mutated
         self._count = 0
+        saved, dataset = training_set.model, training_set.dataset
+        if saved is not None:
+            settings = Settings(SAVED, epochs=int(saved.figures.get("epoch", 0)), hidden=sum(saved.network.sizes[1:-1]))
+            shown = Runner(1, settings, "saved", weights=(saved.network.theta,), model=saved)
+            shown.test_accuracy = float(
+                np.mean(saved.predict(dataset.test_images, dataset.pixel_max).argmax(1) == dataset.test_labels)
+            )
+            self._count, self._runners = 1, (shown,)
         self._training: _TrainingThread | None = None
 
     @property
