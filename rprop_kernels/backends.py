@@ -27,6 +27,8 @@ def _cython_reason() -> str | None:
         importlib.import_module("rprop_kernels.kernels._native")
     except ImportError as error:
         root = Path(__file__).parents[1]
+        if other := _other_machine(error):
+            return other
         if (root / "src" / "_native.pyx").exists():
             return (
                 f"{root} is a source checkout without a built extension: run Python from another folder to get the "
@@ -36,6 +38,25 @@ def _cython_reason() -> str | None:
             f"its compiled extension did not load ({error}): install a wheel, or a C compiler and the Python "
             "headers, then reinstall with RPROP_KERNELS_REQUIRE_EXTENSION=1 to see the build's error, and with "
             "pip's --force-reinstall --no-cache-dir, since pip keeps what it built without a compiler"
+        )
+    return None
+
+
+def _other_machine(error: ImportError) -> str | None:
+    """Describe this machine where there is no extension for it, or one that was built for another; else None."""
+    found = sorted(path.name for path in (Path(__file__).parent / "kernels").glob("_native*"))
+    found = [name for name in found if name.endswith((".so", ".pyd"))]
+    machine = f"{platform.machine() or 'this processor'}, {sys.byteorder}-endian, {sys.maxsize.bit_length() + 1} bit"
+    if sys.byteorder != "little" or sys.maxsize < 2**32:
+        return (
+            f"the compiled extension needs a 64-bit little-endian machine, and this is {machine}: use backend='numpy'"
+        )
+    if found:
+        libc = "" if platform.libc_ver()[0] or sys.platform != "linux" else ", without glibc (musl?)"
+        return (
+            f"{', '.join(found)} does not load ({error}) on {sys.platform}, {machine}{libc}, Python "
+            f"{platform.python_version()}: it was built for another system, processor or Python; install with "
+            "pip install --no-binary rprop_kernels rprop_kernels and a C compiler, or a wheel for this machine"
         )
     return None
 
