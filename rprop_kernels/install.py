@@ -5,6 +5,7 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import json
+import platform
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,10 @@ from urllib.request import url2pathname
 EXTENSION: Final = "rprop_kernels.kernels._native"
 MARKER: Final = b"rprop_kernels source "
 """Precedes, in a built extension, the hash of the sources that it was built from (``setup.py``)."""
+
+
+class UnbuiltError(ImportError):
+    """A source checkout has no extension of its sources."""
 
 
 def source_root() -> Path | None:
@@ -76,8 +81,8 @@ def load_extension() -> ModuleType:
             sys.modules[EXTENSION] = module
             return module
     if found:
-        raise ImportError(f"{found[0]} was built from other sources than those in {root / 'src'}")
-    raise ImportError(f"{root} is a source checkout without a built extension")
+        raise UnbuiltError(f"{found[0]} was built from other sources than those in {root / 'src'}")
+    raise UnbuiltError(f"{root} is a source checkout without a built extension")
 
 
 def extension_reason() -> str | None:
@@ -85,12 +90,33 @@ def extension_reason() -> str | None:
     try:
         load_extension()
     except ImportError as error:
+        if not isinstance(error, UnbuiltError) and (other := _other_machine(error)):
+            return other
         if source_root() is not None:
             return f"{error}. To build this checkout: {install_command()}"
         return (
             f"its compiled extension did not load ({error}): install a wheel, or a C compiler and the Python "
             "headers, then reinstall with RPROP_KERNELS_REQUIRE_EXTENSION=1 to see the build's error, and with "
             "pip's --force-reinstall --no-cache-dir, since pip keeps what it built without a compiler"
+        )
+    return None
+
+
+def _other_machine(error: ImportError) -> str | None:
+    """Describe this machine where there is no extension for it, or one that was built for another; else None."""
+    found = sorted(path.name for path in (Path(__file__).parent / "kernels").glob("_native*"))
+    found = [name for name in found if name.endswith((".so", ".pyd"))]
+    machine = f"{platform.machine() or 'this processor'}, {sys.byteorder}-endian, {sys.maxsize.bit_length() + 1} bit"
+    if sys.byteorder != "little" or sys.maxsize < 2**32:
+        return (
+            f"the compiled extension needs a 64-bit little-endian machine, and this is {machine}: use backend='numpy'"
+        )
+    if found:
+        libc = "" if platform.libc_ver()[0] or sys.platform != "linux" else ", without glibc (musl?)"
+        return (
+            f"{', '.join(found)} does not load ({error}) on {sys.platform}, {machine}{libc}, Python "
+            f"{platform.python_version()}: it was built for another system, processor or Python. With a C compiler, "
+            f"build it for this machine: {install_command()} --force-reinstall --no-cache-dir --no-binary rprop_kernels"
         )
     return None
 

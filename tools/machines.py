@@ -1,7 +1,7 @@
 """Record where the package ran, and write the table of docs/platforms.md from that record.
 
     python tools/machines.py                                            write the table
-    python tools/machines.py record NAME STATUS [--command COMMAND] [--fact KEY=VALUE ...] [JUNIT.XML ...]
+    python tools/machines.py record NAME STATUS [OPTION ...]                 record one machine
     python tools/machines.py disassembly OBJDUMP EXTENSION              check an arm64 extension's loops
     python tools/machines.py compile FOLDER                             compile for other systems with ziglang
 
@@ -13,6 +13,7 @@ import datetime
 import json
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -55,12 +56,13 @@ WINDOWS_CONFIG = """
 #define HAVE_STDDEF_H 1
 #define HAVE_WCHAR_H 1
 #define Py_ENABLE_SHARED 1
-typedef __int64 Py_ssize_t;
+typedef long long Py_ssize_t;
 #define HAVE_PY_SSIZE_T 1
+#define PY_SSIZE_T_MAX 0x7fffffffffffffffLL
 """
 
 
-def record(name: str, status: str, command: str, facts: list[str], files: list[Path]) -> None:
+def record(name: str, status: str, command: str, commit: str, facts: list[str], files: list[Path]) -> None:
     """Write the row of one machine, with the counts of JUnit files."""
     counts = dict.fromkeys(("passed", "failed", "skipped"), 0)
     seconds = 0.0
@@ -71,14 +73,11 @@ def record(name: str, status: str, command: str, facts: list[str], files: list[P
             counts["skipped"] += number["skipped"]
             counts["passed"] += number["tests"] - number["failures"] - number["errors"] - number["skipped"]
             seconds += float(suite.get("time", 0))
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
     rows = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     rows[name] = {
         "status": status,
         "date": datetime.date.today().isoformat(),
-        "commit": commit,
+        "commit": commit or current_commit(),
         "command": command,
         "tests": counts if files else None,
         "seconds": round(seconds),
@@ -86,6 +85,11 @@ def record(name: str, status: str, command: str, facts: list[str], files: list[P
     }
     RECORD.write_text(json.dumps(dict(sorted(rows.items())), indent=2) + "\n")
     write_page()
+
+
+def current_commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def render(rows: dict[str, Any]) -> str:
@@ -139,21 +143,21 @@ def compile_elsewhere(folder: Path) -> None:
     cython = [sys.executable, "-m", "cython", "-3", str(ROOT / "src" / "_native.pyx"), "-o", str(source)]
     subprocess.run(cython, check=True)
     windows = folder / "windows"
-    windows.mkdir(exist_ok=True)
+    headers = sysconfig.get_paths()["include"]
+    shutil.copytree(headers, windows, dirs_exist_ok=True)  # Python.h takes the pyconfig.h next to it
     (windows / "pyconfig.h").write_text(WINDOWS_CONFIG)
     found = re.search(r'compile_args = (\["-O3".*\])', (ROOT / "setup.py").read_text())
     assert found
     options = re.findall(r'"(.*?)"', found[1])
     python = f"Python {platform.python_version()} (headers)"
-    headers = sysconfig.get_paths()["include"]
     for name, target in TARGETS.items():
         mac = "macos" in target
         output = folder / (f"_native-{target}.so" if mac else f"_native-{target}.o")
         command = [*zig, "cc", "-target", target, *options, "-Wall", "-Wextra", "-Wno-unused-parameter"]
         # Cython's own code has functions that a build leaves unused, and casts between kinds of functions.
         command += ["-Wno-unused-function", "-Wno-cast-function-type", "-Wno-missing-field-initializers"]
-        command += ["-DPy_LIMITED_API=0x030b0000", "-I", str(ROOT / "src"), *([] if mac else ["-I", str(windows)])]
-        command += ["-I", headers, *(["-shared", "-undefined", "dynamic_lookup"] if mac else ["-c"])]
+        command += ["-DPy_LIMITED_API=0x030b0000", "-I", str(ROOT / "src"), "-I", headers if mac else str(windows)]
+        command += ["-shared", "-undefined", "dynamic_lookup"] if mac else ["-c"]
         done = subprocess.run([*command, "-o", str(output), str(source)], capture_output=True, text=True)
         warnings = re.findall(r"^.*warning: .*$", done.stderr, re.M)
         print(name, "status", done.returncode, len(warnings), "warnings", *sorted(set(warnings)), sep="\n  ")
@@ -161,7 +165,7 @@ def compile_elsewhere(folder: Path) -> None:
             raise SystemExit(done.stderr[-3000:])
         remark = f"{'compiled and linked' if mac else 'compiled'}, {len(warnings)} warnings"
         facts = [f"compiler=clang of ziglang {version}", f"python={python}", f"remark={remark}"]
-        record(name, "compiled only", ".ci/elsewhere compile", facts, [])
+        record(name, "compiled only", ".ci/elsewhere compile", "", facts, [])
 
 
 def main() -> None:
@@ -172,14 +176,15 @@ def main() -> None:
     new.add_argument("status", choices=STATUSES)
     new.add_argument("--command", default="")
     new.add_argument("--fact", action="append", default=[])
-    new.add_argument("files", nargs="*", type=Path)
+    new.add_argument("--commit", default="")
+    new.add_argument("--junit", action="append", default=[], type=Path)
     check = commands.add_parser("disassembly")
     check.add_argument("objdump")
     check.add_argument("extension", type=Path)
     commands.add_parser("compile").add_argument("folder", type=Path)
     options = parser.parse_args()
     if options.action == "record":
-        record(options.name, options.status, options.command, options.fact, options.files)
+        record(options.name, options.status, options.command, options.commit, options.fact, options.junit)
     elif options.action == "disassembly":
         print(disassembly(options.objdump, options.extension))
     elif options.action == "compile":
