@@ -18,6 +18,7 @@ pytest.importorskip("optax", reason="optax is not installed: pip install 'rprop_
 import jax
 import jax.numpy as jnp
 import optax
+from clock import CLOCK
 
 import rprop_kernels.optax as ours
 
@@ -69,22 +70,6 @@ def race(size):
     return {name: x[WARMUP:] for name, x in times.items()}, state_bytes
 
 
-class Clock:
-    """A timer for pytest-benchmark that shows the time of steps that were measured before."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-    def advance(self, seconds):
-        self.now += seconds
-
-
-CLOCK = Clock()
-
-
 @pytest.mark.benchmark(timer=CLOCK)
 @pytest.mark.parametrize("contender", CONTENDERS)
 @pytest.mark.parametrize("size", SIZES)
@@ -96,5 +81,4 @@ def test_optax_step(benchmark, size, contender):
         weights=SIZES[size],
         state_a_weight=round(state_bytes[contender] / SIZES[size], 2),
     )
-    measured = iter(times[contender])
-    benchmark.pedantic(lambda: CLOCK.advance(next(measured)), rounds=ROUNDS)
+    CLOCK.replay(benchmark, times[contender])

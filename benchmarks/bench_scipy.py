@@ -7,12 +7,16 @@ does not reach the loss within MAX_EVALUATIONS evaluations is skipped with that 
 optional: ``pip install pints``.
 """
 
+import functools
+import time
+
 import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
 pytest.importorskip("sklearn")
 
+from clock import CLOCK
 from scipy.optimize import minimize, rosen, rosen_der
 from sklearn.datasets import load_digits
 
@@ -145,6 +149,52 @@ def test_time_to_loss(benchmark, problem, contender):
     benchmark.group = f"scipy: {problem.__name__} to {PROBLEMS[problem][1]:g}"
     benchmark.extra_info.update(contender=contender, evaluations=evaluations)
     benchmark.pedantic(run, args=(problem, CONTENDERS[contender]), rounds=5)
+
+
+EVALUATIONS = 1_000
+BARE = np.full(3, 3.0), 10.0 ** np.linspace(0, 3, 3)
+
+
+def cheap(x):
+    """A bowl of three variables, whose evaluation costs little next to a step."""
+    return 0.5 * float(BARE[1] @ (x * x)), BARE[1] * x
+
+
+def evaluations_by_scipy():
+    options = {"gtol": 0.0, "ftol": 0.0, "xtol": 0.0, "window": EVALUATIONS, "maxiter": EVALUATIONS - 1}
+    minimize(cheap, BARE[0], jac=True, method=METHODS["irprop-"], options=options)
+
+
+def evaluations_by_pints():
+    pints = pytest.importorskip("pints", reason="PINTS is not installed: pip install pints")
+    optimizer = pints.IRPropMin(BARE[0], 0.01)
+    optimizer.set_min_step_size(1e-12)
+    for _ in range(EVALUATIONS):
+        optimizer.tell([cheap(optimizer.ask()[0])])
+
+
+BY_NAME = {"irprop-": evaluations_by_scipy, "PINTS-irprop-": evaluations_by_pints}
+
+
+@functools.cache
+def race():
+    """Return the seconds of an evaluation and its step, by contender, in interleaved runs."""
+    times = {name: [] for name in BY_NAME}
+    for _ in range(21):
+        for name, search in BY_NAME.items():
+            start = time.perf_counter()
+            search()
+            times[name].append((time.perf_counter() - start) / EVALUATIONS)
+    return {name: x[1:] for name, x in times.items()}
+
+
+@pytest.mark.benchmark(timer=CLOCK)
+@pytest.mark.parametrize("contender", BY_NAME)
+def test_time_of_an_evaluation(benchmark, contender):
+    pytest.importorskip("pints", reason="PINTS is not installed: pip install pints")
+    benchmark.group = "scipy: an evaluation of 3 variables"
+    benchmark.extra_info.update(contender=contender)
+    CLOCK.replay(benchmark, race()[contender])
 
 
 @pytest.mark.parametrize("rows", [1, 16, 256])

@@ -19,6 +19,7 @@ float64    2^768   2^256      2^-255 .. 2^255 (the classes allow 2^31)
 The lower end is the smallest step size there is (``min_step``): D can shrink to it and never to 0.
 """
 
+import functools
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -44,6 +45,7 @@ STEP_LIMIT: Final = 2.0**31
 """The largest ``step_sizes[1]`` (D_max) that the four classes accept."""
 
 
+@functools.cache
 def encoding_of(dtype: Any) -> Encoding:
     """Return the constants for a dtype of NumPy or torch.
 
@@ -102,19 +104,23 @@ def decode(state: Any, xp: Any = np) -> tuple[Any, Any]:
         >>> q.tolist(), step.tolist()
         ([-1.0, 0.0], [0.25, 0.5])
     """
+    has_sign = xp.abs(state) <= encoding_of(state.dtype).threshold
+    return xp.where(has_sign, xp.sign(state), xp.zeros_like(state)), decode_steps(state, xp)
+
+
+def decode_steps(state: Any, xp: Any = np) -> Any:
+    """Return the step sizes of a state."""
     encoding = encoding_of(state.dtype)
     size = xp.abs(state)
-    has_sign = size <= encoding.threshold
-    step = xp.where(has_sign, size, size * _scalar(1 / encoding.shift, state.dtype))
-    return xp.where(has_sign, xp.sign(state), xp.zeros_like(state)), step
+    return xp.where(size <= encoding.threshold, size, size * _scalar(1 / encoding.shift, state.dtype))
 
 
 def forget_sign(state: Any, xp: Any = np) -> Any:
     """Return the state of the same step sizes without signs."""
-    return decode(state, xp)[1] * _scalar(encoding_of(state.dtype).shift, state.dtype)
+    return decode_steps(state, xp) * _scalar(encoding_of(state.dtype).shift, state.dtype)
 
 
 def is_valid(state: Any, xp: Any = np) -> bool:
     """Check whether every value of a state is one that a step can leave behind."""
-    step = decode(state, xp)[1]
+    step = decode_steps(state, xp)
     return bool(xp.all((step >= encoding_of(state.dtype).min_step) & (step <= STEP_LIMIT)))

@@ -247,7 +247,9 @@ class Monitor:
         self.last_nonfinite: Any = -rules.window
         self.finite: Any = True
         self.candidate: Any = True
-        self.window: deque[Any] = deque(maxlen=rules.window + 1)
+        self._window: deque[tuple[Any, Any]] = deque(maxlen=rules.window + 1)  # best losses of the problems so numbered
+        self._numbers: Any = None  # of the problems that are left; None before the first has left
+        self._scratch: Any = None
 
     def add(self, loss: Any) -> tuple[Any, Any]:
         """Take the loss of an evaluation.
@@ -268,7 +270,7 @@ class Monitor:
         self.best_step = self.where(improved, self.steps, self.best_step)
         if self.steps == 0:
             self.first = self.best
-        self.window.append(self.best)
+        self._window.append((self._numbers, self.best))
         return improved, self.candidate
 
     @property
@@ -294,8 +296,8 @@ class Monitor:
         self.nonfinite_streak = where(finite, 0, self.nonfinite_streak + 1)
         self.last_nonfinite = where(finite, self.last_nonfinite, steps)
         stalled: Any = False
-        if rules.ftol is not None and len(self.window) == rules.window + 1:
-            stalled = self.window[0] - best <= rules.ftol * abs(best)
+        if rules.ftol is not None and len(self._window) == rules.window + 1:
+            stalled = self._recent(*self._window[0]) - best <= rules.ftol * abs(best)
         at_rest = at_rest & finite if self.tests_steps else False
         near_nonfinite = steps - self.last_nonfinite < rules.window
         calm, decreased = near_nonfinite ^ True, best < self.first
@@ -317,24 +319,38 @@ class Monitor:
                 code = where(holds, reason, code)
         return code + finite * 0  # of the shape of the loss
 
+    def _recent(self, numbers: Any, best: Any) -> Any:
+        """Return the best losses of the problems so numbered for those that are left."""
+        if numbers is self._numbers:
+            return best
+        if numbers is None:
+            return best[self._numbers]
+        self._scratch[numbers] = best
+        return self._scratch[self._numbers]
+
     def select(self, rows: Any) -> None:
         """Keep only some of the problems.
 
         Args:
             rows: an index of arrays of shape (B,).
         """
+        if self._numbers is None:
+            self._scratch = self.best * 1
+            self._numbers = (self.best_step * 0 + 1).cumsum(0) - 1
+        self._numbers = self._numbers[rows]
         for name in self._ROWS:
             setattr(self, name, getattr(self, name)[rows])
-        self.window = deque((best[rows] for best in self.window), maxlen=self.window.maxlen)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the course so far, as numbers or arrays in a dict."""
-        return {"steps": self.steps, "window": list(self.window), **{name: getattr(self, name) for name in self._ROWS}}
+        window = [self._recent(*entry) for entry in self._window]
+        return {"steps": self.steps, "window": window, **{name: getattr(self, name) for name in self._ROWS}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the course of a `state_dict`."""
         self.steps = state_dict["steps"]
-        self.window = deque(state_dict["window"], maxlen=self.rules.window + 1)
+        self._numbers = None
+        self._window = deque(((None, best) for best in state_dict["window"]), maxlen=self.rules.window + 1)
         for name in self._ROWS:
             setattr(self, name, state_dict[name])
 
@@ -371,7 +387,7 @@ def steps_within(step: Any, x: Any, xtol: float, step_min: float) -> Any:
         xtol: see `StoppingRules`.
         step_min: the smallest step size that occurs.
     """
-    return step <= (xtol * abs(x).clip(1)).clip(step_min)
+    return (step <= max(xtol, step_min)) | (step <= xtol * abs(x))
 
 
 # -------------------------------------------------------------------------------------- loops of the user's

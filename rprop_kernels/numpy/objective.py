@@ -25,6 +25,8 @@ def to_pair(result: Any, remedy: str) -> tuple[Any, Any]:
     Raises:
         TypeError: it is something else.
     """
+    if type(result) is tuple and len(result) == 2:
+        return result
     try:
         if isinstance(result, (str, bytes, dict, np.ndarray)) and not (
             isinstance(result, np.ndarray) and result.dtype == object
@@ -64,6 +66,8 @@ def to_gradient(value: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     Raises:
         TypeError, ValueError: it is of another kind or shape.
     """
+    if type(value) is np.ndarray and value.dtype == dtype and value.shape == shape:
+        return value
     array = to_array(value)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"the gradient is {describe(value)}: return an array of real numbers")
@@ -132,6 +136,8 @@ class RowsObjective:
         self.calls = 0
         self.total: int | None = None  # the number of rows in the first evaluation
         self._takes_rows = [takes_rows(function) for function in (fun, jac)]
+        self._args_rows: Array | None = None
+        self._args_of_rows: tuple[Array, tuple[Any, ...]] = np.empty(0), ()
 
     def __call__(self, x: Array, rows: Array) -> tuple[Array, Array]:
         """Evaluate losses (rows,) and gradients of x's shape, at the rows of the given numbers."""
@@ -141,15 +147,23 @@ class RowsObjective:
         losses, gradients = np.empty(len(x)), np.empty_like(x)
         for start in range(0, len(x), size):
             part = slice(start, start + size)
-            losses[part], gradients[part] = self._evaluate(x[part], rows[part] % self.problems)
+            numbers = rows if size >= len(x) else rows[part]
+            losses[part], gradients[part] = self._evaluate(x[part], numbers)
         return losses, gradients
 
     def _evaluate(self, x: Array, rows: Array) -> tuple[Array, Array]:
         self.calls += 1
-        args = tuple(
-            arg if dim is None else np.take(arg, rows, axis=dim)
-            for arg, dim in zip(self.args, self.in_dims, strict=True)
-        )
+        if rows is not self._args_rows:  # they stay the same from call to call, until some leave
+            numbers = rows % self.problems
+            self._args_of_rows = (
+                numbers,
+                tuple(
+                    arg if dim is None else np.take(arg, numbers, axis=dim)
+                    for arg, dim in zip(self.args, self.in_dims, strict=True)
+                ),
+            )
+            self._args_rows = rows
+        rows, args = self._args_of_rows
         keywords: list[dict[str, Any]] = [{"rows": rows} if takes else {} for takes in self._takes_rows]
         remedy = "" if len(x) == self.total else f"; {ROWS_REMEDY}"
         try:

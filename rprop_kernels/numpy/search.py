@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,29 @@ from .. import stopping
 from ..bounds import Constraints
 from ..fit_arguments import NOISE, noise_message
 from ..hyperparameters import Hyperparameters
-from ..kernels import load_engine, numpy_
+from ..kernels import load_engine, numpy_, threads
 from ..loss import NONFINITE, NOT_WORSE, LossOutcome, compare_loss, compare_losses
 from ..progress import start_progress
 from ..result import Result
 from ..rows import Rows
-from ..state import decode, encoding_of
+from ..state import decode_steps, encoding_of
 from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_weights, steps_within
 from ..warn import warn_user
 
 Array: TypeAlias = NDArray[Any]
+
+SHORT: Final = 32
+"""NumPy reduces rows of up to so many elements faster column by column."""
+
+
+def largest_of_rows(x: Array) -> Array:
+    """Return the largest element of each row, NaN where there is one."""
+    x = x.reshape(len(x), -1)
+    if x.shape[1] <= SHORT:
+        x = np.ascontiguousarray(x.T)
+        largest: Array = x.max(axis=0)
+        return largest
+    return np.asarray(x.max(axis=1))
 
 
 class Search:
@@ -82,6 +95,7 @@ class Search:
         self.history: list[float] = []
         self.rows = Rows(np.arange(len(start))) if rows else None  # the rows of self.x
         self.best_loss = np.full(len(start) if rows else 1, np.nan)  # of rows
+        self.kept = [self.best_x, self.best_grad, self.best_loss]  # of the rows of self.x
         self.one_code = RUNNING  # of one problem
 
     @property
@@ -123,6 +137,7 @@ class Search:
             if self.raise_interrupt or not isinstance(error, KeyboardInterrupt):
                 raise
         finally:
+            self._store_best()
             if self.progress is not None:
                 self.progress.close()
 
@@ -155,7 +170,7 @@ class Search:
         max_grad: Any = math.inf
         if candidate if self.rows is None else candidate.any():
             slope = self._slope()
-            max_grad = float(slope.max()) if self.rows is None else slope.reshape(len(x), -1).max(axis=1)
+            max_grad = float(np.maximum.reduce(slope, axis=None)) if self.rows is None else largest_of_rows(slope)
         at_rest = self._at_rest() if monitor.tests_steps else False
         exhausted = self.rules.max_evals is not None and objective.evaluations + cost > self.rules.max_evals
         if self.rows is None:
@@ -198,11 +213,14 @@ class Search:
         if self.monitor.steps == 0:
             self.best_grad[...] = grad
         chosen = improved & self.rows.running
-        if chosen.any():
-            numbers = self.rows.numbers[chosen]
-            self.best_x[numbers] = point[chosen]
-            self.best_grad[numbers] = grad[chosen]
-            self.best_loss[numbers] = self.loss[chosen]
+        for kept, value in zip(self.kept, (point, grad, self.loss), strict=True):
+            np.copyto(kept, value, where=chosen.reshape(-1, *(1,) * (kept.ndim - 1)))
+
+    def _store_best(self, numbers: Any = None) -> None:
+        """Bring the best points of the rows of x, by default of those in the batch, to their places among all."""
+        if self.rows is not None and self.kept[0] is not self.best_x:
+            for whole, kept in zip((self.best_x, self.best_grad, self.best_loss), self.kept, strict=True):
+                whole[self.rows.numbers if numbers is None else numbers] = kept
 
     def _held(self) -> Any:
         """Return where a weight is frozen or held at a bound by its gradient; None where there is no such thing."""
@@ -211,7 +229,7 @@ class Search:
     def _slope(self) -> Array:
         """Return the size of each component of the projected gradient."""
         slope: Array = np.abs(self.grad)
-        held = self._held()
+        held = None if self.constraints is None else self._held()
         if held is not None:
             slope[held] = 0
         return slope
@@ -219,8 +237,8 @@ class Search:
     def _at_rest(self) -> Any:
         """Return whether all step sizes are within xtol."""
         assert self.rules.xtol is not None
-        small = steps_within(decode(self.state)[1], self.x, self.rules.xtol, self.step_min)
-        held = self._held()
+        small = steps_within(decode_steps(self.state), self.x, self.rules.xtol, self.step_min)
+        held = None if self.constraints is None else self._held()
         if held is not None:
             small |= held
         return bool(small.all()) if self.rows is None else small.reshape(len(small), -1).all(axis=1)
@@ -230,6 +248,7 @@ class Search:
         assert self.callback is not None
         x, loss = point.copy(), self.loss
         if self.rows is not None:  # rows that have finished are shown at their best points
+            self._store_best()
             x, loss = self.best_x.copy(), self.best_loss.copy()
             running = self.rows.running
             numbers = self.rows.numbers[running]
@@ -248,7 +267,11 @@ class Search:
         self._show_progress(rows.finished)
         if not rows.run:
             return False
+        numbers = rows.numbers
         if (keep := rows.leave()) is not None:
+            self._store_best(numbers)
+            keep = np.flatnonzero(keep)
+            self.kept = [kept[keep] for kept in self.kept]
             for name in ("x", "state", "grad", "loss", "scale", "lower", "upper", "frozen", "previous"):
                 value = getattr(self, name)
                 setattr(self, name, None if value is None else value[keep])
@@ -295,11 +318,11 @@ class Search:
         limits = self.constraints
         if limits is not None and rows is not None:
             limits = [Constraints(*(None if limit is None else limit[rows] for limit in limits[0]))]
-        options: dict[str, Any] = {"maximize": self.maximize, "outcome": outcome, "n_threads": 0}
-        if limits is not None:
-            options["constraints"] = limits
-        if not self.engine_step(method, [x], [grad], [(state,)], self.hyper, **options):
-            numpy_.step(method, [x], [grad], [(state,)], self.hyper, **options)
+        options: dict[str, Any] = {"maximize": self.maximize, "outcome": outcome, "constraints": limits}
+        options["n_threads"] = 1 if x.size < threads.MIN_SHARED_WEIGHTS else 0
+        arguments = method, [x], [grad], [(state,)], self.hyper
+        if not self.engine_step(*arguments, **options):
+            numpy_.step(*arguments, **options)
 
     # ------------------------------------------------------------------------------------------- result
 
@@ -327,8 +350,8 @@ class Search:
             x=self.best_x,
             fun=self.best_loss,
             grad=self.best_grad,
-            success=np.array([reason.success for reason in reasons]),
-            status=np.array([reason.status for reason in reasons]),
+            success=np.array([reason.success for reason in REASONS])[self.code],
+            status=np.array([reason.status for reason in REASONS])[self.code],
             reason=[reason.name for reason in reasons],
             message=[reason.message for reason in reasons],
             nit=self.steps,

@@ -109,6 +109,8 @@ class Objective:
         self.evaluations = self.calls = 0
         self.total: int | None = None  # the number of rows in the first evaluation
         self._takes_rows = takes_rows(fun)
+        self._args_rows: Tensor | None = None
+        self._args_of_rows: tuple[Any, ...] = ()
 
     def __call__(self, tensors: list[Tensor], rows: Tensor | None = None) -> tuple[Any, list[Tensor]]:
         """Evaluate at tensors; of a Module at its parameters, which hold their values.
@@ -184,6 +186,10 @@ class Objective:
         """Return the tensors and numbers of the rows of each call of fun."""
         self.total = len(rows) if self.total is None else self.total
         size = self.chunk_size or len(rows)
+        if size >= len(rows):
+            self.calls += 1
+            yield tensors, rows
+            return
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
             self.calls += 1
@@ -194,10 +200,13 @@ class Objective:
         return found
 
     def _call_with_rows(self, evaluate: Callable[..., Any], tensors: list[Tensor], rows: Tensor) -> Any:
-        args = tuple(
-            arg if dim is None else torch.as_tensor(arg).index_select(dim, rows.to(torch.as_tensor(arg).device))
-            for arg, dim in zip(self.args, self.in_dims, strict=True)
-        )
+        if rows is not self._args_rows:  # they stay the same from call to call, until some leave
+            self._args_of_rows = tuple(
+                arg if dim is None else torch.as_tensor(arg).index_select(dim, rows.to(torch.as_tensor(arg).device))
+                for arg, dim in zip(self.args, self.in_dims, strict=True)
+            )
+            self._args_rows = rows
+        args = self._args_of_rows
         remedy = "" if len(rows) == self.total else f"; {ROWS_REMEDY}"
         try:
             return evaluate(tensors, args, {"rows": rows} if self._takes_rows else {}, remedy)

@@ -18,10 +18,13 @@ from ..loss import NONFINITE, NOT_WORSE, compare_loss, compare_losses
 from ..progress import Progress
 from ..result import Result
 from ..rows import Rows
-from ..state import decode, encoding_of
+from ..state import decode_steps, encoding_of
 from ..stopping import CALLBACK, INTERRUPTED, REASONS, RUNNING, Monitor, held_weights, steps_within
 from ..warn import warn_user
 from .objective import Objective
+
+HOST_DTYPES = (torch.float32, torch.float64)
+"""NumPy has these, too: its operations on arrays of a few thousand numbers take a third of the time of torch's."""
 
 
 def where(condition: Any, value: Any, other: Any) -> Any:
@@ -84,7 +87,8 @@ class Search:
         self.constraints = constraints
         self.method, self.hyper, self.maximize, self.rules = method, hyper, maximize, rules
         self.check_noise, self.callback = check_noise, callback
-        on_cpu = all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.float64) for t in x)
+        on_cpu = all(t.device.type == "cpu" and t.dtype in HOST_DTYPES for t in x)
+        self.on_host = rows and on_cpu
         self.stepper = load_engine(backend).make_stepper() if backend in ("cython", "numba") and on_cpu else None
         on_device = backend == "triton" or (backend != "torch" and any(t.is_cuda for t in x))
         usable = on_device and unavailable_reason("triton") is None
@@ -97,6 +101,7 @@ class Search:
         self.best_grads = [torch.full_like(t, torch.nan) for t in x]
         self.history: list[float] = []
         self.best_loss: Tensor | None = None  # of rows
+        self.kept: list[Tensor] = []  # best points, gradients and losses of the rows of self.x
         self.first_loss: Any = math.nan
         self.rows = Rows(torch.arange(count, device=x[0].device)) if rows else None  # the rows of self.x
         self.one_code = RUNNING  # of one problem
@@ -138,7 +143,8 @@ class Search:
 
     @torch.no_grad()
     def restore_best(self) -> None:
-        """Set the parameters of a Module to the best point."""
+        """Set the parameters of a Module to the best point; store those of rows."""
+        self._store_best()
         for target, best in zip(self.targets or (), self.best, strict=False):
             target.copy_(best)
 
@@ -165,13 +171,20 @@ class Search:
             self._warn_if_noisy(self.loss, self._call(point)[0])
             objective.evaluations -= 1
         self.grads = grads if self.scales is None else [g * s for g, s in zip(grads, self.scales, strict=True)]
-        improved, candidate = monitor.add(self.loss)
-        self._keep_best(improved, point, grads)
+        if self.rows is not None and monitor.steps < 0:
+            self.on_host = self.on_host and self.loss.device.type == "cpu" and self.loss.dtype in HOST_DTYPES
+            monitor.where = np.where if self.on_host else where
+        improved, candidate = monitor.add(self._to_host(self.loss))
+        self._keep_best(self._to_tensor(improved), point, grads)
         tested = bool(candidate.any()) if self.rows is not None else candidate
-        max_grad = self._max_grad() if tested else monitor.best * 0 + math.inf
-        at_rest = self._at_rest() if monitor.tests_steps else False
+        max_grad = self._to_host(self._max_grad()) if tested else math.inf
+        at_rest = self._to_host(self._at_rest()) if monitor.tests_steps else False
         exhausted = self.rules.max_evals is not None and objective.evaluations + 1 > self.rules.max_evals
-        code = monitor.decide(max_grad, at_rest, exhausted)
+        if self.on_host:
+            with np.errstate(invalid="ignore"):  # rows without a finite loss have an infinite best one
+                code = self._to_tensor(monitor.decide(max_grad, at_rest, exhausted))
+        else:
+            code = monitor.decide(max_grad, at_rest, exhausted)
         if self.callback is not None and monitor.steps > 0 and self._call_callback(point):
             code = code * 0 + CALLBACK
         if self.rows is None:
@@ -179,6 +192,13 @@ class Search:
             self._show_progress(0)
             return bool(code == RUNNING)
         return self._finish_rows(code)
+
+    def _to_host(self, value: Any) -> Any:
+        """Return values of rows for the monitor: as arrays where they are in this memory."""
+        return value.numpy() if self.on_host else value
+
+    def _to_tensor(self, value: Any) -> Any:
+        return torch.from_numpy(value) if self.on_host else value
 
     def _warn_if_noisy(self, loss: Any, again: Any) -> None:
         first, second = (torch.as_tensor(value, dtype=torch.float64).reshape(-1) for value in (loss, again))
@@ -201,15 +221,21 @@ class Search:
             return
         if self.best_loss is None:
             self.best_loss = torch.full_like(self.loss, torch.nan)
+            self.kept = [*self.best, *self.best_grads, self.best_loss]
         if is_first:
             for kept, value in zip(self.best_grads, grads, strict=True):
                 kept.copy_(value)
         chosen = improved & self.rows.running
-        if bool(chosen.any()):
-            numbers = self.rows.numbers[chosen]
-            for kept, value in zip((*self.best, *self.best_grads), (*point, *grads), strict=True):
-                kept[numbers] = value[chosen]
-            self.best_loss[numbers] = self.loss[chosen]
+        for kept, value in zip(self.kept, (*point, *grads, self.loss), strict=True):
+            kept.copy_(torch.where(expand_rows(chosen, kept), value, kept))
+
+    def _store_best(self, numbers: Any = None) -> None:
+        """Bring the best points of the rows of x, by default of those in the batch, to their places among all."""
+        if self.kept and self.kept[0] is not self.best[0]:
+            assert self.rows is not None
+            for whole, kept in zip((*self.best, *self.best_grads, self.best_loss), self.kept, strict=True):
+                assert whole is not None
+                whole[(self.rows.numbers if numbers is None else numbers).to(whole.device)] = kept
 
     def _held(self, index: int) -> Tensor | None:
         limits = self.constraints[index]
@@ -237,7 +263,7 @@ class Search:
             if x.numel() == 0:
                 continue
             step_min = max(self.hyper.step_min, encoding_of(state.dtype).min_step)
-            small = steps_within(decode(state, torch)[1], x.to(state.dtype), self.rules.xtol, step_min)
+            small = steps_within(decode_steps(state, torch), x.to(state.dtype), self.rules.xtol, step_min)
             if (held := self._held(i)) is not None:
                 small = small | held
             small = small.all() if self.rows is None else small.reshape(len(small), -1).all(1)
@@ -250,6 +276,7 @@ class Search:
         x, loss = [t.detach().clone() for t in point], self.loss
         if self.rows is not None:  # rows that have finished are shown at their best points
             assert self.best_loss is not None
+            self._store_best()
             x, loss = [t.clone() for t in self.best], self.best_loss.clone()
             running = self.rows.running
             numbers = self.rows.numbers[running]
@@ -270,15 +297,18 @@ class Search:
         self._show_progress(rows.finished)
         if not rows.run:
             return False
+        numbers = rows.numbers
         if (keep := rows.leave()) is not None:
-            for name in ("x", "states", "grads", "scales"):
+            self._store_best(numbers)
+            keep = keep.nonzero().squeeze(1)
+            for name in ("x", "states", "grads", "scales", "kept"):
                 if (column := getattr(self, name)) is not None:
                     setattr(self, name, [t[keep] for t in column])
             for name in ("loss", "previous"):
                 if (value := getattr(self, name)) is not None:
                     setattr(self, name, value[keep])
             self.constraints = [self._rows_of(limits, keep) for limits in self.constraints]
-            self.monitor.select(keep)
+            self.monitor.select(self._to_host(keep))
         return True
 
     @staticmethod
@@ -315,8 +345,9 @@ class Search:
             outcome, self.previous = compare_loss(loss, self.previous, self.maximize)
         else:
             previous = torch.full_like(loss, torch.nan) if self.previous is None else self.previous
-            outcome, self.previous = compare_losses(loss, previous, self.maximize, torch)
-            outcome = outcome.to(torch.uint8)
+            values = self._to_host(loss), self._to_host(previous)
+            outcome, known = compare_losses(*values, self.maximize, np if self.on_host else torch)
+            outcome, self.previous = self._to_tensor(outcome).to(torch.uint8), self._to_tensor(known)
         self._engine_step(self.method, self.x, grads, self.states, outcome, self.constraints)
 
     def _engine_step(
@@ -399,8 +430,8 @@ class Search:
             x=x,
             fun=torch.full(self.code.shape, torch.nan) if self.best_loss is None else self.best_loss,
             grad=grad,
-            success=torch.tensor([reason.success for reason in reasons]),
-            status=torch.tensor([reason.status for reason in reasons]),
+            success=torch.tensor([reason.success for reason in REASONS])[self.code.cpu()],
+            status=torch.tensor([reason.status for reason in REASONS])[self.code.cpu()],
             reason=[reason.name for reason in reasons],
             message=[reason.message for reason in reasons],
             nit=self.steps,
