@@ -214,7 +214,7 @@ def minimize(
             ``torch.func.vmap``, in a loop where that refuses it. With ``batched`` there are as many rows of each
             problem. Not for a Module.
         seed: of the starts; None takes fresh entropy, which ``Result.seed`` holds.
-        finish: ``"newton"`` goes on with a damped Newton method (:mod:`.newton`) after 50 steps, or earlier where
+        finish: ``"newton"`` goes on with a damped Newton method (:mod:`.newton`) after 40 steps, or earlier where
             Rprop has stopped: for at most 32 variables a problem, where autograd can differentiate fun twice. The
             tolerances are the same, ``window`` is 10 at most, and max_steps holds for each of the two parts. The
             result then has ``hess`` and ``cov()``. A success of Rprop's stays one.

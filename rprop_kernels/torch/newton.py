@@ -42,7 +42,7 @@ from .search import Search, where
 LARGEST: Final = 32
 """The largest number of variables of a problem."""
 
-SETTLED: Final = 50
+SETTLED: Final = 40
 """Steps of Rprop after which the finish begins at the latest."""
 
 WINDOW: Final = 10
