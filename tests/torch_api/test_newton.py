@@ -16,6 +16,7 @@ from rprop_kernels.torch import minimize  # noqa: E402
 from rprop_kernels.torch.newton import solve  # noqa: E402
 
 D = torch.float64
+SLOWLY = {"step_sizes": (0.0, 1e-3), "lr": 1e-3}  # Rprop does not get there in 40 steps
 OFF = {"gtol": None, "ftol": None, "xtol": None}
 
 
@@ -248,12 +249,12 @@ def test_many_active_bounds():
 
     result = minimize(
         fun, torch.zeros(40, 6, dtype=D), (matrices, centers), in_dims=0, batched=True, bounds=(-1.0, 1.0),
-        finish="newton", gtol=1e-9,
+        finish="newton", gtol=1e-9, **SLOWLY,
     )  # fmt: skip
     x, grad = result.x, (matrices @ (result.x - centers)[:, :, None])[..., 0]
-    assert set(result.reason) <= {"gtol", "ftol"} and (x.abs() == 1).double().mean() > 0.2
+    assert set(result.reason) == {"gtol"} and (x.abs() == 1).double().mean() > 0.2
     assert (x - (x - grad).clamp(-1, 1)).abs().max() < 1e-6
-    assert (result.nfev - result.nit).max() < 25
+    assert (result.nfev - result.nit).max() <= 8
 
 
 def test_frozen_weights_may_have_any_derivative():
@@ -319,7 +320,6 @@ def bowl(x):
     return ((x - 1) ** 2).sum(-1) + ((x - 1) ** 4).sum(-1) + 1
 
 
-SLOWLY = {"step_sizes": (0.0, 1e-3), "lr": 1e-3}  # Rprop does not get there in 40 steps
 ENDINGS = {
     "gtol": (bowl, {}),
     "ftol": (bowl, {"gtol": None, "xtol": None}),
@@ -362,11 +362,22 @@ def test_every_reason_ends_a_finish(reason, batched):
     assert result.calls == nfev + 1  # the Hessian-vector product
     if not batched:
         assert len(result.history) == nfev
+    if reason == "ftol":
+        assert nfev - nit < 15  # where rounding hides a decrease, not after a window of 50 steps
     if reason == "max_steps":
         assert (nit, nfev) == (2, 6)
     if reason == "max_evals":
         assert (nit, nfev) == (40, 43)
     assert bits(fun(result.x)) == bits(result.fun)
+
+
+@pytest.mark.parametrize("window", [50, 500])
+def test_rest_beside_a_wall_is_no_success(window):
+    def fun(x):
+        return torch.where(x[..., 0] > 1.5, bowl(x), torch.nan)
+
+    result = minimize(fun, torch.tensor([4.0, 4.0], dtype=D), finish="newton", window=window, **SLOWLY)
+    assert result.reason == "nonfinite" and 1.5 < result.x[0] < 1.51
 
 
 def test_no_decrease_ends_a_finish():
@@ -390,7 +401,7 @@ def test_a_success_of_rprop_stays_one(target, reason):
 
     x0 = torch.tensor([3.0, 4.0], dtype=D)
     result = minimize(fun, x0, finish="newton", target=target, gtol=None, ftol=None, xtol=None, max_steps=100)
-    assert result.reason == reason
+    assert result.reason == reason and result.nfev == result.nit + 2
 
 
 def test_an_exception_in_the_finish_leaves_the_best_point():
