@@ -2,13 +2,14 @@
 
     python benchmarks/report.py [folder, else benchmarks/results]
 
-The folder holds cpu.json, numpy.json, scipy.json and optax.json. The README gets the tables that matter most and one
-picture, docs/benchmarks.md gets everything.
+The folder holds cpu.json, numpy.json, scipy.json, optax.json and fit.json. The README gets the tables that matter most
+and one picture, docs/fit.md those of whole fits, docs/benchmarks.md gets everything.
 
 Every figure is a median, every ratio is between medians of one run; the machine is named from the file.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -187,6 +188,19 @@ def searches(rows: list[dict[str, Any]]) -> str:
     return table(lines)
 
 
+def evaluation_time(rows: list[dict[str, Any]]) -> list[str]:
+    """The time of an evaluation and its step for a function that costs next to nothing."""
+    times = {
+        row["extra_info"]["contender"]: row["stats"]["median"]
+        for row in rows
+        if row["group"] == "scipy: an evaluation of 3 variables"
+    }
+    if not times:
+        return []
+    lines = [["3 variables, a function that costs little", *times]]
+    return [table([*lines, ["an evaluation with its step", *map(seconds, times.values())]])]
+
+
 def transformations(medians: Median, facts: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
     """Steps in JAX beside optax.rprop, and the bytes of state a weight."""
     groups = list(facts)
@@ -198,6 +212,93 @@ def transformations(medians: Median, facts: dict[str, dict[str, Any]], rows: lis
         ratio = times[-1] / medians[groups[-1], "optax.rprop"]
         lines.append([name.replace("-", ", "), f"{size:.0f}", *map(seconds, times), f"{ratio:.2f}"])
     return table(lines)
+
+
+FITTERS = {  # colours
+    "minimize-newton": "#D55E00",
+    "minimize": "#0072B2",
+    "minimize-numpy": "#56B4E9",
+    "scipy-L-BFGS-B": "#000000",
+    "scipy-trf": "#888888",
+    "torch-LBFGS": "#009E73",
+    "torch-Adam": "#E69F00",
+    "pytorch-minimize": "#CC79A7",
+}
+
+Fits = dict[tuple[int, str], dict[str, dict[str, Any]]]
+
+
+def group_fits(rows: list[dict[str, Any]]) -> Fits:
+    """Return the rows of whole fits by number and kind of problems, then by contender."""
+    found: Fits = {}
+    for row in rows:
+        if match := re.fullmatch(r"fit: (\d+) x (\S+)", row["group"]):
+            found.setdefault((int(match[1]), match[2]), {})[row["extra_info"]["contender"]] = row
+    return found
+
+
+def duration(x: float) -> str:
+    return seconds(x) if x < 1 else f"{x:.1f} s"
+
+
+def fits(rows: list[dict[str, Any]], count: int) -> str:
+    """Time and share solved of every contender, for one number of problems; the share is left out where it is 1."""
+    found = {name: row for (number, name), row in group_fits(rows).items() if number == count}
+    lines = [[f"{count:,} problem{'s' if count > 1 else ''}", *found]]
+    for contender in FITTERS:
+        cells = []
+        for row in (contenders.get(contender) for contenders in found.values()):
+            solved = row["extra_info"]["solved"] if row else 0
+            share = "" if solved == 1 else ", none" if solved == 0 else f", {min(solved, 0.9999):.2%}"
+            cells.append(duration(row["stats"]["median"]) + share if row else "-")
+        lines.append([contender, *cells])
+    return table(lines)
+
+
+def fit_ratios(rows: list[dict[str, Any]]) -> str:
+    """How many times as fast as SciPy's loop of L-BFGS-B ours is, in the largest number of problems."""
+    found = group_fits(rows)
+    most = max(count for count, _ in found)
+    names = [name for count, name in found if count == most]
+    lines = [[f"{most:,} problems, time of scipy-L-BFGS-B / ours", *names]]
+    for contender in ("minimize-newton", "minimize", "minimize-numpy"):
+        times = [[found[most, name][x]["stats"]["median"] for x in ("scipy-L-BFGS-B", contender)] for name in names]
+        lines.append([contender, *(f"{theirs / ours:.1f} x" for theirs, ours in times)])
+    return table(lines)
+
+
+def active_rows(medians: Median) -> str:
+    """A step with a quarter of the rows active, in the time of a full one."""
+    lines = [["logistic fits in one batch", "a step, evaluation included", "with a quarter active", "of the full step"]]
+    for group in dict.fromkeys(group for group, name in medians if name == "quarter"):
+        whole, quarter = medians[group, "all"], medians[group, "quarter"]
+        lines.append([group.split()[4], seconds(whole), seconds(quarter), f"{quarter / whole:.2f}"])
+    return table(lines)
+
+
+def plot_fits(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Draw the share of problems solved against time, a panel for each kind of problem."""
+    found = group_fits(rows)
+    most = max(count for count, _ in found)
+    panels = [(name, contenders) for (count, name), contenders in found.items() if count == most]
+    figure, axes = plt.subplots(2, 3, figsize=(11, 6.4), layout="constrained", sharey=True)
+    for panel, (name, contenders) in zip(axes.flat, panels, strict=True):
+        for contender, colour in FITTERS.items():
+            course = contenders[contender]["extra_info"]["course"] if contender in contenders else []
+            if course:
+                times, shares = zip(*course, strict=True)
+                last = max(contenders[contender]["stats"]["median"], times[-1])
+                style = {"linewidth": 2.2 if contender.startswith("minimize") else 1.4, "color": colour}
+                panel.plot([*times[1:], last], [*shares[1:], shares[-1]], label=contender, **style)
+        panel.set(xscale="log", title=name, xlim=(1e-2, None), ylim=(-0.02, 1.04))
+        panel.grid(alpha=0.3)
+    for panel in axes[-1]:
+        panel.set_xlabel("seconds, on one thread")
+    for panel in axes[:, 0]:
+        panel.set_ylabel(f"share of {most:,} problems solved")
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "fit-solved.png", dpi=130)
 
 
 def printed(path: Path, group: str) -> str:
@@ -314,6 +415,8 @@ def pages(results: Path) -> dict[Path, str]:
     numpy_data, numpy_medians, _, numpy_rows = load(results / "numpy.json")
     scipy_data, _, _, scipy_rows = load(results / "scipy.json")
     optax_data, *optax_results = load(results / "optax.json")
+    fit_data, fit_medians, _, fit_rows = load(results / "fit.json")
+    counts = list(dict.fromkeys(count for count, _ in group_fits(fit_rows)))
 
     def pictures(folder: str, *names: tuple[str, str]) -> list[str]:
         return [f"![{title}]({folder}/{path.stem}-{name}.png)" for title, name in names]
@@ -370,6 +473,21 @@ def pages(results: Path) -> dict[Path, str]:
         "reached, at most 30,000. Badly scaled problems (`bowl`, `logistic`) suit Rprop; valleys askew to the axes do "
         "not.",
         searches(scipy_rows),
+        *evaluation_time(scipy_rows),
+        "## Whole fits",
+        f"Measured on {machine(fit_data)}. [A whole fit](fit.md#how-fast) describes the contenders. Time until all "
+        "problems have ended, and the share solved where that is not all.",
+        *(fits(fit_rows, count) for count in counts),
+        active_rows(fit_medians),
+        END,
+    ]
+    whole_fits = [
+        START,
+        f"Measured on {machine(fit_data)}, on one thread. Time until all problems have ended, and the share solved "
+        "where that is not all:",
+        fits(fit_rows, max(counts)),
+        fit_ratios(fit_rows),
+        "![Share of problems solved against time](images/fit-solved.png)",
         END,
     ]
     short = [
@@ -389,6 +507,7 @@ def pages(results: Path) -> dict[Path, str]:
     return {
         ROOT / "README.md": "\n\n".join([*first, *short]),
         ROOT / "docs" / "benchmarks.md": "\n\n".join([*first, *whole]),
+        ROOT / "docs" / "fit.md": "\n\n".join(whole_fits),
     }
 
 
@@ -396,6 +515,7 @@ def main() -> None:
     results = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "benchmarks" / "results"
     _, medians, facts, rows = load(results / "cpu.json")
     plots(medians, facts, rows, ROOT / "docs" / "images", "cpu")
+    plot_fits(load(results / "fit.json")[3], ROOT / "docs" / "images")
     for page, text in pages(results).items():
         old = page.read_text()
         before, _, rest = old.partition(START)

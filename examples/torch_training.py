@@ -1,8 +1,8 @@
 """Full-batch training in one line, with a progress bar; and the same where the data come in pieces.
 
 ``minimize`` steps the parameters of a Module in place and leaves it at the best point. Rprop wants the gradient of one
-loss at every step: so pieces from a DataLoader are summed before the step, and none is a step of its own. (Where the graph of
-all pieces is too large for the memory, call backward() for each in a loop of your own, with IRpropPlus and Stopping.)
+loss at every step: so pieces from a DataLoader are summed before the step, and none is a step of its own. (Where the
+graphs of all pieces need too much memory, call backward() for each in a loop of your own, with IRpropPlus and Stopping.)
 """
 
 import torch

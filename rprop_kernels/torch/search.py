@@ -139,12 +139,13 @@ class Search:
             if not isinstance(error, KeyboardInterrupt):
                 raise
         finally:
+            self._store_best()
+            self.kept = []
             self.restore_best()
 
     @torch.no_grad()
     def restore_best(self) -> None:
-        """Set the parameters of a Module to the best point; store those of rows."""
-        self._store_best()
+        """Set the parameters of a Module to the best point."""
         for target, best in zip(self.targets or (), self.best, strict=False):
             target.copy_(best)
 
