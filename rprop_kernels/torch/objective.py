@@ -109,14 +109,7 @@ class Objective:
         self.evaluations = self.calls = 0
         self.total: int | None = None  # the number of rows in the first evaluation
         self._takes_rows = takes_rows(fun)
-<<<<<<< HEAD
         self._selected: tuple[Any, Any, tuple[Any, ...]] = (None, None, ())  # rows, their numbers, and their args
-=======
-        self._rows: Tensor | None = None
-        self._numbers: Any = None  # of the problems of these rows
-        self._args_rows: Tensor | None = None
-        self._args_of_rows: tuple[Any, ...] = ()
->>>>>>> fitbench
 
     def __call__(self, tensors: list[Tensor], rows: Tensor | None = None) -> tuple[Any, list[Tensor]]:
         """Evaluate at tensors; of a Module at its parameters, which hold their values.
@@ -192,40 +185,21 @@ class Objective:
         """Return the tensors and numbers of the rows of each call of fun."""
         self.total = len(rows) if self.total is None else self.total
         size = self.chunk_size or len(rows)
-<<<<<<< HEAD
-=======
-        if rows is not self._rows:  # they stay the same from call to call, until some leave
-            self._rows, self._numbers = rows, rows if self.problems is None else rows % self.problems
->>>>>>> fitbench
         for start in range(0, len(rows), size):
             self.calls += 1
-<<<<<<< HEAD
             part = slice(start, start + size)
             whole = size >= len(rows)  # then the same object in every call
             yield tensors if whole else [t[part] for t in tensors], rows if whole else rows[part]
-=======
-            yield [t[part] for t in tensors], self._numbers if size >= len(rows) else self._numbers[part]
->>>>>>> fitbench
 
     def _evaluate_rows(self, tensors: list[Tensor], rows: Tensor) -> tuple[Tensor, list[Tensor]]:
         found: tuple[Tensor, list[Tensor]] = self._call_with_rows(self._evaluate, tensors, rows)
         return found
 
     def _call_with_rows(self, evaluate: Callable[..., Any], tensors: list[Tensor], rows: Tensor) -> Any:
-<<<<<<< HEAD
         if rows is not self._selected[0]:
             numbers = rows if self.problems is None else rows % self.problems
             self._selected = rows, numbers, self._args_of(numbers)
         _, numbers, args = self._selected
-=======
-        if rows is not self._args_rows:
-            self._args_of_rows = tuple(
-                arg if dim is None else torch.as_tensor(arg).index_select(dim, rows.to(torch.as_tensor(arg).device))
-                for arg, dim in zip(self.args, self.in_dims, strict=True)
-            )
-            self._args_rows = rows
-        args = self._args_of_rows
->>>>>>> fitbench
         remedy = "" if len(rows) == self.total else f"; {ROWS_REMEDY}"
         try:
             return evaluate(tensors, args, {"rows": numbers} if self._takes_rows else {}, remedy)

@@ -142,26 +142,3 @@ def test_each_runs_from_the_command_line(name):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "" and len(done.stdout.splitlines()) > 3
-
-
-def test_known_parameters_of_an_ode_stay_and_the_errors_of_the_others_shrink(capsys):
-    torch = pytest.importorskip("torch")
-    module = example("ode_frozen")
-    rows = module["main"]()
-    (free, wide), (calibrated, narrow) = rows["all free"], rows["calibrated"]
-    assert free.success and calibrated.success and free.fun < calibrated.fun
-    assert torch.equal(calibrated.x[2:], module["TRUTH"][2:]) and narrow[2:].isnan().all()
-    assert (narrow[:2] < 0.8 * wide[:2]).all()
-    for result, error in rows.values():
-        known = error.isnan()
-        assert ((result.x - module["TRUTH"])[~known].abs() < 3 * error[~known]).all()
-    assert "(known)" in capsys.readouterr().out
-
-
-def test_training_in_one_line_and_over_a_loader(capsys):
-    pytest.importorskip("torch")
-    rows = example("torch_training")["main"](steps=40)
-    for model, result in rows.values():
-        assert result.nit == 40 and result.fun < 0.01 and not any(p.grad is not None for p in model.parameters())
-    shown = capsys.readouterr()
-    assert "at once" in shown.out and "in pieces" in shown.out and "40" in shown.err
