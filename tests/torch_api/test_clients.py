@@ -87,6 +87,55 @@ def test_fastgps() -> None:
     twice(fit)
 
 
+@pytest.fixture
+def double() -> Iterator[None]:
+    """float64 is the default dtype, as fastgps advises."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("digital", [False, True], ids=["lattice", "digital net"])
+def test_minimize_in_place_of_the_fit_of_fastgps(digital: bool, double: None, monkeypatch: Any) -> None:
+    """Its fit, with its own patience and with a long one, finds no lower loss."""
+    fastgps = pytest.importorskip("fastgps", reason="fastgps is not installed")
+    import qmcpy
+
+    def process() -> Any:
+        if digital:
+            gp = fastgps.FastGPDigitalNetB2(
+                qmcpy.KernelDigShiftInvar(d=2, torchify=True), qmcpy.DigitalNetB2(2, seed=7)
+            )
+        else:
+            gp = fastgps.FastGPLattice(qmcpy.KernelShiftInvar(d=2, torchify=True), qmcpy.Lattice(2, seed=7))
+        x = gp.get_x_next(64)
+        gp.add_y_next(torch.sin(3 * x[:, 0]) + x[:, 1] ** 2)
+        return gp
+
+    def loss(gp: Any) -> Tensor:
+        with monkeypatch.context() as patch:
+            patch.setenv("FASTGP_FORCE_RECOMPILE", "True")  # else it keeps the graph of an older Gram matrix
+            return gp.get_inv_log_det_cache().mll_loss(gp, True)
+
+    mine = process()
+    result = ours.minimize(lambda: loss(mine), mine)
+    assert result.success and loss(mine).item() == result.fun
+    for patience in ({}, {"stop_crit_improvement_threshold": 1e-8, "stop_crit_wait_iterations": 50}):
+        other = process()
+        other.fit(verbose=0, **patience)
+        theirs = loss(other).item()
+        assert result.fun <= theirs + 1e-7 * abs(theirs)
+    # The Gram matrix that fastgps caches is that of the best point.
+    points = torch.rand(5, 2, generator=torch.Generator().manual_seed(0))
+    twin = process()
+    twin.load_state_dict(mine.state_dict())
+    loss(twin)
+    assert torch.equal(mine.post_mean(points), twin.post_mean(points))
+
+
 def data() -> tuple[Tensor, Tensor]:
     x = torch.randn(24, 3, generator=torch.Generator().manual_seed(3))
     return x, x.prod(1, keepdim=True)
@@ -301,6 +350,43 @@ def test_gpytorch(make: Any) -> None:
     assert min(single) < single[0] - 0.5
     together = fit(targets, torch.Size([3]))
     assert (torch.stack(together).min(0).values < together[0]).all()
+
+
+def test_minimize_in_place_of_the_loop_of_gpytorchs_tutorial() -> None:
+    """The simple regression of its documentation: 50 iterations of Adam, or one call."""
+    gpytorch = pytest.importorskip("gpytorch", reason="gpytorch is not installed")
+    x = torch.linspace(0, 1, 100)
+    noise = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    y = torch.sin(x * (2 * torch.pi)) + noise * 0.2
+
+    class ExactGPModel(gpytorch.models.ExactGP):
+        def __init__(self, x: Tensor, y: Tensor, likelihood: Any) -> None:
+            super().__init__(x, y, likelihood)
+            self.mean_module = gpytorch.means.ConstantMean()
+            self.covar_module = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
+
+        def forward(self, x: Tensor) -> Any:
+            return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+    def process() -> tuple[Any, Callable[[], Tensor]]:
+        likelihood = gpytorch.likelihoods.GaussianLikelihood()
+        model = ExactGPModel(x, y, likelihood)
+        mll = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
+        return model, lambda: -mll(model(x), y)
+
+    model, objective = process()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss = objective()
+        loss.backward()
+        optimizer.step()
+    theirs = objective().item()
+
+    model, objective = process()
+    result = ours.minimize(objective, model)
+    assert result.success and result.nfev < 200
+    assert objective().item() <= theirs + 1e-6 * abs(theirs)
 
 
 def test_grad_scaler_with_irprop_plus() -> None:
