@@ -352,7 +352,7 @@ def test_gpytorch(make: Any) -> None:
     assert (torch.stack(together).min(0).values < together[0]).all()
 
 
-def test_minimize_in_place_of_the_loop_of_gpytorchs_tutorial() -> None:
+def test_minimize_in_place_of_the_loop_of_a_gpytorch_tutorial() -> None:
     """The simple regression of its documentation: 50 iterations of Adam, or one call."""
     gpytorch = pytest.importorskip("gpytorch", reason="gpytorch is not installed")
     x = torch.linspace(0, 1, 100)
