@@ -215,7 +215,8 @@ def minimize(
         starts: start from x0 and ``starts - 1`` points of a scrambled Sobol sequence within the bounds (needs SciPy),
             and return the best result; the others are in ``Result.all``.
         seed: of the starts; None takes fresh entropy, which ``Result.seed`` holds.
-        check_noise: evaluate fun twice at x0 and warn where the losses differ by more than 1e-6 relative.
+        check_noise: evaluate fun twice at x0 and warn where the losses differ by more than 1e-6 relative. The second
+            evaluation counts in ``calls`` alone.
         callback: ``callback(x)`` after each step, or ``callback(*, intermediate_result)``, an object with x, fun and
             nit; StopIteration ends the search. With several rows x and fun hold all of them.
         progress: show a bar (rich or tqdm, else lines on stderr).

@@ -219,7 +219,7 @@ def minimize(
             steps have the same tolerances and limits, counted anew (max_evals: together); ftol also ends it where
             rounding hides the decrease that it predicts. A success of Rprop's stays one. The result then has ``hess``
             and ``cov()``.
-        check_noise, callback, progress: as there.
+        check_noise, callback, progress: as there. The second evaluation of check_noise counts in ``calls`` alone.
         backend: ``"cython"``, ``"numba"``, ``"torch"`` or ``"triton"``. CUDA tensors are stepped by Triton where it is
             installed, unless it is ``"torch"``.
 

@@ -41,7 +41,15 @@ def gradients_of(loss: Tensor, leaves: list[Tensor], create_graph: bool = False)
     """Return the gradients of the summed losses, None for leaves on which they do not depend."""
     if not loss.requires_grad:
         return (None,) * len(leaves)
-    return torch.autograd.grad(loss.sum(), leaves, create_graph=create_graph, allow_unused=True)
+    try:
+        return torch.autograd.grad(loss.sum(), leaves, create_graph=create_graph, allow_unused=True)
+    except RuntimeError as error:
+        if "backward through the graph a second time" in str(error):
+            error.add_note(
+                "fun returned a loss that shares its graph with an earlier call: compute everything that depends on x "
+                "anew in every call of fun, without a cache"
+            )
+        raise
 
 
 @torch.enable_grad()
