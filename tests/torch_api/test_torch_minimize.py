@@ -412,9 +412,8 @@ def test_bad_input_is_refused_before_the_first_step(case):
 
 
 def test_a_graph_that_is_kept_between_calls_is_explained() -> None:
-    x = torch.tensor([1.0], requires_grad=True)
-    model = torch.nn.ParameterList([x])
-    kept = (x**2).exp()
+    x = torch.nn.Parameter(torch.tensor([1.0]))
+    model, kept = torch.nn.ParameterList([x]), (x**2).exp()
     with pytest.raises(RuntimeError) as caught:
         minimize(lambda: (kept**2).sum(), model)
     assert any("anew in every call of fun" in note for note in caught.value.__notes__)
