@@ -44,10 +44,10 @@ def gradients_of(loss: Tensor, leaves: list[Tensor], create_graph: bool = False)
     try:
         return torch.autograd.grad(loss.sum(), leaves, create_graph=create_graph, allow_unused=True)
     except RuntimeError as error:
-        if "backward through the graph a second time" in str(error):
+        if any(words in str(error) for words in ("through the graph a second time", "by an inplace operation")):
             error.add_note(
-                "fun returned a loss that shares its graph with an earlier call: compute everything that depends on x "
-                "anew in every call of fun, without a cache"
+                "Does fun return a loss that shares a graph with an earlier call? Compute everything that depends on x "
+                "anew in every call of fun, without a cache."
             )
         raise
 
