@@ -284,13 +284,16 @@ def plot_fits(rows: list[dict[str, Any]], folder: Path) -> None:
     figure, axes = plt.subplots(2, 3, figsize=(11, 6.4), layout="constrained", sharey=True)
     for panel, (name, contenders) in zip(axes.flat, panels, strict=True):
         for contender, colour in FITTERS.items():
-            course = contenders[contender]["extra_info"]["course"] if contender in contenders else []
-            if course:
-                times, shares = zip(*course, strict=True)
-                last = max(contenders[contender]["stats"]["median"], times[-1])
-                style = {"linewidth": 2.2 if contender.startswith("minimize") else 1.4, "color": colour}
-                panel.plot([*times[1:], last], [*shares[1:], shares[-1]], label=contender, **style)
-        panel.set(xscale="log", title=name, xlim=(1e-2, None), ylim=(-0.02, 1.04))
+            if contender not in contenders:
+                continue
+            row = contenders[contender]
+            took, solved = row["stats"]["median"], row["extra_info"]["solved"]
+            course = [*(row["extra_info"]["course"] or [(0.0, 0.0)]), (took, solved)]
+            times, shares = zip(*course, strict=True)
+            width = 2.2 if contender.startswith("minimize") else 1.4
+            panel.plot(times[1:], shares[1:], color=colour, linewidth=width, label=contender)
+            panel.plot(took, solved, "o", color=colour)  # the end
+        panel.set(xscale="log", title=name, ylim=(-0.02, 1.04))
         panel.grid(alpha=0.3)
     for panel in axes[-1]:
         panel.set_xlabel("seconds, on one thread")

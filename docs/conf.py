@@ -21,8 +21,13 @@ author = "the rprop_kernels authors"
 copyright = author
 release = version = rprop_kernels.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["images"]
+
+# Notebooks are stored without outputs and run in every build; an exception in a cell ends it.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
 
 # Broken references are errors. Objects of other projects are not linked, since that would need a network.
 nitpicky = True

@@ -71,5 +71,8 @@ def main(years=309, restarts=(0, 4)):
 
 if __name__ == "__main__":
     if not FILE.exists():
-        sys.exit(f"no {FILE}: set RPROP_LAB_DATA to the folder that holds sunspots/")
+        sys.exit(
+            f"There is no {FILE}: two columns, year and number, which statsmodels has. Then: "
+            "RPROP_LAB_DATA=FOLDER python examples/gp_sunspots.py, with the folder that holds sunspots/"
+        )
     main()

@@ -55,7 +55,7 @@ def fit(data, known):
     """Fit the numbers whose names are not in known."""
     frozen = torch.tensor([name in known for name in NAMES])
     start = torch.where(frozen, TRUTH, torch.tensor([0.7, 0.7, 0.5, 0.6, 1.5, 1.5]).double()).repeat(len(data), 1)
-    options = {"bounds": (0.05, 5.0), "gtol": 1e-3, "max_steps": 200}
+    options = {"bounds": (0.05, 5.0), "gtol": 1e-3, "max_steps": 120}
     return minimize(loss, start, data, in_dims=0, batched=True, frozen=frozen, **options)
 
 

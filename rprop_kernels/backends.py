@@ -5,16 +5,15 @@ needed.
 """
 
 import ctypes
-import importlib
 import importlib.metadata
 import os
 import platform
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from .install import extension_reason, install_command
 from .warn import warn_user
 
 BACKEND_VARIABLE: Final = "RPROP_KERNELS_BACKEND"
@@ -22,33 +21,15 @@ BACKEND_VARIABLE: Final = "RPROP_KERNELS_BACKEND"
 Family: TypeAlias = Literal["arrays", "tensors"]
 
 
-def _cython_reason() -> str | None:
-    try:
-        importlib.import_module("rprop_kernels.kernels._native")
-    except ImportError as error:
-        root = Path(__file__).parents[1]
-        if (root / "src" / "_native.pyx").exists():
-            return (
-                f"{root} is a source checkout without a built extension: run Python from another folder to get the "
-                "installed package, or build in place with pip install -e ."
-            )
-        return (
-            f"its compiled extension did not load ({error}): install a wheel, or a C compiler and the Python "
-            "headers, then reinstall with RPROP_KERNELS_REQUIRE_EXTENSION=1 to see the build's error, and with "
-            "pip's --force-reinstall --no-cache-dir, since pip keeps what it built without a compiler"
-        )
-    return None
-
-
 def _numba_reason() -> str | None:
     if find_spec("numba") is None:
-        return "numba is not installed: pip install 'rprop_kernels[numba]'"
+        return f"numba is not installed: {install_command('numba')}"
     return None
 
 
 def _torch_reason() -> str | None:
     if find_spec("torch") is None:
-        return "torch is not installed: pip install 'rprop_kernels[torch]'"
+        return f"torch is not installed: {install_command('torch')}"
     return None
 
 
@@ -81,7 +62,7 @@ class _Backend(NamedTuple):
 
 
 _BACKENDS: Final = {  # in order of preference: the first that is available is the default
-    "cython": _Backend(("arrays", "tensors"), _cython_reason),
+    "cython": _Backend(("arrays", "tensors"), extension_reason),
     "numba": _Backend(("arrays", "tensors"), _numba_reason),
     "numpy": _Backend(("arrays",), lambda: None),
     "torch": _Backend(("tensors",), _torch_reason),
@@ -135,8 +116,8 @@ def resolve_backend(requested: str | None, family: Family) -> str:
         found = next(name for name in supported if unavailable_reason(name) is None)
         if found != supported[0]:
             warn_user(
-                f"rprop_kernels falls back to its slower backend {found!r}. {supported[0]!r} is missing: "
-                f"{unavailable_reason(supported[0])}. Ask for a backend by name to silence this",
+                f"rprop_kernels falls back to its slower backend {found!r} (ask for a backend by name to silence "
+                f"this). {supported[0]!r} is missing: {unavailable_reason(supported[0])}",
                 RuntimeWarning,
             )
         return found

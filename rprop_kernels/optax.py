@@ -26,9 +26,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from .install import install_command
+
 if _missing := [name for name in ("jax", "optax") if importlib.util.find_spec(name) is None]:
     raise ModuleNotFoundError(
-        f"rprop_kernels.optax needs {' and '.join(_missing)}: pip install 'rprop_kernels[optax]'", name=_missing[0]
+        f"rprop_kernels.optax needs {' and '.join(_missing)}: {install_command('optax')}", name=_missing[0]
     )
 
 import jax

@@ -22,8 +22,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .install import install_command
+
 if importlib.util.find_spec("scipy") is None:
-    raise ModuleNotFoundError("rprop_kernels.scipy needs SciPy: pip install 'rprop_kernels[scipy]'", name="scipy")
+    raise ModuleNotFoundError(f"rprop_kernels.scipy needs SciPy: {install_command('scipy')}", name="scipy")
 
 from scipy.optimize import (  # type: ignore[import-untyped,unused-ignore]
     Bounds,

@@ -20,10 +20,10 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .install import install_command
+
 if importlib.util.find_spec("sklearn") is None:
-    raise ModuleNotFoundError(
-        "rprop_kernels.sklearn needs scikit-learn: pip install 'rprop_kernels[sklearn]'", name="sklearn"
-    )
+    raise ModuleNotFoundError(f"rprop_kernels.sklearn needs scikit-learn: {install_command('sklearn')}", name="sklearn")
 
 from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped,unused-ignore]
 

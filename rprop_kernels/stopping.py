@@ -28,11 +28,17 @@ interrupted    Ctrl-C, or an exception in a function of the user's
 Where several hold at once, the first in this order counts.
 """
 
+import contextlib
+import copy
+import itertools
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, Final, NamedTuple
+
+from .state import encoding_of
+from .warn import warn_user
 
 XTOL_INTERVAL: Final = 8
 """The test of the step sizes costs more than a small step: it is made every so many steps."""
@@ -390,29 +396,85 @@ def steps_within(step: Any, x: Any, xtol: float, step_min: float) -> Any:
 class LoopStopping:
     """The part of a Stopping that NumPy and torch share: the order of the calls, the reasons, the state.
 
-    A test belongs to one point: loss, gradient and weights before a step. `_test` makes it, called by ``stop(loss)``
-        or,
-    where a step comes first, by the optimizer through `_before_step`; ``stop(loss)`` after that only answers.
+    A test belongs to one point: loss, gradient and weights before a step. `_run_test` makes it, called by
+    ``stop(loss)`` or, where a step comes first, by the optimizer through `_before_step`; ``stop(loss)`` after that only
+    answers.
+
+    A new best point is pending until it is copied: by the step that leaves it, in its own pass, or by `_flush`.
 
     Args:
         rules: validated.
         maximize: whether a greater loss is the better one.
         rows: whether there is a loss for each row.
         where: see `Monitor`.
+        xp: the library, numpy or torch.
+        every: the result of the tests is read after so many of them; above 1 they are made on the device of the loss
+            and nothing waits for it.
         step_needs_loss: the remedy for a step without a loss, for a message.
     """
 
     def __init__(
-        self, rules: StoppingRules, maximize: bool, rows: bool, where: Callable[..., Any], step_needs_loss: str
+        self,
+        rules: StoppingRules,
+        maximize: bool,
+        rows: bool,
+        where: Callable[..., Any],
+        xp: Any,
+        step_needs_loss: str,
+        every: int = 1,
     ) -> None:
         self._monitor = Monitor(rules, maximize, where)
         self._rows = rows
+        self._xp = xp
+        self._every = every
         self._code: Any = RUNNING
         self._best_loss: Any = math.nan
+        self._best: list[Any] | None = None  # the weights of that loss, or of the one before where it is pending
+        self._pending: Any = None  # True, or a boolean for each row: where the best point is still to be copied
         self._tested = False  # this point has been tested, and the optimizer has not stepped yet
         self._answered = True  # stop() has returned the result of the last test
         self._untested = False  # a step without a test has been made
+        self._stopped = False  # the answer of the last test that was read
+        self._warned = False
         self._step_needs_loss = step_needs_loss
+
+    # ------------------------------------------------------------------------- what a library provides
+
+    def _weights(self, *rest: Any) -> Iterable[tuple[Any, Any, Any, float, tuple[Any, Any, Any]]]:
+        """Yield weights, gradients, step sizes, the smallest step size and the constraints of every parameter.
+
+        All are real; gradients and step sizes are None where there are none. ``rest`` is that of `_run_test`.
+        """
+        raise NotImplementedError
+
+    def _native_max_grad(self, *rest: Any) -> Any:
+        """Return the largest component of the projected gradient by one native reduction; None where there is none."""
+        raise NotImplementedError
+
+    def _params(self) -> Sequence[Any]:
+        """Return the parameters."""
+        raise NotImplementedError
+
+    def _copy(self, best: Any, param: Any, chosen: Any) -> None:
+        """Copy a parameter to the best point, ``chosen`` as in `_pending`."""
+        raise NotImplementedError
+
+    def _clone(self, param: Any) -> Any:
+        """Return a copy of a parameter."""
+        raise NotImplementedError
+
+    def _to_param(self, value: Any, param: Any) -> Any:
+        """Return loaded best weights in the form of the parameter's."""
+        raise NotImplementedError
+
+    def _gather(self, values: list[Any], largest: bool) -> Any:
+        """Return the largest or the smallest of numbers, or of arrays with one for each row; over processes, too.
+
+        Without any it is 0, or does not count where there are several processes.
+        """
+        raise NotImplementedError
+
+    # --------------------------------------------------------------------------------------- reasons
 
     @property
     def best_loss(self) -> Any:
@@ -450,6 +512,8 @@ class LoopStopping:
         """Whether there is a reason to stop, where batched for every row."""
         return RUNNING not in self._codes()
 
+    # ----------------------------------------------------------------------------------------- tests
+
     def _stop(self, *point: Any) -> bool:
         """Answer for the point of the last step, or test this one."""
         if self._untested:
@@ -461,7 +525,9 @@ class LoopStopping:
             self._run_test(*point)
             self._tested = True
         self._answered = True
-        return self.stopped
+        if self._stopped:
+            self._flush()
+        return self._stopped
 
     def _before_step(self, *point: Any) -> None:
         """Test the point that the optimizer is about to leave; a point without a loss is None."""
@@ -473,42 +539,151 @@ class LoopStopping:
             self._run_test(*point)
             self._answered = False
 
+    def _any(self, condition: Any) -> bool:
+        """Check whether a condition holds anywhere; True where that would be waited for."""
+        return self._every > 1 or bool(condition.any() if self._rows else condition)
+
     def _run_test(self, loss: Any, *rest: Any) -> None:
+        self._flush()  # the step that was to copy it has failed
         monitor = self._monitor
         running = self._code == RUNNING
         improved, candidate = monitor.add(loss)
         chosen = improved & running
-        if bool(chosen.any() if self._rows else chosen):
-            self._copy_best(chosen)
+        if self._any(chosen):
             self._best_loss = monitor.where(chosen, loss, self._best_loss)
-        tested = bool(candidate.any() if self._rows else candidate)
-        max_grad = self._max_grad(*rest) if tested else monitor.best * 0 + math.nan
+            if self._best is None:
+                self._best = [self._clone(param) for param in self._params()]
+            else:
+                self._pending = chosen
+        max_grad = self._max_grad(*rest) if self._any(candidate) else monitor.best * 0 + math.nan
         at_rest = self._at_rest(*rest) if monitor.tests_steps else False
         code = monitor.decide(max_grad, at_rest)
         self._code = monitor.where(running, code, self._code)
-        if bool((running & (self._code != RUNNING)).any() if self._rows else self._code != RUNNING):
-            self._after_stop()
-
-    def _copy_best(self, chosen: Any) -> None:
-        raise NotImplementedError
+        if (monitor.steps + 1) % self._every == 0:
+            self._stopped = self.stopped
+            if self._every > 1 or self._any(running & (self._code != RUNNING)):
+                self._after_stop()
 
     def _max_grad(self, *rest: Any) -> Any:
-        raise NotImplementedError
+        native = self._native_max_grad(*rest)
+        if native is not None:
+            return self._gather([native], largest=True)
+        found = []
+        for x, grad, _, _, limits in self._weights(*rest):
+            if grad is not None and 0 not in grad.shape:
+                slope = abs(grad)
+                held = held_weights(x, grad, *limits, self._monitor.maximize)
+                if held is not None:
+                    slope = self._xp.where(held, 0, slope)
+                found.append(self._xp.amax(slope.reshape(len(slope), -1), 1) if self._rows else self._xp.amax(slope))
+        return self._gather(found or [self._monitor.best * 0], largest=True)
 
     def _at_rest(self, *rest: Any) -> Any:
-        raise NotImplementedError
+        """Return whether all step sizes are within xtol."""
+        xtol = self._monitor.rules.xtol
+        assert xtol is not None
+        found = []
+        for x, grad, step, step_min, limits in self._weights(*rest):
+            if step is not None and 0 not in step.shape:
+                small = steps_within(step, x, xtol, step_min)
+                held = None if grad is None else held_weights(x, grad, *limits, self._monitor.maximize)
+                if held is not None:
+                    small = small | held
+                found.append(small.reshape(len(small), -1).all(1) if self._rows else small.all())
+        return self._gather(found, largest=False) == 1
 
     def _after_stop(self) -> None:
         """Warn where the smallest step size has kept the gradient from gtol."""
+        if self._warned or not set(self._codes()) & {FTOL, XTOL, PATIENCE, MAX_STEPS, NO_DECREASE}:
+            return
+        at_minimum = total = 0
+        smallest = 0.0
+        for _, _, step, step_min, (_, _, frozen) in self._weights():
+            if step is not None:
+                free = step == step if frozen is None else ~frozen
+                at_minimum += int((free & (step <= self._xp.full_like(step, step_min))).sum())
+                total += int(free.sum())
+                smallest = max(smallest, step_min)
+        if total and at_minimum * 4 >= total and smallest > encoding_of("float32").min_step:
+            self._warned = True
+            warn_user(min_step_message(at_minimum / total, smallest), UserWarning)
+
+    # ------------------------------------------------------------------------------------- best point
+
+    def _require_pending_point(self) -> None:
+        """Check that the weights are those of the pending best point, as far as the library can tell.
+
+        Raises:
+            RuntimeError: they have changed.
+        """
+
+    def _flush(self) -> None:
+        """Copy a best point that is pending."""
+        if self._pending is None or self._best is None:
+            return
+        self._require_pending_point()
+        params = self._params()
+        for index, (best, param) in enumerate(zip(self._best, params, strict=False)):
+            if best is None:  # it had no memory yet
+                self._best[index] = self._clone(param)
+            else:
+                self._copy(best, param, self._pending)
+        self._best += [self._clone(param) for param in params[len(self._best) :]]  # added since
+        self._pending = None
+
+    def _flush_after_error(self) -> None:
+        """Copy a best point that is pending where a step has failed before it changed anything."""
+        with contextlib.suppress(RuntimeError):
+            self._flush()
+
+    def _best_for_restore(self) -> Iterable[tuple[Any, Any]]:
+        """Return the parameters with their best weights.
+
+        Raises:
+            RuntimeError: there was no finite loss yet.
+        """
+        self._flush()
+        if self._best is None or not bool(self._xp.isfinite(self._xp.asarray(self._best_loss)).any()):
+            raise RuntimeError("there was no finite loss yet, so there are no best weights: call stop(loss) first")
+        return zip(self._params(), self._best, strict=False)
 
     def _state(self) -> dict[str, Any]:
         flags = {"tested": self._tested, "answered": self._answered, "untested": self._untested}
         return {"monitor": self._monitor.state_dict(), "code": self._code, "best_loss": self._best_loss, **flags}
 
-    def _load(self, state: dict[str, Any]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Return the course of the loss and the best weights; copies, apart from those of the optimizer."""
+        self._flush()
+        best = self._best
+        if best is not None:  # a parameter that was added since has none
+            best = best + [None] * (len(self._params()) - len(best))
+        state: dict[str, Any] = copy.deepcopy({**self._state(), "best": best})
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where a `state_dict` was made; all of it or, if anything is wrong, nothing.
+
+        Raises:
+            ValueError: it is of another origin, or of other parameters.
+        """
+        expected = {*self._state(), "best"}
+        if not isinstance(state_dict, dict) or set(state_dict) != expected:
+            raise ValueError(f"this is no state of a Stopping: pass what state_dict() returned ({sorted(expected)})")
+        state, params = copy.deepcopy(state_dict), self._params()
+        if state["best"] is not None:
+            pairs = itertools.zip_longest(state["best"], params)
+            own = [None if x is None or p is None else tuple(p.shape) for x, p in pairs]
+            shapes = [None if x is None else tuple(x.shape) for x in state["best"]]
+            if shapes != own:
+                raise ValueError(
+                    f"a state of parameters of shapes {shapes}, not {own}: make the Stopping for the same parameters"
+                )
+            columns = zip(state["best"], params, strict=True)
+            state["best"] = [None if x is None else self._to_param(x, param) for x, param in columns]
         self._monitor.load_state_dict(state["monitor"])
-        self._code, self._best_loss = state["code"], state["best_loss"]
+        self._code, self._best_loss, self._best = state["code"], state["best_loss"], state["best"]
         self._tested, self._answered, self._untested = (state[x] for x in ("tested", "answered", "untested"))
+        self._pending, self._stopped = None, self.stopped
 
 
 def min_step_message(share: float, step_min: float) -> str:

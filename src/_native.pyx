@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, freethreading_compatible=True
 """The entry points of the compiled backend: they fill a step table (``step_table.h``) and run it.
 
 The rules are in ``rules.h``, the loops over memory in ``loops.h``. This module only marshals: NumPy arrays by the
@@ -6,12 +6,24 @@ buffer protocol, torch tensors by DLPack's C exchange table. Python has validate
 here, and anything uncertain is refused before a byte is written.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
+
+cdef extern from *:
+    """
+    #ifndef SOURCE_HASH
+    #define SOURCE_HASH unknown
+    #endif
+    #define AS_TEXT(x) #x
+    #define TEXT_OF(x) AS_TEXT(x)
+    static const char source_marker[] = "rprop_kernels source " TEXT_OF(SOURCE_HASH);
+    """
+    const char* source_marker
 
 cdef extern from "step_table.h" nogil:
     enum:
@@ -87,8 +99,14 @@ cdef extern from "dlpack.h":
         DLPackHeader header
         int (*read)(void*, DLTensor*) noexcept
 
+cdef extern from "free_threads.h":
+    ctypedef int Flag
+    bint take(Flag*)
+    void release(Flag*)
+    object list_item(object, Py_ssize_t)
+    object dict_item(object, object)
+
 cdef extern from "Python.h":
-    PyObject* PyDict_GetItemWithError(object, object) except? NULL
     int PyDict_Next(object, Py_ssize_t*, PyObject**, PyObject**)
     PyObject* PyList_GetItem(object, Py_ssize_t) except NULL
     PyObject* PyTuple_GetItem(object, Py_ssize_t) except NULL
@@ -133,6 +151,16 @@ cdef int get_threads(StepTable* table, object threads, Py_ssize_t threshold) exc
             table.thread_number = <ThreadQuery*><uintptr_t>team[2]
             table.thread_count = <ThreadQuery*><uintptr_t>team[3]
     return 0
+
+cdef bint set_improved(StepTable* table, bytes improved, Py_ssize_t* n_losses) except -1:
+    """Set where the best point is to be copied: a byte for all, or for each loss, of which there may be outcomes."""
+    cdef Py_ssize_t n = len(improved)
+    if n_losses[0] > 0 and n != n_losses[0]:
+        return False
+    if n > 1:
+        n_losses[0] = n
+    table.improved = <const unsigned char*><const char*>improved
+    return True
 
 cdef list measure(StepTable* table, Py_ssize_t n_losses):
     """Return the largest |gradient| of the collected table, of each loss or of all."""
@@ -215,7 +243,7 @@ cdef class ArrayStep:
     cdef StepTable table
     cdef Buffers buffers
     cdef object engine
-    cdef bint busy
+    cdef Flag busy
 
     def __init__(self, int isa, engine=None):
         """``engine``: see prepare."""
@@ -234,18 +262,13 @@ cdef class ArrayStep:
         outcome for each element of the first dimension; ``constraints`` is None or has None or
         ``(lower, upper, frozen)`` for each array, see add_option; ``threads``: see get_threads. ``bests`` is None or
         has an array for each of ``params``, to which it is copied before the step where ``improved``: a byte for all, or
-        one for each of ``outcomes``.
+        one for each element of the first dimension.
         """
-        if self.busy:                # in use by another thread
+        if not take(&self.busy):     # in use by another thread
             return False
-        self.busy = True
         try:
-            if not self.collect(rule, params, grads, states, hyper, outcomes, constraints, bests):
+            if not self.collect(rule, params, grads, states, hyper, outcomes, constraints, bests, improved):
                 return False
-            if bests is not None:
-                if self.engine is not None or len(improved) != (1 if outcomes is None else len(outcomes)):
-                    return False
-                self.table.improved = <const unsigned char*><const char*>improved
             prepare(&self.table, self.engine)
             get_threads(&self.table, threads, threshold)
             with nogil:
@@ -255,14 +278,13 @@ cdef class ArrayStep:
             return False
         finally:
             self.buffers.release()
-            self.busy = False
+            release(&self.busy)
 
     def largest_gradient(self, params, grads, states, hyper, bytes outcomes, constraints, threads, Py_ssize_t threshold):
         """Return the largest |gradient| of the weights that are neither frozen nor held at a bound by it, NaN where one
         is NaN: a list of one number, or of one for each of ``outcomes``. None where an array is unsupported."""
-        if self.busy:
+        if not take(&self.busy):
             return None
-        self.busy = True
         try:
             if not self.collect(0, params, grads, states, hyper, outcomes, constraints):
                 return None
@@ -272,9 +294,10 @@ cdef class ArrayStep:
             return None
         finally:
             self.buffers.release()
-            self.busy = False
+            release(&self.busy)
 
-    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes, constraints, bests=None) except -1:
+    cdef bint collect(self, int rule, params, grads, states, hyper, outcomes, constraints, bests=None,
+                      bytes improved=None) except -1:
         cdef StepTable* table = &self.table
         cdef Py_ssize_t n = len(params), n_losses = 0, hyper_index, i
         cdef int j, d, ndim, dtype, arrays = n_arrays_of(rule)
@@ -285,7 +308,7 @@ cdef class ArrayStep:
             return False
         if constraints is not None and (len(constraints) != n or rule == TORCH):
             return False
-        if bests is not None and (len(bests) != n or rule == TORCH):
+        if bests is not None and len(bests) != n:
             return False
         clear_table(table)
         hyper_index = add_hyper(table, hyper)
@@ -294,6 +317,8 @@ cdef class ArrayStep:
             buffers[0] = self.buffers.add(outcomes, 0)
             table.outcomes = <const unsigned char*>buffers[0].buf
             n_losses = buffers[0].len
+        if bests is not None and not set_improved(table, improved, &n_losses):
+            return False
         for i in range(n):
             state, param, grad = states[i], params[i], grads[i]
             # Some types offer a buffer that does not mean their values (masked arrays). A state is a plain array.
@@ -486,7 +511,8 @@ cdef class TorchStep:
                                # bounds, frozen, the lists among them, constraints)
     cdef object engine
     cdef int device_type, device_id
-    cdef bint torch_rule, busy
+    cdef bint torch_rule
+    cdef Flag busy
 
     def __init__(self, TorchApi torch, int isa, bint torch_rule, engine=None, int device_type=DL_CPU):
         """``engine``: see prepare; ``device_type``: of DLPack, where the tensors lie."""
@@ -511,23 +537,30 @@ cdef class TorchStep:
         unsupported, and ``constraints`` is None or has None or (lower, upper, frozen) for each parameter, see
         add_option.
         """
+        if not take(&self.busy):     # another thread is in the middle of a step and reads the old plan
+            return
+        try:
+            self.make_plan(state, param_groups, hypers)
+        finally:
+            release(&self.busy)
+
+    cdef int make_plan(self, state, param_groups, list hypers) except -1:
         cdef PyObject* key
         cdef PyObject* value
         cdef Py_ssize_t position = 0
         cdef PlannedParam* planned
         cdef dict index_of = {}
-        if self.busy:                # another thread is in the middle of a step and reads the old plan
-            return
         self.groups = None
         if type(param_groups) is not list:
-            return
+            return 0
         self.n_entries = self.n_params = 0
-        while PyDict_Next(state, &position, &key, &value):
-            check(reserve(&self.entries, &self.entry_capacity, self.n_entries + 1, sizeof(StateEntry)))
-            self.entries[self.n_entries].param = key
-            self.entries[self.n_entries].state = value
-            index_of[<uintptr_t>key] = self.n_entries
-            self.n_entries += 1
+        with cython.critical_section(state):
+            while PyDict_Next(state, &position, &key, &value):
+                check(reserve(&self.entries, &self.entry_capacity, self.n_entries + 1, sizeof(StateEntry)))
+                self.entries[self.n_entries].param = key
+                self.entries[self.n_entries].state = value
+                index_of[<uintptr_t>key] = self.n_entries
+                self.n_entries += 1
         groups = []
         for group, (etas, step_sizes, maximize, lr, rounded, constraints) in zip(param_groups, hypers, strict=True):
             for param in group["params"]:
@@ -542,28 +575,31 @@ cdef class TorchStep:
             groups.append((len(group["params"]), tuple(etas), tuple(step_sizes), maximize, lr, rounded, bounds, frozen,
                            lists, constraints))
         self.groups = groups
+        return 0
 
     def __call__(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold, prepare_launch=None,
-                 Py_ssize_t n_losses=0):
+                 Py_ssize_t n_losses=0, list bests=None, bytes improved=None):
         """Make one step; return a StepStatus. ``outcomes`` is None, or one for each element of the first dimension.
 
         ``prepare_launch``, where given, makes the step of tensors on a device, all of one dtype: it is called with
         the rows, gradients, hyper-parameters and options of the table as bytes, the dtype and the number of the device,
         and returns None or the function that launches. There ``n_losses`` is the number of outcomes, which lie there.
+
+        ``bests`` is None or has a tensor for each parameter of all groups, to which those with a gradient are copied
+        before the step where ``improved``: a byte for all, or one for each element of the first dimension.
         """
         cdef int status
         cdef Py_ssize_t i
         cdef list written, grads
         if not 0 <= rule < N_RULES or (rule == TORCH) != self.torch_rule:
             raise ValueError(f"rule {rule} is not one of this step")
-        if self.busy or type(param_groups) is not list or self.torch.mode_active():
+        if type(param_groups) is not list or self.torch.mode_active() or not take(&self.busy):
             return UNSUPPORTED
-        if self.groups is None:
-            return REPLAN
-        self.busy = True
         try:
+            if self.groups is None:
+                return REPLAN
             written, grads = [], []        # they keep the tensors alive while the lock is released
-            status = self.collect(rule, state, param_groups, outcomes, n_losses, written, grads)
+            status = self.collect(rule, state, param_groups, outcomes, n_losses, written, grads, bests, improved)
             if status != STEPPED:
                 return status
             if not check(is_disjoint(&self.table)):
@@ -589,25 +625,24 @@ cdef class TorchStep:
                     run_table(&self.table)
             return STEPPED
         finally:
-            self.busy = False
+            release(&self.busy)
 
     def largest_gradient(self, int rule, state, param_groups, bytes outcomes, Py_ssize_t threshold):
         """Return a StepStatus and, as ArrayStep.largest_gradient, the largest |gradient|; nothing is stepped."""
         cdef int status
         cdef list written = [], grads = []
-        if self.busy or type(param_groups) is not list or self.torch.mode_active():
+        if type(param_groups) is not list or self.torch.mode_active() or not take(&self.busy):
             return UNSUPPORTED, None
-        if self.groups is None:
-            return REPLAN, None
-        self.busy = True
         try:
+            if self.groups is None:
+                return REPLAN, None
             status = self.collect(rule, state, param_groups, outcomes, 0, written, grads)
             if status != STEPPED:
                 return status, None
             get_threads(&self.table, self.torch.threads, threshold)
             return STEPPED, measure(&self.table, 0 if outcomes is None else len(outcomes))
         finally:
-            self.busy = False
+            release(&self.busy)
 
     cdef object make_launch(self, object prepare_launch):
         """Hand the table over as bytes; None where it is not for one launch."""
@@ -625,7 +660,7 @@ cdef class TorchStep:
                               table.rows[0].dtype, self.device_id)
 
     cdef int collect(self, int rule, object state, list param_groups, bytes outcomes, Py_ssize_t n_losses,
-                     list written, list grads) except -1:
+                     list written, list grads, list bests=None, bytes improved=None) except -1:
         """Fill the table."""
         cdef StepTable* table = &self.table
         cdef PyObject* key
@@ -645,16 +680,19 @@ cdef class TorchStep:
         if outcomes is not None:
             table.outcomes = <const unsigned char*><const char*>outcomes
             n_losses = len(outcomes)
+        if bests is not None and (len(bests) != self.n_params or not set_improved(table, improved, &n_losses)):
+            return UNSUPPORTED
         if len(state) != self.n_entries or n_groups != len(groups):
             return REPLAN
-        while PyDict_Next(state, &position, &key, &value):
-            if self.entries[i].param != key or self.entries[i].state != value:
-                return REPLAN
-            states.append(<object>value)
-            i += 1
+        with cython.critical_section(state):
+            while PyDict_Next(state, &position, &key, &value):
+                if i >= self.n_entries or self.entries[i].param != key or self.entries[i].state != value:
+                    return REPLAN
+                states.append(<object>value)
+                i += 1
         for index in range(n_groups):
             group_plan = <tuple>groups[index]
-            group = <object>PyList_GetItem(param_groups, index)
+            group = list_item(param_groups, index)
             listed = group["params"]
             if type(listed) is not list:
                 return UNSUPPORTED
@@ -672,16 +710,17 @@ cdef class TorchStep:
             rounded, constraints = <tuple>group_plan[5], <tuple>group_plan[9]
             hyper_index[0] = hyper_index[1] = hyper_index[2] = hyper_index[3] = -1
             for i in range(count):
-                param = <object>PyList_GetItem(params, i)
+                param = list_item(params, i)
                 if <PyObject*>param != planned.param:
                     return REPLAN
                 grad = param.grad
                 if grad is not None:
                     if planned.state_index < 0:
                         return REPLAN
-                    status = self.add(rule, planned, param, grad, <object>PyList_GetItem(states, planned.state_index),
+                    status = self.add(rule, planned, param, grad, list_item(states, planned.state_index),
                                       rounded, hyper_index, n_losses, written,
-                                      None if constraints is None else constraints[i])
+                                      None if constraints is None else constraints[i],
+                                      None if bests is None else <object>PyList_GetItem(bests, planned - self.params))
                     if status != STEPPED:
                         return status
                     grads.append(grad)
@@ -689,7 +728,7 @@ cdef class TorchStep:
         return STEPPED
 
     cdef int add(self, int rule, PlannedParam* planned, object param, object grad, object state, tuple rounded,
-                 Py_ssize_t* hyper_index, Py_ssize_t n_losses, list written, tuple constraints) except -1:
+                 Py_ssize_t* hyper_index, Py_ssize_t n_losses, list written, tuple constraints, object best) except -1:
         """Add one parameter to the table."""
         cdef StepTable* table = &self.table
         cdef TorchApi torch = self.torch
@@ -708,16 +747,16 @@ cdef class TorchStep:
         tensors[PARAM] = <PyObject*>param
         tensors[GRAD] = <PyObject*>grad
         if self.torch_rule:
-            tensors[STATE] = PyDict_GetItemWithError(state, "prev")
-            tensors[STATE2] = PyDict_GetItemWithError(state, "step_size")
-            step = PyDict_GetItemWithError(state, "step")
-            if step == NULL:
+            first, second, count = dict_item(state, "prev"), dict_item(state, "step_size"), dict_item(state, "step")
+            tensors[STATE], tensors[STATE2], step = <PyObject*>first, <PyObject*>second, <PyObject*>count
+            if count is None:
                 return REPLAN
-            written.append(<object>step)
+            written.append(count)
         else:
-            tensors[STATE] = PyDict_GetItemWithError(state, "move")
+            first = dict_item(state, "move")
+            tensors[STATE] = <PyObject*>first
         for i in range(arrays):
-            if tensors[i] == NULL:
+            if tensors[i] == <PyObject*>None:
                 return REPLAN
             if i != GRAD:
                 written.append(<object>tensors[i])         # at once: it must outlive the actions of other threads
@@ -765,6 +804,8 @@ cdef class TorchStep:
                 tensors[LOWER + i] = PyTuple_GetItem(constraints, i)
                 if not self.add_option(LOWER + i, tensors[LOWER + i], dtype, data, &layout):
                     return REPLAN                      # the dtype or shape of the parameter has changed
+        if best is not None and not self.add_option(BEST, <PyObject*>best, dtype, data, &layout):
+            return UNSUPPORTED
         if self.torch_rule:
             if not torch.read_tensor(step, &counter, dims[4], DL_CPU) or counter.ndim != 0 or counter.code != DL_FLOAT \
                     or counter.bits < 32 or counter.bits > 64 or counter.data == NULL:
@@ -787,7 +828,9 @@ cdef class TorchStep:
         cdef int d
         if tensor == <PyObject*>None:
             return True
-        if not self.torch.read_tensor(tensor, &t, dims, self.device_type) or (t.ndim != 0 and t.ndim != layout.ndim):
+        if not self.torch.read_tensor(tensor, &t, dims, self.device_type):
+            return False
+        if t.ndim != layout.ndim and (t.ndim != 0 or j == BEST):
             return False
         if t.device_id != self.device_id:
             return False
@@ -811,6 +854,11 @@ cdef class TorchStep:
         self.counters[self.n_counters].bits = bits
         self.n_counters += 1
         return check(add_write(&self.table, data, data + bits // 8))
+
+
+def source_hash():
+    """Return the hash of the sources of this build, as in ``rprop_kernels/install.py``."""
+    return source_marker[21:].decode()
 
 
 def instruction_sets():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 COMPLEX = (torch.complex64, torch.complex128)
+HAS_GRAD_DTYPE = hasattr(Tensor, "grad_dtype")  # from torch 2.10 on
 INTEGER = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -124,12 +125,13 @@ def twin(p: Tensor) -> Tensor:
     q = torch.empty_strided(p.shape, p.stride(), dtype=p.dtype)
     q.copy_(p.detach())
     q = torch.nn.Parameter(q) if isinstance(p, torch.nn.Parameter) else q.requires_grad_()
-    q.grad_dtype = p.grad_dtype
+    if HAS_GRAD_DTYPE:
+        q.grad_dtype = p.grad_dtype
     return q
 
 
 def gradient(rng: random.Random, p: Tensor) -> Tensor:
-    x = values(rng, tuple(p.shape), p.grad_dtype or p.dtype)
+    x = values(rng, tuple(p.shape), getattr(p, "grad_dtype", None) or p.dtype)
     return GRAD_SHAPE[rng.choice(tuple(GRAD_SHAPE))](x) if x.numel() else x
 
 
@@ -143,7 +145,7 @@ def trial(seed: int, ours: Any, theirs: Any, steps: int = 6) -> Iterator[tuple[A
     dtypes = rng.choice((REAL, REAL, REAL + COMPLEX, (rng.choice(REAL),), (rng.choice(REAL),)))
     params = [parameter(rng, dtypes) for _ in range(rng.randint(1, 4))]
     for p in params:
-        if rng.random() < 0.1 and not p.is_complex():
+        if rng.random() < 0.1 and not p.is_complex() and HAS_GRAD_DTYPE:
             p.grad_dtype = rng.choice(REAL)
     pairs = [(p, twin(p)) for p in params]
     kwargs = options(rng)

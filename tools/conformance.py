@@ -2,7 +2,10 @@
 
     pip install optax torchzero pints pybop neurolab climin "opencv-python-headless<5" paddlepaddle mindspore
     python tools/conformance.py          # runs what is installed, writes the result and the page
+    python tools/conformance.py --only pybop rprop_kernels.pybop   # only these, the other results stay
     python tools/conformance.py --page   # only writes the page from the result on file
+
+PyBOP needs an environment of its own (CONTRIBUTING.md), where `--only` runs it.
 
 Every library is driven through its own interface with its own settings for step sizes, bounds and factors. It
 is judged by `rprop_kernels.testing.check_rprop`, whose golden traces the oracle of the tests made.
@@ -10,13 +13,15 @@ is judged by `rprop_kernels.testing.check_rprop`, whose golden traces the oracle
 
 import json
 import platform
+import runpy
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -140,8 +145,70 @@ def our_optax(name: str) -> Callable[[], Any]:
     return make
 
 
+def our_numba(name: str) -> Callable[[], Any]:
+    def make() -> Any:
+        import numba
+
+        import rprop_kernels.numba as ours
+
+        update, needs_loss = getattr(ours, name), name == "irprop_plus"
+
+        @numba.njit  # type: ignore[untyped-decorator,unused-ignore]
+        def start(w: Any, state: Any, hyper: Any) -> None:
+            for i in range(w.size):
+                state[i] = ours.first_state(w[i], hyper)
+
+        @numba.njit  # type: ignore[untyped-decorator,unused-ignore]
+        def step_all(w: Any, g: Any, state: Any, loss: float, previous: float, hyper: Any) -> Any:
+            outcome, previous = ours.compare_loss(loss, previous)
+            for i in range(w.size):
+                if needs_loss:
+                    w[i], state[i] = update(w[i], g[i], state[i], outcome, hyper)
+                else:
+                    w[i], state[i] = update(w[i], g[i], state[i], hyper)
+            return previous
+
+        def stepper(w0: Any, **settings: Any) -> Any:
+            hyper, state, previous = ours.hyperparameters(**settings), np.empty_like(w0), np.nan
+            start(w0, state, hyper)
+
+            def step(g: Any, loss: float) -> Any:
+                nonlocal previous
+                previous = step_all(w0, g, state, loss, previous, hyper)
+                q, size = zip(*map(ours.sign_and_step, state), strict=True)
+                return w0, np.array(q, w0.dtype), np.array(size, w0.dtype)
+
+            return step
+
+        return stepper, None
+
+    return make
+
+
+def our_pints(library: str, name: str) -> Callable[[], Any]:
+    def make() -> Any:
+        cls = getattr(import_module(f"rprop_kernels.{library}"), name)
+        cls = run_by_pybop(cls) if library == "pybop" else cls
+
+        def stepper(w0: Any, lr: float, etas: Any, step_sizes: Any) -> Any:
+            optimiser = cls(w0, lr)
+            optimiser.set_etas(*etas)
+            optimiser.set_hyper_parameters(step_sizes)
+            optimiser.ask()
+
+            def step(g: Any, loss: float) -> Any:
+                optimiser.tell([(loss, g)])
+                return (optimiser.ask()[0], *optimiser._search.optimizer.signs_and_steps())
+
+            return step
+
+        return stepper, None
+
+    return make
+
+
 def ours() -> Iterator[Implementation]:
-    """Every variant on every backend that is available for tensors and for arrays, and in JAX."""
+    """Every variant on every backend that is available for tensors and for arrays, and in other libraries."""
     for row in VARIANTS.values():
         classes = {"torch": ("tensors", our_torch), "numpy": ("arrays", our_numpy)}
         for library, (family, make) in classes.items():
@@ -160,6 +227,16 @@ def ours() -> Iterator[Implementation]:
         for name in ("rprop_minus", "rprop_plus", "irprop_minus", "irprop_plus"):
             variant = name.replace("_minus", "-").replace("_plus", "+")
             yield Implementation(f"rprop_kernels.optax.{name}", "rprop_kernels", variant, variant, our_optax(name))
+    if find_spec("numba"):
+        for name in ("rprop_minus", "rprop_plus", "irprop_minus", "irprop_plus"):
+            variant = name.replace("_minus", "-").replace("_plus", "+")
+            yield Implementation(f"rprop_kernels.numba.{name}", "rprop_kernels", variant, variant, our_numba(name))
+    for library in filter(find_spec, ("pints", "pybop")):
+        for row in VARIANTS.values():
+            if row.name != "torch":
+                name = f"rprop_kernels.{library}.{row.class_name}"
+                make = our_pints(library, row.class_name)
+                yield Implementation(name, "rprop_kernels", row.name, row.name, make, dtypes=("float64",))
 
 
 # ---------------------------------------------------------------------------------------------- theirs
@@ -250,23 +327,34 @@ def ask_and_tell(optimiser: Any) -> Any:
     return step
 
 
-def pints() -> Any:
-    import pints
+def run_by_pybop(cls: Any) -> Any:
+    """Return the class with the interface of PINTS that an optimiser of PyBOP runs."""
+    problem = runpy.run_path(str(ROOT / "examples" / "pybop_decay.py"))["problem"]()
+    return type(cls(problem).optimiser)
 
-    def stepper(w0: Any, lr: float, etas: Any, step_sizes: Any) -> Any:
-        optimiser = pints.IRPropMin(w0, lr)
-        optimiser.set_min_step_size(step_sizes[0])
-        optimiser.set_max_step_size(step_sizes[1])
-        return ask_and_tell(optimiser)
 
-    return stepper, default_etas()
+def irprop_minus_of(library: str) -> Callable[[], Any]:
+    def make() -> Any:
+        cls = import_module(library).IRPropMin
+        cls = run_by_pybop(cls) if library == "pybop" else cls
+
+        def stepper(w0: Any, lr: float, etas: Any, step_sizes: Any) -> Any:
+            optimiser = cls(w0, lr)
+            optimiser.set_hyper_parameters(step_sizes)
+            return ask_and_tell(optimiser)
+
+        return stepper, default_etas()
+
+    return make
 
 
 def pybop() -> Any:
-    from pybop.optimisers._irprop_plus import IRPropPlusImpl
+    import pybop
+
+    cls = run_by_pybop(pybop.IRPropPlus)
 
     def stepper(w0: Any, lr: float, etas: Any, step_sizes: Any) -> Any:
-        optimiser = IRPropPlusImpl(w0, lr, None)
+        optimiser = cls(w0, lr, None)
         optimiser.eta_min, optimiser.eta_max = etas
         optimiser.step_min, optimiser.step_max = step_sizes
         return ask_and_tell(optimiser)
@@ -466,7 +554,17 @@ THEIRS = [
         "pints",
         "iRprop-, Figure 3 of Igel & Hüsken",
         "irprop-",
-        pints,
+        irprop_minus_of("pints"),
+        FLOAT64,
+        ("float64",),
+        "its factors are fixed at 0.5 and 1.2",
+    ),
+    Implementation(
+        "pybop.IRPropMin",
+        "pybop",
+        "iRprop-, that of PINTS",
+        "irprop-",
+        irprop_minus_of("pybop"),
         FLOAT64,
         ("float64",),
         "its factors are fixed at 0.5 and 1.2",
@@ -558,6 +656,7 @@ NOT_RUN = {
 def row(one: Implementation) -> dict[str, Any]:
     """The result for one implementation."""
     entries = {name: getattr(one, name) for name in ("name", "package", "claims", "variant", "tolerance", "note")}
+    entries |= {"date": date.today().isoformat(), "numpy": np.__version__}
     try:
         entries["version"] = version(one.package) if one.package != "rprop_kernels" else rprop_kernels.__version__
         make_stepper, traces = one.make()
@@ -576,9 +675,17 @@ def their_row(index: int) -> dict[str, Any]:
     return row(THEIRS[index])
 
 
-def rows_of_theirs() -> list[dict[str, Any]]:
+def rows_of_theirs(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Run the implementations whose names begin with one of ``names``."""
+    indices = [i for i, one in enumerate(THEIRS) if one.name.startswith(tuple(names))]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        return list(pool.map(their_row, range(len(THEIRS))))
+        return list(pool.map(their_row, indices))
+
+
+def merged(old: list[dict[str, Any]], new: list[dict[str, Any]], order: list[str]) -> list[dict[str, Any]]:
+    """Return rows in an order, the new ones in the place of old ones of the same name."""
+    rows = {entry["name"]: entry for entry in (*old, *new)}
+    return sorted(rows.values(), key=lambda entry: order.index(entry["name"]) if entry["name"] in order else len(order))
 
 
 def first_difference(entry: dict[str, Any]) -> str:
@@ -608,6 +715,10 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def page(result: dict[str, Any]) -> str:
     theirs = [entry for entry in result["theirs"] if "missing" not in entry]
     notes = [f"- {e['name']}: {e['note']}." for e in theirs if e["note"]]
+    later = [e for e in (*theirs, *result["ours"]) if e.get("date", result["date"]) != result["date"]]
+    for when, numpy in sorted({(e["date"], e["numpy"]) for e in later}):
+        names = [e["name"] for e in later if (e["date"], e["numpy"]) == (when, numpy)]
+        notes.append(f"- Run on {when} with NumPy {numpy}: {', '.join(names)}.")
     missing = [f"- {e['name']}: {e['missing']}." for e in result["theirs"] if "missing" in e]
     missing += [f"- {name}: {reason}." for name, reason in result["not_run"].items()]
     rows = [[e["name"], e["version"], e["claims"], does(e), first_difference(e)] for e in theirs]
@@ -675,12 +786,20 @@ Weights, remembered signs and step sizes after every step, to the bit.
 
 
 def main() -> None:
-    if "--page" not in sys.argv:
+    if "--only" in sys.argv:
+        names = sys.argv[sys.argv.index("--only") + 1 :]
+        result = json.loads(RESULT.read_text())
+        order = [one.name for one in THEIRS]
+        result["theirs"] = merged(result["theirs"], rows_of_theirs(names), order)
+        made = [row(one) for one in ours() if one.name.startswith(tuple(names))]
+        result["ours"] = merged(result["ours"], made, [entry["name"] for entry in result["ours"]])
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    elif "--page" not in sys.argv:
         result = {
             "date": date.today().isoformat(),
             "python": platform.python_version(),
             "numpy": np.__version__,
-            "theirs": rows_of_theirs(),
+            "theirs": rows_of_theirs([""]),
             "not_run": NOT_RUN,
             "ours": [row(one) for one in ours()],
         }

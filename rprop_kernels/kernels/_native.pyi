@@ -72,6 +72,8 @@ class TorchStep:
         threshold: int,
         prepare_launch: Callable[[bytes, bytes, bytes, bytes, int, int], Callable[[], None] | None] | None = None,
         n_losses: int = 0,
+        bests: list[Any] | None = None,
+        improved: bytes | None = None,
     ) -> int: ...
     def largest_gradient(
         self,
@@ -82,4 +84,5 @@ class TorchStep:
         threshold: int,
     ) -> tuple[int, list[float] | None]: ...
 
+def source_hash() -> str: ...
 def instruction_sets() -> tuple[int, int]: ...

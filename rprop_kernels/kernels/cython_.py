@@ -3,12 +3,18 @@
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..hyperparameters import Hyperparameters
+from ..install import load_extension
 from ..loss import NOT_WORSE, LossOutcome
 from ..rules import RULE_FOR_OUTCOME
-from . import _native, threads
+from . import threads
+
+if TYPE_CHECKING:
+    from . import _native
+else:
+    _native = load_extension()
 
 UPDATES: Final = RULE_FOR_OUTCOME
 
@@ -98,6 +104,39 @@ class ArrayStepper:
             improved,
         )
         return stepped
+
+    def largest_gradient(
+        self,
+        params: Sequence[Any],
+        grads: Sequence[Any],
+        states: Sequence[tuple[Any, ...]],
+        hyper: Hyperparameters,
+        rows: int = 0,
+        *,
+        maximize: bool = False,
+        constraints: Sequence[Any] | None = None,
+        n_threads: int = 1,
+    ) -> list[float] | None:
+        """Return the largest component of the gradient projected on the bounds, NaN where one is NaN.
+
+        Args:
+            params, grads, states, hyper, maximize, constraints, n_threads: as for a step.
+            rows: 0 for one result, or the length of the first dimension for one of each row.
+
+        Returns:
+            a list of the results; None where the arrays cannot be taken.
+        """
+        team = None if n_threads == 1 else functools.partial(threads.thread_team, n_threads)
+        return self._native.largest_gradient(
+            params,
+            grads,
+            states,
+            hyper.with_direction(maximize),
+            bytes(rows) if rows else None,
+            constraints,
+            team,
+            threads.MIN_SHARED_WEIGHTS,
+        )
 
 
 make_stepper = ArrayStepper

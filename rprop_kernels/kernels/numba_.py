@@ -17,7 +17,7 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]  # llvmlite has no types
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]  # numba does not say that it exports carray
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from ..hyperparameters import Hyperparameters
 from ..loss import NOT_WORSE, LossOutcome
@@ -260,44 +260,71 @@ def _real(dtype: int) -> type:
     return np.float64 if dtype == table.DOUBLE else np.float32
 
 
-def _rule_loop(dtype: int, rule: int) -> Callable[..., None]:
-    """Make the loop of one of the four rules over n weights."""
-    real, stored = _real(dtype), STORED[dtype](0)
+def _weight_rule(real: type, rule: int) -> Callable[..., Any]:
+    """Make one of the four rules for a weight: its new value, not yet rounded to half precision, and its new state."""
     encoding = encoding_of(np.dtype(real))
     zero, one = real(0), real(1)
     SHIFT, UNSHIFT = real(encoding.shift), real(1 / encoding.shift)
-    THRESHOLD, LEAST_STEP = real(encoding.threshold), real(encoding.min_step)
+    THRESHOLD = real(encoding.threshold)
     moves_on_flip, backtracks, backtracks_all = rule == MOVE, rule in (BACKTRACK, BACKTRACK_ALL), rule == BACKTRACK_ALL
+
+    def update(
+        w: Any, g: Any, state: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
+    ) -> Any:
+        # Both sides of a select are values, so that no branch is left.
+        size = abs(state)
+        c = -one if backtracks_all else mulsign(state, g)  # has the sign of sign(g) * q, if both exist
+        has_sign = size <= THRESHOLD
+        has_grad = abs(g) > zero  # neither 0 nor NaN
+        compared = has_sign if backtracks_all else has_sign & has_grad
+        flipped = compared & (c < zero)
+        moves = False if backtracks_all else (has_grad if moves_on_flip else has_grad & (not flipped))
+        unshifted = size * UNSHIFT
+        unscaled = size if has_sign else unshifted
+        scaled = size * (eta_minus if c < zero else eta_plus)
+        step = scaled if compared else unscaled
+        step = step_min if step < step_min else step
+        step = step_max if step > step_max else step
+        move = mulsign(step, g)
+        shifted = step * SHIFT
+        new_state = move if moves else shifted
+        change = move if moves else zero
+        if backtracks:
+            taken_back = -state
+            change = taken_back if flipped else change
+        return w - change, new_state
+
+    return update
+
+
+def update_weight(
+    w: Any, g: Any, state: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
+) -> Any:
+    """Apply one of the four rules to a weight, in compiled code; ``rule`` is a constant."""
+    raise NotImplementedError
+
+
+@overload(update_weight, prefer_literal=True)
+def _compile_update(
+    w: Any, g: Any, state: Any, eta_minus: Any, eta_plus: Any, step_min: Any, step_max: Any, rule: Any
+) -> Any:
+    return _weight_rule(np.float64 if state == types.float64 else np.float32, rule.literal_value)
+
+
+def _rule_loop(dtype: int, rule: int) -> Callable[..., None]:
+    """Make the loop of one of the four rules over n weights."""
+    real, stored = _real(dtype), STORED[dtype](0)
+    zero, LEAST_STEP = real(0), real(encoding_of(np.dtype(real)).min_step)
 
     def loop(param: Any, grad: Any, state: Any, unused: Any, n: Any, numbers: Any) -> None:
         w, s = carray(pointer(param, stored), (n,)), carray(pointer(state, zero), (n,))
         grads, hyper = carray(pointer(grad, stored), (n,)), carray(pointer(numbers, zero), (5,))
         eta_minus, eta_plus, step_min, step_max, direction = hyper[0], hyper[1], hyper[2], hyper[3], hyper[4]
         step_min = LEAST_STEP if step_min < LEAST_STEP else step_min
-        for i in range(n):  # both sides of a select are values, so that no branch is left
-            last = s[i]
-            size = abs(last)
+        for i in range(n):
             g = mulsign(widen(grads[i], dtype), direction)
-            c = -one if backtracks_all else mulsign(last, g)  # has the sign of sign(g) * q, if both exist
-            has_sign = size <= THRESHOLD
-            has_grad = abs(g) > zero  # neither 0 nor NaN
-            compared = has_sign if backtracks_all else has_sign & has_grad
-            flipped = compared & (c < zero)
-            moves = False if backtracks_all else (has_grad if moves_on_flip else has_grad & (not flipped))
-            unshifted = size * UNSHIFT
-            unscaled = size if has_sign else unshifted
-            scaled = size * (eta_minus if c < zero else eta_plus)
-            step = scaled if compared else unscaled
-            step = step_min if step < step_min else step
-            step = step_max if step > step_max else step
-            move = mulsign(step, g)
-            shifted = step * SHIFT
-            s[i] = move if moves else shifted
-            change = move if moves else zero
-            if backtracks:
-                taken_back = -last
-                change = taken_back if flipped else change
-            w[i] = narrow(widen(w[i], dtype) - change, dtype)
+            updated, s[i] = update_weight(widen(w[i], dtype), g, s[i], eta_minus, eta_plus, step_min, step_max, rule)
+            w[i] = narrow(updated, dtype)
 
     return loop
 
@@ -350,12 +377,37 @@ def _forget_loop(dtype: int) -> Callable[..., None]:
     return loop
 
 
+def _weight_stop(real: type) -> Callable[..., Any]:
+    """Make the test of a weight's bounds: whether it is stopped, on the upper one, and the state without a sign."""
+    encoding = encoding_of(np.dtype(real))
+    two, SHIFT, THRESHOLD, LEAST_STEP = (real(x) for x in (2, encoding.shift, encoding.threshold, encoding.min_step))
+
+    def stop(x: Any, lower: Any, upper: Any, state: Any) -> Any:
+        is_high = x >= upper
+        size = abs(state)
+        shifted = size * SHIFT
+        unsigned = size if size > THRESHOLD else shifted
+        half = (upper - lower) / two
+        largest = (LEAST_STEP if half < LEAST_STEP else half) * SHIFT
+        limited = largest if unsigned > largest else unsigned
+        return (x <= lower) | is_high, is_high, limited
+
+    return stop
+
+
+def stop_weight(x: Any, lower: Any, upper: Any, state: Any) -> Any:
+    """Test the bounds of a weight, in compiled code."""
+    raise NotImplementedError
+
+
+@overload(stop_weight)
+def _compile_stop(x: Any, lower: Any, upper: Any, state: Any) -> Any:
+    return _weight_stop(np.float64 if state == types.float64 else np.float32)
+
+
 def _stop_loop(dtype: int) -> Callable[..., None]:
     """Make the loop that sets n weights at or beyond a bound on it, without sign and with a limited step."""
-    real, stored = _real(dtype), STORED[dtype](0)
-    encoding = encoding_of(np.dtype(real))
-    zero, two = real(0), real(2)
-    SHIFT, THRESHOLD, LEAST_STEP = real(encoding.shift), real(encoding.threshold), real(encoding.min_step)
+    zero, stored = _real(dtype)(0), STORED[dtype](0)
 
     def loop(param: Any, lower: Any, state: Any, upper: Any, n: Any, frozen: Any) -> None:
         w, s = carray(pointer(param, stored), (n,)), carray(pointer(state, zero), (n,))
@@ -364,14 +416,8 @@ def _stop_loop(dtype: int) -> Callable[..., None]:
         for i in range(n):
             weight, lowest, highest, last = w[i], lows[i], highs[i], s[i]
             x, low, high = widen(weight, dtype), widen(lowest, dtype), widen(highest, dtype)
-            is_high = x >= high
-            stopped = ((x <= low) | is_high) & (is_frozen[i] == 0)
-            size = abs(last)
-            shifted = size * SHIFT
-            unsigned = size if size > THRESHOLD else shifted
-            half = (high - low) / two
-            largest = (LEAST_STEP if half < LEAST_STEP else half) * SHIFT
-            limited = largest if unsigned > largest else unsigned
+            at_bound, is_high, limited = stop_weight(x, low, high, last)
+            stopped = at_bound & (is_frozen[i] == 0)
             bound = highest if is_high else lowest
             s[i] = limited if stopped else last
             w[i] = bound if stopped else weight
@@ -393,7 +439,10 @@ hyper_memory: Final = _stack(8 * table.HYPER_COLUMNS)
 @compiled
 def _loss_rule(header: Any, row: Any, loss: Any) -> Any:
     """Return the rule by the outcome of one of a row's losses, as RULE_FOR_OUTCOME of iRprop+."""
-    outcome = load(item(header, table.HEADER_OUTCOMES) + item(row, table.FIRST_LOSS) + loss, byte)
+    outcomes = item(header, table.HEADER_OUTCOMES)
+    if outcomes == 0:
+        return item(row, table.RULE)
+    outcome = load(outcomes + item(row, table.FIRST_LOSS) + loss, byte)
     return SKIP if outcome == 0 else (BACKTRACK if outcome == 1 else BACKTRACK_ALL)
 
 
@@ -505,6 +554,14 @@ def _copy(to: Any, to_stride: Any, source: Any, source_stride: Any, n: Any, item
 
 
 @compiled
+def _copy_dense(to: Any, source: Any, n_bytes: Any) -> None:
+    """Copy memory; LLVM makes it a call of memcpy."""
+    target, origin = carray(pointer(to, byte), (n_bytes,)), carray(pointer(source, byte), (n_bytes,))
+    for i in range(n_bytes):
+        target[i] = origin[i]
+
+
+@compiled
 def _size_of(array: Any, param_size: Any, state_size: Any) -> Any:
     if array == table.FROZEN:
         return 1
@@ -556,13 +613,18 @@ def _run_gathered(header: Any, row: Any, grad: Any, begin: Any, end: Any, hyper:
             address = grad
         elif i < table.LOWER:
             address = item(row, max(i - 1, 0))  # PARAM_ADDRESS, STATE_ADDRESS, STATE2_ADDRESS
-        elif has_options and i <= table.FROZEN:
+        elif has_options:
             address = item(options, i - table.LOWER)
         set_item(first, i, address)
         size = _size_of(i, param_size, state_size)
         set_item(strides, i, size if dense else item(layout, table.STRIDES + i * table.MAX_DIMS + last))
     is_bounded = item(first, table.LOWER) != 0 or item(first, table.UPPER) != 0
     is_masked = item(first, table.FROZEN) != 0
+    best, best_stride = item(first, table.BEST), item(strides, table.BEST)
+    improved = item(header, table.HEADER_IMPROVED)
+    if improved == 0 or (per_loss == 0 and load(improved, byte) == 0):
+        best = 0
+        set_item(first, table.BEST, 0)
     if is_bounded:
         flags = item(options, table.FLAGS)
         _fill_buffers(buffers, first, used, flags, dtype, param_size, used + 8 * table.N_ARRAYS)
@@ -584,12 +646,17 @@ def _run_gathered(header: Any, row: Any, grad: Any, begin: Any, end: Any, hyper:
                 rest //= length
             set_item(current, i, address)
             size = _size_of(i, param_size, state_size)
-            if stride != size:
+            if stride != size and i != table.BEST:
                 _copy(buffers + i * BUFFER_SIZE, size, address, stride, n, size)
                 address = buffers + i * BUFFER_SIZE
             set_item(used, i, address)
         param, grads, state = item(used, table.PARAM), item(used, table.GRAD), item(used, table.STATE)
         frozen, state2 = item(used, table.FROZEN), item(used, table.STATE2)
+        if best != 0 and (per_loss == 0 or load(improved + item(row, table.FIRST_LOSS) + begin // per_loss, byte) != 0):
+            if best_stride == param_size:
+                _copy_dense(item(current, table.BEST), param, n * param_size)
+            else:
+                _copy(item(current, table.BEST), best_stride, param, param_size, n, param_size)
         if is_masked:
             masked = buffers + table.STATE2 * BUFFER_SIZE  # not used by the rules that have options
             call_loop(item(loops, FORGET), (frozen, grads, state, masked, n, hyper))
@@ -731,6 +798,8 @@ class ArrayStepper:
         outcome: LossOutcome = NOT_WORSE,
         n_threads: int = 1,
         constraints: Sequence[Any] | None = None,
+        bests: Sequence[Any] | None = None,
+        improved: bytes | None = None,
     ) -> bool:
         """Perform one step in one call, as :func:`rprop_kernels.kernels.numpy_.step`, but validated.
 
@@ -748,9 +817,9 @@ class ArrayStepper:
         try:
             described: list[table.Described] = []
             addresses: list[int] = []
-            for param, grad, state, limits in zip(
-                params, grads, states, constraints or [None] * len(params), strict=True
-            ):
+            none = [None] * len(params)
+            columns = params, grads, states, constraints or none, bests or none
+            for param, grad, state, limits, best in zip(*columns, strict=True):
                 address, shape, strides, dtype = _describe(grad)
                 addresses.append(address)
                 move, *moves = [_describe(x, is_written=True) for x in state]
@@ -760,9 +829,11 @@ class ArrayStepper:
                     move,
                 ]
                 memory += moves or [None]
-                memory += [None if x is None else _describe(x) for x in limits or ()]
+                memory += [None if x is None else _describe(x) for x in limits or (None,) * 3]
+                memory.append(None if best is None else _describe(best, is_written=True))
                 described.append((0, tuple(memory)))
-            if not self._table.collect(rule, described, addresses, [hyper.with_direction(maximize)], outcomes):
+            hypers = [hyper.with_direction(maximize)]
+            if not self._table.collect(rule, described, addresses, hypers, outcomes, improved):
                 return False
             run_table(self._table, n_threads)
         except (TypeError, KeyError, ValueError):

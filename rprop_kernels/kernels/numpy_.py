@@ -116,6 +116,13 @@ def torch_update(
         prev[...] = g
 
 
+def copy_improved(best: Array, w: Array, improved: Array) -> None:
+    """Copy w, or its rows, where it has improved: one boolean for all, or one for each row."""
+    if improved.size == 1:
+        improved = improved.reshape(())
+    np.copyto(best, w, where=improved.reshape(improved.shape + (1,) * (w.ndim - 1)) if improved.ndim else improved)
+
+
 UPDATES: Final = {row.name: _rule(row.on_flip) for row in VARIANTS.values() if row.state == ("move",)} | {
     "torch": torch_update
 }
@@ -132,6 +139,8 @@ def step(
     outcome: LossOutcome = NOT_WORSE,
     n_threads: int = 1,
     constraints: Sequence[Constraints] | None = None,
+    bests: Sequence[Array] | None = None,
+    improved: bytes | None = None,
 ) -> bool:
     """Perform one step of ``variant`` on every array, in place; nothing is validated.
 
@@ -147,11 +156,16 @@ def step(
         n_threads: the number of threads that an engine may use; NumPy uses one.
         constraints: None, or for each parameter None or ``(lower, upper, frozen)``. Each of these is None, a number or
             an array that broadcasts to the parameter, the bounds in its dtype, ``frozen`` of booleans.
+        bests: None, or for each parameter an array, to which it is copied before the step where it has improved.
+        improved: one byte for all, or one for each row of parameters whose first dimension is that number.
 
     Returns:
         True where all was done. (An engine that cannot take the arrays returns False and has touched nothing.)
     """
     update = UPDATES[variant]
+    if bests is not None:
+        for best, w in zip(bests, params, strict=True):
+            copy_improved(best, w, np.frombuffer(improved or b"", bool))
     for w, g, state, limits in zip(params, grads, states, constraints or [None] * len(params), strict=True):
         update(w, g, state, hyper, maximize, outcome, limits)
     return True

@@ -20,7 +20,7 @@ Ranges: TypeAlias = NDArray[np.int64]
 Memory: TypeAlias = tuple[int, tuple[int, ...], tuple[int, ...], int]
 """An array: address, shape, strides in bytes, dtype (FLOAT to BOOL)."""
 Described: TypeAlias = tuple[int, tuple[Memory | None, ...]]
-"""A parameter: the index of its hyper-parameters, and its arrays from PARAM to FROZEN, None where there is none."""
+"""A parameter: the index of its hyper-parameters, and its arrays from PARAM on, None where there is none."""
 
 PARAM, GRAD, STATE, STATE2, LOWER, UPPER, FROZEN, BEST = range(8)
 """The arrays of a row. STATE2 is for torch's rule only; those from LOWER on are options."""
@@ -44,9 +44,9 @@ LAYOUT_COLUMNS: Final = STRIDES + N_ARRAYS * MAX_DIMS
 NEEDS_OPTIONS, NEEDS_GATHERED, N_NEEDS = TORCH + 1, TORCH + 2, 8
 """Bits of a dtype in the set of loops that a table needs; below them are those of the rules."""
 
-HEADER_ROWS, HEADER_N_ROWS, HEADER_GRADS, HEADER_HYPERS, HEADER_LAYOUTS, HEADER_EXTRAS, HEADER_OUTCOMES = range(7)
-HEADER_LOOPS, HEADER_RUN_GATHERED, HEADER_RUN_RANGE, HEADER_NUMEL = range(7, 11)
-HEADER_THREAD_NUMBER, HEADER_THREAD_COUNT, N_HEADER = range(11, 14)
+HEADER_ROWS, HEADER_N_ROWS, HEADER_GRADS, HEADER_HYPERS, HEADER_LAYOUTS, HEADER_EXTRAS = range(6)
+HEADER_OUTCOMES, HEADER_IMPROVED, HEADER_LOOPS, HEADER_RUN_GATHERED, HEADER_RUN_RANGE = range(6, 11)
+HEADER_NUMEL, HEADER_THREAD_NUMBER, HEADER_THREAD_COUNT, N_HEADER = range(11, 15)
 """A table as compiled functions receive it: addresses, the number of rows, and that of weights."""
 
 FLOAT, DOUBLE, HALF, BFLOAT16, BOOL = range(5)
@@ -147,6 +147,7 @@ class StepTable:
         grads: list[int],
         hypers: Sequence[Sequence[float]],
         outcomes: NDArray[np.uint8] | None = None,
+        improved: bytes | None = None,
     ) -> bool:
         """Fill the table.
 
@@ -156,11 +157,17 @@ class StepTable:
             grads: addresses of the gradients.
             hypers: rows of hyper-parameters: eta_minus, eta_plus, step_min, step_max, direction.
             outcomes: None, or one for each element of the first dimension of every parameter; of any integers.
+            improved: where to copy the parameters to BEST before the step: a byte for all, or as many as outcomes.
 
         Returns:
             False where the arrays must be refused.
         """
         n_losses = None if outcomes is None else len(outcomes)
+        if improved is not None:
+            if n_losses is None and len(improved) > 1:
+                n_losses = len(improved)
+            if len(improved) != (n_losses or 1):
+                return False
         key = (rule == TORCH, n_losses, described)
         if key != self._key:
             self._key = self._grads = self._hypers = self._rule = None
@@ -187,6 +194,10 @@ class StepTable:
         if outcomes is not None:
             self._outcomes = np.ascontiguousarray(outcomes, np.uint8)
             self.header[HEADER_OUTCOMES] = address_of(self._outcomes)
+        else:
+            self.header[HEADER_OUTCOMES] = 0
+        self._improved = None if improved is None else np.frombuffer(improved, np.uint8)
+        self.header[HEADER_IMPROVED] = 0 if self._improved is None else address_of(self._improved)
         return True
 
     def _fill(self, rule: int, described: list[Described], n_losses: int | None) -> bool:
@@ -258,7 +269,8 @@ class StepTable:
         self._dtypes = {row[DTYPE] for row in rows}
         self._other_needs = 0
         for row in rows:
-            options = 1 << NEEDS_OPTIONS if row[EXTRA] >= 0 else 0
+            limits = row[EXTRA] >= 0 and any(extras[row[EXTRA]][: FROZEN - LOWER + 1])
+            options = 1 << NEEDS_OPTIONS if limits else 0
             gathered = 1 << NEEDS_GATHERED if row[EXTRA] >= 0 or row[LAYOUT] >= 0 else 0
             self._other_needs |= (options | gathered) << N_NEEDS * row[DTYPE]
         self._grad_ranges = np.array(grad_ranges, np.int64).reshape(-1, 2)
@@ -280,7 +292,7 @@ def _add(rows: list[list[int]], row: list[int]) -> int:
 
 def _extra(memory: dict[int, Memory], scalar: set[int]) -> list[int] | None:
     """Return the options of a row, None where it has none."""
-    if not any(i in memory for i in (LOWER, UPPER, FROZEN)):
+    if not any(i in memory for i in (LOWER, UPPER, FROZEN, BEST)):
         return None
     flags = (SCALAR_LOWER if LOWER in scalar else 0) | (SCALAR_UPPER if UPPER in scalar else 0)
     return [*(memory[i][0] if i in memory else 0 for i in (LOWER, UPPER, FROZEN, BEST)), flags]
@@ -294,16 +306,15 @@ def _suits(memory: dict[int, Memory], rule: int) -> bool:
     """Check presence, dtype, shape and alignment of the arrays of a row."""
     _, shape, _, dtype = memory[PARAM]
     state_dtype = state_dtype_of(dtype, rule)
-    expected = {PARAM: dtype, GRAD: dtype, STATE: state_dtype, LOWER: dtype, UPPER: dtype, FROZEN: BOOL}
-    if rule == TORCH:
-        expected = {PARAM: dtype, GRAD: dtype, STATE: state_dtype, STATE2: state_dtype}
+    expected = {PARAM: dtype, GRAD: dtype, STATE: state_dtype, BEST: dtype}
+    expected |= {STATE2: state_dtype} if rule == TORCH else {LOWER: dtype, UPPER: dtype, FROZEN: BOOL}
     if dtype == BOOL or len(shape) > MAX_DIMS or not {PARAM, GRAD, STATE} <= memory.keys() <= expected.keys():
         return False
     if (rule == TORCH) != (STATE2 in memory):
         return False
     return all(
         array_dtype == expected[i]
-        and (array_shape == shape or (i >= LOWER and array_shape == ()))
+        and (array_shape == shape or (i in (LOWER, UPPER, FROZEN) and array_shape == ()))
         and (i == GRAD or address % ITEMSIZES[array_dtype] == 0)
         for i, (address, array_shape, _, array_dtype) in memory.items()
     )

@@ -97,6 +97,19 @@ def _stop_at_bounds(w: Tensor, move: Tensor, lower: Any, upper: Any, frozen: Ten
     move.copy_(torch.where(stopped, torch.minimum(forget_sign(move, torch), largest), move))
 
 
+def copy_improved(best: Tensor, w: Tensor, improved: Tensor) -> None:
+    """Copy w, or its rows, where it has improved: one boolean for all, or one for each row; nothing waits for it."""
+    if improved.numel() == 1:
+        improved = improved.reshape(())
+    elif improved.dim():
+        improved = improved.reshape(-1, *(1,) * (w.dim() - 1))
+    if improved.dim() == 0 and improved.device.type == "cpu":
+        if improved:
+            best.copy_(w)
+        return
+    best.copy_(torch.where(improved.to(w.device), w, best))
+
+
 UPDATES: Final = {row.name: _rule(row.on_flip) for row in VARIANTS.values() if row.state == ("move",)}
 
 
@@ -111,13 +124,20 @@ def step(
     outcome: TensorOutcome | Sequence[TensorOutcome] = NOT_WORSE,
     n_threads: int = 1,
     constraints: Sequence[Constraints] | None = None,
+    bests: Sequence[Tensor] | None = None,
+    improved: bytes | None = None,
 ) -> bool:
     """Perform one step as :func:`rprop_kernels.kernels.numpy_.step`, tensor by tensor, under ``torch.no_grad()``.
 
+    ``bests`` and ``improved`` are as there, the latter for parameters on any device.
     ``outcome`` may be a tensor on the parameters' device: nothing waits for the device. A list holds one for each
     tensor. ``constraints`` is as there: numbers, or tensors of the parameter's shape on its device.
     """
     update = UPDATES[variant]
+    if bests is not None:
+        chosen = torch.tensor(list(improved or b""), dtype=torch.bool)
+        for best, w in zip(bests, params, strict=True):
+            copy_improved(best, w, chosen)
     outcomes: Sequence[Any] = outcome if isinstance(outcome, list) else [outcome] * len(params)
     for w, g, (move,), one, limits in zip(
         params, grads, states, outcomes, constraints or [None] * len(params), strict=True

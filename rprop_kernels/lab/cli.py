@@ -1,21 +1,24 @@
 """The command line ``rprop-lab``. Heavy libraries are imported inside the commands, so that --help is fast."""
 
 import os
+import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
+
+from ..install import install_command
 
 try:
     import typer
 except ModuleNotFoundError as missing:
-    raise SystemExit(f"rprop-lab: {missing.name} is not installed: pip install 'rprop_kernels[lab]'") from None
+    raise SystemExit(f"rprop-lab: {missing.name} is not installed: {install_command('lab')}") from None
 
+from .. import __version__
 from . import commands
 from . import config as config_module
 from .console import report_errors
-from .errors import LabError
 
 app = typer.Typer(
-    help="The Neuro Backpropagation Lab: train, test and compare Rprop techniques on digits or MNIST.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,63 +37,85 @@ FolderOption = Annotated[
         "--data-dir", help="Folder of MNIST's four IDX files (plain or .gz), of CSV files, or OpenML's cache."
     ),
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the results (default: one in runs/).")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the results.  [default: one in runs/]")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace other results that are there.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="The first seed; overrides the configuration's.")]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Overrides the configuration's.")]
 
 
 def main() -> None:
     """Run the command line (entry point of the console script)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names and symbols that a terminal or file cannot hold end no training
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rprop-lab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train, test and compare Rprop techniques on digits or MNIST: the Neuro Backpropagation Lab."""
+
+
+@app.command(epilog=f"Keys of the configuration:\n\n{config_module.KEYS}")
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.json", help="The report's keys.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.json", help="A JSON object with the keys below.")],
     data: DataOption = None,
     data_dir: FolderOption = None,
     out: OutOption = None,
     epochs: EpochsOption = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Overrides the configuration's.")] = None,
+    seed: SeedOption = None,
+    force: ForceOption = False,
 ) -> None:
-    """Train one technique; keep the model of the lowest evaluation loss."""
+    """Train one technique; keep the model of the lowest evaluation loss. The same command resumes."""
     with report_errors():
         settings = config_module.read(config, data=data, data_dir=_text(data_dir), epochs=epochs, seed=seed)
-        if settings.optimizer is None:
-            raise LabError(f'{config} must have the key \'optimizer\', such as {{"optimizer": "iRprop+"}}.')
-        commands.train(settings, out or Path("runs") / f"train-{commands.data_name(settings)}-{settings.optimizer}")
+        commands.train(settings, out, force, config)
 
 
 @app.command()
 def test(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model.npz that train wrote.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model.npz of train, or an .npz file of a study.")],
     data: DataOption = None,
     data_dir: FolderOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for confusion.png.")] = None,
+    force: ForceOption = False,
 ) -> None:
-    """Load a model and measure loss and accuracy on unseen data (by default the test part of its own)."""
+    """Measure a saved model on the test part of its own data, or on other images: every row of a .csv file."""
     with report_errors():
-        commands.test(model, data, _text(data_dir))
+        commands.test(model, data, data_dir, out, force)
 
 
-@app.command()
+app.command("classify", help="The same as test.")(test)
+
+
+@app.command(epilog=f"Keys of the configuration:\n\n{config_module.KEYS}")
 def compare(
     config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG.json", help="The report's keys; optimizer is ignored.")
+        Path | None,
+        typer.Argument(metavar="CONFIG.json", help="A JSON object with the keys below; optimizer is ignored."),
     ] = None,
     data: DataOption = None,
     data_dir: FolderOption = None,
     out: OutOption = None,
     epochs: EpochsOption = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many; they are 0, 1, ...")] = 5,
-    resume: Annotated[bool, typer.Option("--resume", help="Take over the seeds that --out already holds.")] = False,
+    seed: SeedOption = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many, from the first on.")] = 5,
+    force: ForceOption = False,
 ) -> None:
-    """Compare all techniques over several seeds, from the same initial weights and data for each."""
+    """Compare the Rprop family over several seeds, from the same weights and data. The same command resumes."""
     with report_errors():
-        overrides = {"data": data, "data_dir": _text(data_dir), "epochs": epochs}
-        settings = (
-            config_module.from_mapping({}, **overrides) if config is None else config_module.read(config, **overrides)
-        )
-        folder = out or Path("runs") / f"compare-{commands.data_name(settings)}"
-        commands.compare(settings, seeds, folder, resume, _text(config))
+        settings = config_module.read(config, data=data, data_dir=_text(data_dir), epochs=epochs, seed=seed)
+        commands.compare(settings, seeds, out, force, config)
 
 
 @app.command()
@@ -99,10 +124,13 @@ def serve(
     data_dir: FolderOption = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any that is free.")] = 8137,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="A saved model, to draw digits for; its data is the default.")
+    ] = None,
 ) -> None:
     """Serve a page to draw digits and to race Rprop, Adam and SGD, for a browser on this machine; Ctrl-C ends it."""
     with report_errors():
-        commands.serve(data, data_dir, port, show)
+        commands.serve(data, data_dir, port, show, model)
 
 
 @app.command()
@@ -119,6 +147,7 @@ def study(
         typer.Option("--data-dir", help="Folder with MNIST's files or PROBEN1's.  [default: $RPROP_LAB_DATA]"),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder.  [default: runs/study-NAME]")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The first seed.")] = 0,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="How many, instead of the study's.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes.")] = os.cpu_count() or 1,
@@ -130,6 +159,7 @@ def study(
         list[str] | None,
         typer.Option("--only", help="SETTING=VALUE, such as hidden=100-100: those runs only; may be repeated."),
     ] = None,
+    force: ForceOption = False,
 ) -> None:
     """Repeat an experiment of the other reports; finished runs are kept, and the same command continues."""
     with report_errors():
@@ -141,22 +171,19 @@ def study(
         chosen = study_commands.find_study(name)
         folder = out or Path("runs") / f"study-{chosen.name}{'-quick' if quick else ''}"
         study_commands.run_study(
-            chosen, quick, data, data_dir, folder, seeds, epochs, jobs, tuple(problem or ()), only or []
+            chosen,
+            folder,
+            quick=quick,
+            data=data,
+            data_dir=data_dir,
+            seed=seed,
+            seeds=seeds,
+            epochs=epochs,
+            jobs=jobs,
+            problems=tuple(problem or ()),
+            only=only or [],
+            force=force,
         )
-
-
-@app.command()
-def classify(
-    weights: Annotated[Path, typer.Argument(help="A weights.npz that a study wrote.")],
-    data: Annotated[str, typer.Option("--data", help="A .csv file (label, pixels), mnist, digits, csv.")],
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="Folder of the data.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for confusion.png.")] = None,
-) -> None:
-    """Test the saved weights of a study on images, such as MNIST in CSV form: every row of a .csv file."""
-    with report_errors():
-        from .studies import commands as study_commands
-
-        study_commands.classify(weights, data, data_dir, out)
 
 
 @app.command()
@@ -167,12 +194,13 @@ def report(
         Path | None,
         typer.Option("--markdown", help="Write this .md file instead, and its pictures into a folder next to it."),
     ] = None,
+    force: ForceOption = False,
 ) -> None:
     """Write all finished studies as one HTML page, or as a Markdown page."""
     with report_errors():
         from .studies import commands as study_commands
 
-        study_commands.write_report(folder, out, markdown)
+        study_commands.write_report(folder, out, markdown, force)
 
 
 def _text(path: Path | None) -> str | None:

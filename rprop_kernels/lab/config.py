@@ -2,53 +2,52 @@
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, Strict, ValidationError, field_validator
 
 from ..numpy import IRpropMinus
 from . import optimizers
 from .datasets import Dataset
 from .errors import LabError
 
-CRITERIA: Final = ("cross_entropy",)
-"""Names of functions in ``torch.nn.functional`` that ``criterion`` may name."""
+Pair = Annotated[tuple[float, float], Strict(False)]
+"""Two numbers, a list in JSON."""
+Layers = Annotated[tuple[PositiveInt, ...], Strict(False), Field(min_length=1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
-    """Settings of a training; the defaults are the report's.
+class Config(BaseModel):
+    """Settings of a training; the defaults are the report's. ``rprop-lab train --help`` shows the descriptions."""
 
-    Attributes:
-        criterion: the loss, one of ``CRITERIA``.
-        optimizer: name of a technique; None only where all are compared.
-        learning_rate, etas, step_sizes: of the optimizer.
-        epochs: passes over the training set.
-        train_set_size, eval_set_size: None: a sixth of the learning part is held out for evaluation.
-        train_batch_size, eval_batch_size: None: the whole set in one batch.
-        hidden_units: of the one hidden layer.
-        seed: of the holdout, the order of the images and the first weights.
-        data, data_dir: the data set (see :mod:`.datasets`).
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    criterion: str = "cross_entropy"
-    optimizer: str | None = None
-    learning_rate: float = 1e-3
-    epochs: int = 50
-    train_set_size: int | None = None
-    train_batch_size: int | None = None
-    eval_set_size: int | None = None
-    eval_batch_size: int | None = None
-    etas: tuple[float, float] = (0.5, 1.2)
-    step_sizes: tuple[float, float] = (1e-6, 50.0)
-    hidden_units: int = 128
-    seed: int = 0
-    data: str = "digits"
-    data_dir: str | None = None
+    optimizer: str | None = Field(default=None, description="the technique, such as iRprop+ (train only)")
+    criterion: Literal["cross_entropy"] = Field(default="cross_entropy", description="the loss: cross_entropy")
+    learning_rate: float = Field(default=1e-3, description="of the optimizer; Rprop: the first step", gt=0)
+    epochs: PositiveInt = Field(default=50, description="passes over the training set")
+    train_set_size: PositiveInt | None = Field(default=None, description="images to train; default: five sixths")
+    train_batch_size: PositiveInt | None = Field(default=None, description="images of a batch; default: all in one")
+    eval_set_size: PositiveInt | None = Field(default=None, description="images held out; default: a sixth")
+    eval_batch_size: PositiveInt | None = Field(default=None, description="images of a batch; default: all in one")
+    etas: Pair = Field(default=(0.5, 1.2), description="of the Rprop rules")
+    step_sizes: Pair = Field(default=(1e-6, 50.0), description="smallest and largest step of the Rprop rules")
+    hidden_units: PositiveInt | Layers = Field(default=128, description="of the hidden layer, or a list of several")
+    seed: NonNegativeInt = Field(default=0, description="of holdout, order, first weights; compare: the first one")
+    data: str = Field(default="digits", description="the data set, as --data", min_length=1)
+    data_dir: str | None = Field(default=None, description="its folder, as --data-dir", min_length=1)
+
+    @field_validator("optimizer", mode="after")
+    @classmethod
+    def _name(cls, name: str | None) -> str | None:
+        return name and optimizers.find(name).name
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Units of each hidden layer."""
+        return (self.hidden_units,) if isinstance(self.hidden_units, int) else self.hidden_units
 
     def for_data(self, dataset: Dataset) -> "Config":
         """Return a copy in which every size is a number.
@@ -76,21 +75,22 @@ class Config:
                     f"{part}_batch_size ({batch}) is larger than {part}_set_size ({sizes[part]}). "
                     "Make it smaller, or leave it out for one batch of everything."
                 )
-        return replace(
-            self,
-            train_set_size=training,
-            eval_set_size=evaluation,
-            train_batch_size=batches["train"],
-            eval_batch_size=batches["eval"],
+        return self.model_copy(
+            update={f"{part}_set_size": size for part, size in sizes.items()}
+            | {f"{part}_batch_size": size for part, size in batches.items()}
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Convert to a dict for JSON."""
-        return asdict(self)
+        """Convert to a dict for JSON; ``hidden_units`` is a list of all hidden layers."""
+        return self.model_dump(mode="json") | {"hidden_units": list(self.hidden)}
 
 
-def read(path: Path, **overrides: Any) -> Config:
-    """Read a configuration from a JSON file.
+KEYS: Final = "\n\n".join(f"{name}: {field.description}" for name, field in Config.model_fields.items())
+"""The keys of a configuration, for the help of the command line."""
+
+
+def read(path: Path | None, **overrides: Any) -> Config:
+    """Read a configuration from a JSON file; None is an empty one.
 
     Args:
         path: the file, an object with the keys of :class:`Config`.
@@ -99,11 +99,15 @@ def read(path: Path, **overrides: Any) -> Config:
     Raises:
         LabError: the file cannot be read, or a key or value is unknown.
     """
+    if path is None:
+        return from_mapping({}, **overrides)
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
     except OSError as error:
         raise LabError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError too
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path} is not a JSON object: it is not UTF-8 text. Save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
         raise LabError(f"{path} is not a JSON object: {error}.") from error
     if not isinstance(values, dict):
         raise LabError(f'{path} must hold one JSON object, such as {{"optimizer": "iRprop+"}}.')
@@ -115,24 +119,24 @@ def read(path: Path, **overrides: Any) -> Config:
 
 def from_mapping(values: Mapping[str, Any], **overrides: Any) -> Config:
     """Create a validated configuration; see :func:`read`."""
-    known = [field.name for field in fields(Config)]
+    known = list(Config.model_fields)
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise LabError(f"There is no key {key!r}.{hint} The keys are: {', '.join(known)}.")
-    merged = dict(values) | {key: value for key, value in overrides.items() if value is not None}
-    config = Config(**{key: _PARSERS[key](key, value) for key, value in merged.items()})
     try:
-        IRpropMinus(
-            np.zeros(1),
-            lr=config.learning_rate,
-            etas=config.etas,
-            step_sizes=config.step_sizes,
-            backend="numpy",
-        )
-    except ValueError as error:
-        raise LabError(f"{error}. (lr is the key learning_rate.)") from error
+        config = Config(**(dict(values) | {key: value for key, value in overrides.items() if value is not None}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise LabError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}.") from error
+    if config.optimizer is None or optimizers.find(config.optimizer).is_rprop:
+        try:
+            IRpropMinus(
+                np.zeros(1), config.learning_rate, etas=config.etas, step_sizes=config.step_sizes, backend="numpy"
+            )
+        except ValueError as error:
+            raise LabError(f"{error}. (lr is the key learning_rate.)") from error
     return config
 
 
@@ -141,60 +145,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) != len(pairs):
         raise ValueError("a key stands twice")
     return values
-
-
-def _whole(least: int) -> Callable[[str, Any], int]:
-    def whole(key: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-            raise LabError(f"{key} must be a whole number of at least {least}, got {value!r}.")
-        return value
-
-    return whole
-
-
-def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise LabError(f"{key} must be a number, got {value!r}.")
-    return float(value)
-
-
-def _pair(key: str, value: Any) -> tuple[float, float]:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise LabError(f"{key} must be a list of two numbers, got {value!r}.")
-    return _number(key, value[0]), _number(key, value[1])
-
-
-def _text(key: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise LabError(f"{key} must be a text, got {value!r}.")
-    return value
-
-
-def _criterion(key: str, value: Any) -> str:
-    if value not in CRITERIA:
-        raise LabError(f"{key} must be one of {', '.join(CRITERIA)}, got {value!r}.")
-    return str(value)
-
-
-def _optimizer(key: str, value: Any) -> str:
-    return optimizers.find(_text(key, value)).name
-
-
-_PARSERS: Final = MappingProxyType[str, Callable[[str, Any], Any]](
-    {
-        "criterion": _criterion,
-        "optimizer": _optimizer,
-        "learning_rate": _number,
-        "epochs": _whole(1),
-        "train_set_size": _whole(1),
-        "train_batch_size": _whole(1),
-        "eval_set_size": _whole(1),
-        "eval_batch_size": _whole(1),
-        "etas": _pair,
-        "step_sizes": _pair,
-        "hidden_units": _whole(1),
-        "seed": _whole(0),
-        "data": _text,
-        "data_dir": _text,
-    }
-)

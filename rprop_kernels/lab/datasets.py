@@ -6,7 +6,6 @@ from the learning part by its own seed.
 
 import gzip
 import math
-import re
 import struct
 import warnings
 import zlib
@@ -14,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from .errors import LabError
 
@@ -178,7 +177,7 @@ def csv(path: Path | None) -> Dataset:
         images, labels = read_csv(path)
         if len(images) < 2 * CLASSES:
             raise LabError(f"{path} has {len(images)} rows, too few to hold out a test part: 20 or more are needed.")
-        return _with_held_out_test("csv", f"{path} (a fifth held out as test)", images, labels, _pixel_max(images))
+        return _with_held_out_test("csv", f"{path} (a fifth held out as test)", images, labels, pixel_max(images))
     learn_path, test_path = _csv_in(path, "train"), _csv_in(path, "test")
     learn_images, learn_labels = read_csv(learn_path)
     test_images, test_labels = read_csv(test_path)
@@ -194,7 +193,7 @@ def csv(path: Path | None) -> Dataset:
         learn_labels,
         test_images,
         test_labels,
-        _pixel_max(learn_images),
+        pixel_max(learn_images),
     )
 
 
@@ -268,7 +267,9 @@ def read_idx(path: Path) -> Array:
         raise LabError(f"{path} is cut short within its header. Fetch it again.")
     shape = struct.unpack(f">{dimensions}I", raw[4:start])
     expected = start + math.prod(shape)
-    if len(raw) != expected or 0 in shape:
+    if 0 in shape:
+        raise LabError(f"{path} announces {' x '.join(map(str, shape))} values, which is none. Fetch it again.")
+    if len(raw) != expected:
         raise LabError(
             f"{path} announces {' x '.join(map(str, shape))} values, which makes {expected} bytes, but has "
             f"{len(raw)}. It is damaged or cut short; fetch it again."
@@ -279,51 +280,56 @@ def read_idx(path: Path) -> Array:
 def read_csv(path: Path) -> tuple[Array, Array]:
     """Read ``(images, labels)`` from a CSV: int32 or float32 of shape (rows, pixels) and int64 of shape (rows,).
 
+    Fields may be quoted, and separated by commas, semicolons or tabs; the encoding is UTF-8, or UTF-16 with its mark,
+    as Excel and PowerShell write them.
+
     Raises:
         LabError: the file is missing, not made of numbers, ragged, or its labels or pixels are out of range.
     """
     try:
-        with _open_text(path) as file:
-            fields = file.readline().split(",")
-        heading = not all(map(_is_number, fields))
-        words = [field.strip().strip("\"'").lower() for field in fields]
-        label_columns = [index for index, word in enumerate(words) if word in _LABEL_NAMES and index]
-        if label_columns and words[0] not in _LABEL_NAMES:
-            raise LabError(
-                f"{path}: its heading has {words[label_columns[0]]!r} in column {label_columns[0] + 1}, but the label "
-                "must be the first column. Move it there."
-            )
-        if heading and any(map(_is_number, fields)):
-            raise LabError(
-                f"{path}, line 1: some fields are numbers and some are not. It must be all numbers "
-                "(label, pixels) or all words (a heading)."
-                + (f" {_LABELS}" if not _is_number(fields[0]) and all(map(_is_number, fields[1:])) else "")
-            )
-        table = _numbers(path, int(heading))
+        text = _text_of(path)
     except (OSError, EOFError, zlib.error) as error:
         raise LabError(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or error}. Look at the path and the file."
         ) from error
-    except UserWarning:
-        raise LabError(f"{path} holds no rows. Each row must be a label and the pixels of an image.") from None
-    except ValueError as error:  # from NumPy or the UTF-8 decoder; the message names row and column
-        what = str(error).partition("; use `usecols`")[0].rstrip(".")
-        letter = re.search(r"could not convert string .* at row \d+, column 1\b", what)
-        raise LabError(
-            f"{path} is not a CSV of numbers with as many in each row: {what}. Look at that row."
-            + (f" {_LABELS}" if letter else "")
-        ) from error
+    except UnicodeDecodeError:
+        raise LabError(f"{path} is not a text file. Save it as CSV in UTF-8.") from None
+    lines = text.splitlines()
+    numbers = [number for number, line in enumerate(lines, 1) if line.strip(' ,;\t"')]  # of lines that are not empty
+    while numbers and lines[numbers[0] - 1].strip('"').lower().startswith(("sep=", "#type")):  # Excel's, PowerShell's
+        del numbers[0]
+    first = lines[numbers[0] - 1] if numbers else ""
+    separator = max(",;\t", key=first.count)
+    fields = [field.strip().strip("\"'").strip() for field in first.split(separator)]
+    if numbers and not all(map(_is_number, fields)):
+        _check_heading(path, fields, numbers[0])
+        del numbers[0]
+    if not numbers:
+        raise LabError(f"{path} holds no rows. Each row must be a label and the pixels of an image.")
+    rows = [lines[number - 1] for number in numbers]
+    try:
+        table = _numbers(rows, separator)
+    except ValueError as error:
+        raise LabError(f"{path}{_fault(rows, numbers, separator) or f': {error}'}") from error
+
+    def line(wrong: Any) -> int:
+        """Return the line of the first wrong row."""
+        return numbers[int(np.flatnonzero(wrong)[0])]
+
     labels, images = table[:, 0], np.ascontiguousarray(table[:, 1:])
     if not images.shape[1]:
         raise LabError(f"{path} has one column. Each row must be a label and the pixels of an image.")
     if not np.isfinite(table).all():
-        raise LabError(f"{path} has empty or infinite values: row {_first_row(~np.isfinite(table).all(1))}.")
-    _check_labels(labels, path)
-    top = _pixel_max(images)
+        raise LabError(
+            f"{path}, line {line(~np.isfinite(table).all(1))}: a value is empty or infinite. Mend that line."
+        )
+    top = pixel_max(images)
+    _check_label_column(path, table)
+    _check_labels(labels, path, line)
     wrong = ((images < 0) | (images > top)).any(1)
     if wrong.any():
         raise LabError(
-            f"{path}, row {_first_row(wrong)}: a pixel is outside 0..{top} (64 pixels a row go from 0 to 16, "
+            f"{path}, line {line(wrong)}: a pixel is outside 0..{top} (64 pixels a row go from 0 to 16, "
             "any other number from 0 to 255). Is the label the first column?"
         )
     if images.max() <= 1:
@@ -331,6 +337,79 @@ def read_csv(path: Path) -> tuple[Array, Array]:
             f"{path} has no pixel above 1, so it seems to be scaled already; pixels must go from 0 to {top}."
         )
     return images, labels.astype(np.int64)
+
+
+def _text_of(path: Path) -> str:
+    raw = path.read_bytes()
+    if path.suffix.lower() == ".gz":
+        raw = gzip.decompress(raw)
+    return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+
+
+def _check_heading(path: Path, fields: list[str], line: int) -> None:
+    words = [field.lower() for field in fields]
+    label_columns = [index for index, word in enumerate(words) if word in _LABEL_NAMES and index]
+    if label_columns and words[0] not in _LABEL_NAMES:
+        raise LabError(
+            f"{path}: its heading has {words[label_columns[0]]!r} in column {label_columns[0] + 1}, but the label "
+            "must be the first column. Move it there."
+        )
+    if any(map(_is_number, fields)):
+        decimal = all(map(_is_number, [field.replace(",", ".") for field in fields]))
+        raise LabError(
+            f"{path}, line {line}: some fields are numbers and some are not. "
+            + (
+                "Write fractions with a point, not a comma."
+                if decimal
+                else "It must be all numbers (label, pixels) or all words (a heading)."
+            )
+            + (f" {_LABELS}" if not _is_number(fields[0]) and all(map(_is_number, fields[1:])) else "")
+        )
+
+
+def _check_label_column(path: Path, table: Array) -> None:
+    """Check that the labels are not the last column: the first is no plausible one, and the last is."""
+
+    def plausible(column: Array) -> bool:
+        values, counts = np.unique(column, return_counts=True)
+        whole = values[0] in (0, 1) and np.array_equal(values, np.arange(len(values)) + values[0])
+        return bool(whole and 1 < len(values) <= MAX_CLASSES and counts.max() < 0.9 * len(column))
+
+    if not plausible(table[:, 0]) and plausible(table[:, -1]):
+        last = table[:, -1]
+        raise LabError(
+            f"{path}: the last column looks like the labels ({last.min():g} to {last.max():g}) and the first does not. "
+            "The label must be the first column. Move it there."
+        )
+
+
+def _numbers(rows: list[str], separator: str) -> Array:
+    """Parse rows, as int32 if all are integers, which is six times as fast."""
+    for dtype in (np.int32, np.float32):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # older NumPy cuts fractions with a warning
+            try:
+                return np.loadtxt(rows, dtype, delimiter=separator, comments=None, ndmin=2, quotechar='"')
+            except (ValueError, DeprecationWarning):
+                if dtype is np.float32:
+                    raise
+    raise AssertionError
+
+
+def _fault(rows: list[str], numbers: list[int], separator: str) -> str:
+    """Describe the first row that is not made of as many numbers as the first one."""
+    width = None
+    for row, number in zip(rows, numbers, strict=True):
+        fields = [field.strip().strip('"') for field in row.split(separator)]
+        width = width or len(fields)
+        if len(fields) != width:
+            return f", line {number}: {len(fields)} values, where the lines above have {width}. Mend that line."
+        for column, field in enumerate(fields, 1):
+            if not _is_number(field):
+                hint = f" {_LABELS}" if column == 1 else ""
+                hint = " Write fractions with a point, not a comma." if _is_number(field.replace(",", ".")) else hint
+                return f", line {number}, column {column}: {field!r} is not a number.{hint or ' Mend that line.'}"
+    return ""
 
 
 def _with_held_out_test(name: str, origin: str, images: Array, labels: Array, pixel_max: int) -> Dataset:
@@ -389,41 +468,31 @@ def _csv_in(folder: Path, part: str) -> Path:
     return found[0]
 
 
-def _check_labels(labels: Array, path: Path) -> None:
+def _check_labels(labels: Array, path: Path, line: Callable[[Array], int] | None = None) -> None:
+    """Check that labels are whole numbers without a gap that only damage explains."""
+
+    def where(wrong: Array) -> str:
+        place = f"line {line(wrong)}" if line else f"label {int(np.flatnonzero(wrong)[0]) + 1}"
+        return f"{path}, {place}: the label is {labels[wrong][0]:g}"
+
     wrong = (labels < 0) | (labels >= MAX_CLASSES) | (labels != np.floor(labels))
     if wrong.any():
-        row = _first_row(wrong)
+        raise LabError(f"{where(wrong)}; labels are whole numbers from 0 to {MAX_CLASSES - 1}.")
+    used, counts = np.unique(labels, return_counts=True)
+    regular = used[counts >= np.median(counts) / 10].max()
+    if used[-1] >= max(CLASSES, 2 * len(used)):
+        regular = used[used < max(CLASSES, 2 * len(used))].max(initial=0)
+    wrong = labels > max(regular + 1, CLASSES - 1)
+    if wrong.any():
         raise LabError(
-            f"{path}, row {row}: the label is {labels[row - 1]:g}; labels are whole numbers from 0 to "
-            f"{MAX_CLASSES - 1}."
+            f"{where(wrong)}, while the others go up to {regular:g}: the file is damaged, or its classes must be "
+            "numbered 0, 1, 2 and so on."
         )
 
 
-def _pixel_max(images: Array) -> int:
+def pixel_max(images: Array) -> int:
+    """Return the value of a full pixel in a CSV: 16 for 64 pixels, as in scikit-learn's digits, else 255."""
     return 16 if images.shape[1] == 64 else 255
-
-
-def _first_row(wrong: ArrayLike) -> int:
-    return int(np.flatnonzero(wrong)[0]) + 1
-
-
-def _open_text(path: Path) -> TextIO:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
-
-
-def _numbers(path: Path, skip: int) -> Array:
-    """Read the numbers of a CSV after ``skip`` lines, as int32 if all are integers, which is six times as fast."""
-    for dtype in (np.int32, np.float32):
-        with _open_text(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("error")  # a UserWarning: no data; older NumPy cuts fractions with a warning
-            try:
-                return np.loadtxt(file, dtype, delimiter=",", comments=None, ndmin=2, skiprows=skip)
-            except (ValueError, DeprecationWarning):
-                if dtype is np.float32:
-                    raise
-    raise AssertionError
 
 
 def _is_number(field: str) -> bool:

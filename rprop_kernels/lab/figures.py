@@ -102,6 +102,16 @@ def write(path: Path, figure: Figure) -> None:
     write_file(path, lambda file: figure.savefig(file, format="png"))
 
 
+def cells(figure: Figure) -> list[dict[str, Any]]:
+    """Return the numbers of heat maps or a confusion matrix, a row for each cell; none of other figures."""
+    return getattr(figure, "lab_cells", [])
+
+
+def _keep(figure: Figure, rows: list[dict[str, Any]]) -> None:
+    """Attach numbers to a figure, for :func:`cells`."""
+    figure.lab_cells = rows  # type: ignore[attr-defined]
+
+
 def over_epochs(curves: Sequence[Curve], panels: Sequence[Panel], title: str, caption: str) -> Figure:
     """Draw panels in two columns, with a legend below if there is more than one curve."""
     fig = figure(11, 4.3 * ((len(panels) + 1) // 2), title, caption)
@@ -347,6 +357,15 @@ def heat_maps(
     for axis in axes[len(maps) :]:
         axis.set_visible(False)
     fig.colorbar(image, ax=list(axes[: len(maps)]), shrink=0.9)
+    _keep(
+        fig,
+        [
+            {"grid": name, axes_names[0]: row, axes_names[1]: column, "value": value}
+            for name, values in maps.items()
+            for row, line in zip(rows, values, strict=True)
+            for column, value in zip(columns, line, strict=True)
+        ],
+    )
     return fig
 
 
@@ -477,6 +496,8 @@ def confusion(matrix: ArrayLike, title: str, caption: str = "") -> Figure:
     axis.set_xlabel("predicted", fontsize=11)
     axis.set_ylabel("true", fontsize=11)
     fig.colorbar(image, label="share of the true class (logarithmic)", shrink=0.85)
+    indices = np.ndindex(*table.shape)
+    _keep(fig, [{"true": int(named[i]), "predicted": int(named[j]), "images": int(table[i, j])} for i, j in indices])
     return fig
 
 

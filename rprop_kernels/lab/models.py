@@ -1,28 +1,20 @@
-"""The report's network, and its file of plain arrays, whose loading never executes code."""
+"""The file of a trained network, of every command: plain arrays, whose loading never executes code."""
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from ..files import read_npz
 from .errors import LabError
+from .network import Array, Network
 from .results import write_file
 
-FORMAT: Final = "rprop_kernels.lab model 1"
-_SHAPES: Final = {"0.weight": 2, "0.bias": 1, "2.weight": 2, "2.bias": 1}
-
-
-def build(inputs: int, hidden: int, classes: int, seed: int) -> torch.nn.Sequential:
-    """Build inputs - hidden, ReLU - classes with initial weights by ``seed``; torch's global generator is unchanged."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return torch.nn.Sequential(torch.nn.Linear(inputs, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, classes))
+FORMAT: Final = "rprop_kernels.lab model 2"
+MODEL: Final = "model.npz"
+"""Name of the file that ``train`` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +22,52 @@ class SavedModel:
     """Contents of a model file.
 
     Attributes:
-        weights: by torch's names, float32.
-        about: settings and record of the training, as JSON values.
+        network: with its weights.
+        settings: of the training; ``data``, ``data_dir`` and ``origin`` name the data set.
+        figures: what was measured when it was saved, by name.
+        limits: numbers that stand for an empty and a full pixel.
     """
 
-    weights: dict[str, NDArray[Any]]
-    about: dict[str, Any]
+    network: Network
+    settings: dict[str, Any]
+    figures: dict[str, float]
+    limits: tuple[float, float]
 
-    def network(self) -> torch.nn.Sequential:
-        """Create the network with these weights."""
-        hidden, inputs = self.weights["0.weight"].shape
-        network = build(inputs, hidden, len(self.weights["2.bias"]), 0)
-        network.load_state_dict({name: torch.from_numpy(array) for name, array in self.weights.items()})
-        return network
+    def predict(self, images: Array, pixel_max: float) -> Array:
+        """Compute the probabilities of the classes: shape (images, classes); pixels run from 0 to ``pixel_max``."""
+        return self.network.predict(self.inputs(images, pixel_max))
+
+    def inputs(self, images: Array, pixel_max: float) -> Array:
+        """Convert pixels from 0..``pixel_max`` to the numbers that the network was trained on."""
+        low, high = map(np.float32, self.limits)
+        unit: Array = images.astype(np.float32) / np.float32(pixel_max)
+        return unit * (high - low) + low
 
 
-def save(path: Path, network: torch.nn.Module, about: dict[str, Any]) -> None:
-    """Write ``network`` to ``path`` atomically: the file is always the complete old or the complete new model.
+def save(
+    path: Path, network: Network, settings: dict[str, Any], figures: dict[str, float], limits: tuple[float, float]
+) -> None:
+    """Write a model to ``path`` atomically: the file is always the complete old or the complete new one.
 
-    Args:
-        path: the file.
-        network: of :func:`build`.
-        about: ``settings`` (a dict), ``epoch``, ``eval_loss``, ``eval_accuracy``, and any other JSON values.
+    Arguments are those of :class:`SavedModel`.
     """
-    arrays = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
-    header = np.array(json.dumps({"format": FORMAT} | about))
-    write_file(path, lambda file: np.savez(file, header=header, **arrays))
+    header = {
+        "format": FORMAT,
+        "network": {
+            "sizes": network.sizes,
+            "hidden": [activation.name for activation in network.activations[:-1]],
+            "output": network.activations[-1].name,
+            "cost": network.cost.name,
+            "shortcuts": network.shortcuts,
+            "l1": network.l1,
+            "l2": network.l2,
+        },
+        "settings": settings,
+        "figures": figures,
+        "limits": limits,
+    }
+    text = np.array(json.dumps(header))
+    write_file(path, lambda file: np.savez(file, header=text, theta=network.theta))
 
 
 def load(path: Path) -> SavedModel:
@@ -65,45 +77,26 @@ def load(path: Path) -> SavedModel:
         LabError: the file is missing, truncated, damaged, or of another kind.
     """
     try:
-        if not zipfile.is_zipfile(path):
-            path.open("rb").close()  # raises if it is missing
-            raise LabError(
-                f"{path} is not a model of rprop-lab, or it is cut short. Train again, or name "
-                "the model.npz that rprop-lab train wrote."
-            )
         entries = read_npz(path)
-        if "header" not in entries:
-            raise LabError(
-                f"{path} is a file of another kind, not a model of rprop-lab. Name the model.npz "
-                "that rprop-lab train wrote."
-            )
-        about = json.loads(str(entries["header"]))
-        if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
-            raise LabError(
-                f"{path} is not in the format {FORMAT!r}: it was written by something else or by "
-                "another version of rprop-lab. Train again; what a study wrote is for rprop-lab classify."
-            )
-        numbers = (about["epoch"], about["eval_loss"], about["eval_accuracy"])
-        if not all(isinstance(number, int | float) for number in numbers) or not isinstance(about["settings"], dict):
-            raise ValueError("its record is not whole")
-        weights = {name: array for name, array in entries.items() if name != "header"}
+        header = json.loads(str(entries["header"]))
+        if header["format"] != FORMAT:
+            raise ValueError(f"its format is {header['format']!r}, not {FORMAT!r}")
+        settings, figures = header["settings"], header["figures"]
+        numbers = [*figures.values(), *header["limits"]]
+        if not isinstance(settings, dict) or not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError("its record is not complete")
+        theta = entries["theta"]
+        network = Network(**header["network"], initial=("zeros",), dtype=theta.dtype)
+        if theta.shape != network.theta.shape or theta.dtype.kind != "f" or not np.isfinite(theta).all():
+            raise ValueError("its weights do not fit its layers, or are not finite")
+        network.theta[:] = theta
+        low, high = header["limits"]
     except OSError as error:
-        raise LabError(f"{path} cannot be read: {error.strerror or error}. Look at the path.") from error
+        raise LabError(f"{path} cannot be read: {error.strerror or error}. Check the path.") from error
     # A damaged zip or array fails in many ways, which are reported as one.
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise LabError(f"{path} is damaged or no model of rprop-lab ({error}). Train again.") from error
-    _check_weights(path, weights)
-    return SavedModel(weights, about)
-
-
-def _check_weights(path: Path, weights: dict[str, NDArray[Any]]) -> None:
-    sound = (
-        {name: array.ndim for name, array in weights.items()} == _SHAPES
-        and all(array.dtype == np.float32 and array.size for array in weights.values())
-        and weights["0.weight"].shape[:1] == weights["0.bias"].shape == weights["2.weight"].shape[1:]
-        and weights["2.weight"].shape[:1] == weights["2.bias"].shape
-    )
-    if not sound:
-        raise LabError(f"{path} does not hold the weights of an inputs-hidden-classes network. Train again.")
-    if not all(np.isfinite(array).all() for array in weights.values()):
-        raise LabError(f"{path} holds weights that are not finite. Train again.")
+    except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError) as error:
+        raise LabError(
+            f"{path} is not a model of rprop-lab, or it is damaged ({error}). Name a model.npz of rprop-lab train, or "
+            "an .npz file in the folder runs of a study; or train again."
+        ) from error
+    return SavedModel(network, settings, figures, (low, high))

@@ -14,28 +14,22 @@ not stored. At the output, cost and activation are combined where stability requ
 (softmax with cross-entropy, sigmoid with binary cross-entropy).
 """
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import read_npz
 from ..numpy import METHODS
-from .errors import LabError
-from .results import write_file
 
 Array: TypeAlias = NDArray[Any]
 Initial: TypeAlias = Sequence[Any]
 """Name of a row of ``INITIAL`` and its numbers, such as ``("normal", 0.05)``."""
 
 LEAK: Final = 0.01
-FORMAT: Final = "rprop_kernels.lab network 1"
 BLOCK: Final = 2000
 """Maximum number of samples in one pass through the network."""
 
@@ -369,45 +363,6 @@ class Network:
         """Return the inputs of a layer."""
         return np.concatenate(outputs[: layer + 1], 1) if self.shortcuts and layer else outputs[layer]
 
-    def save(self, path: Path, about: dict[str, Any] | None = None) -> None:
-        """Write an .npz of plain arrays, atomically; ``about`` may be anything that JSON can represent."""
-        header = {
-            "format": FORMAT, "sizes": self.sizes, "hidden": [a.name for a in self.activations[:-1]],
-            "output": self.activations[-1].name, "cost": self.cost.name, "shortcuts": self.shortcuts,
-            "l1": self.l1, "l2": self.l2, "about": about or {},
-        }  # fmt: skip
-        header_text = np.array(json.dumps(header))
-        write_file(path, lambda file: np.savez(file, header=header_text, theta=self.theta))
-
-    @classmethod
-    def load(cls, path: Path) -> tuple["Network", dict[str, Any]]:
-        """Load ``(network, about)`` from a file that `save` wrote; nothing is unpickled.
-
-        Raises:
-            LabError: the file is missing, damaged or of another kind.
-        """
-        try:
-            entries = read_npz(path)
-            header = json.loads(str(entries["header"]))
-            if header.pop("format") != FORMAT:
-                raise ValueError("another format; what rprop-lab train wrote is for rprop-lab test")
-            theta = entries["theta"]
-            about = header.pop("about")
-            if not isinstance(about, dict):
-                raise ValueError("a header that save() does not write")
-            network = cls(**header, initial=("zeros",), dtype=theta.dtype)
-            if theta.shape != network.theta.shape or theta.dtype.kind != "f" or not np.isfinite(theta).all():
-                raise ValueError("weights that do not fit its layers, or are not finite")
-            network.theta[:] = theta
-        except OSError as error:
-            raise LabError(f"{path} cannot be read: {error.strerror or error}. Look at the path.") from error
-        except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError) as error:
-            raise LabError(
-                f"{path} is damaged or holds no network of rprop-lab study ({error}). Name a weights.npz "
-                "that a study wrote."
-            ) from error
-        return network, about
-
 
 def _views(vector: Array, shapes: Sequence[tuple[int, int]]) -> tuple[list[Array], list[Array]]:
     weights, biases, at = [], [], 0
@@ -454,6 +409,14 @@ class Descent:
     def step(self, grads: Array, loss: float, /) -> None:
         """Do one step; ``grads`` is overwritten, the loss is ignored."""
         raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a later training needs besides theta; the arrays are those in use."""
+        return {"lr": self.lr, "steps": self.steps, "mean": self.mean, "square": self.square}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the result of `state_dict`."""
+        self.__dict__.update(state)
 
 
 class SGD(Descent):
@@ -527,6 +490,14 @@ class TorchRprop:
         self._theta.grad = self._as_tensor(grads)
         self._optimizer.step()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return torch's."""
+        return self._optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the result of `state_dict`."""
+        self._optimizer.load_state_dict(state)
+
 
 OPTIMIZERS: Final = MappingProxyType[str, Callable[..., Any]](
     {"sgd": SGD, "momentum": Momentum, "rmsprop": RMSProp, "adam": Adam, "torch.optim.Rprop": TorchRprop}
@@ -562,8 +533,9 @@ def train(
     *,
     epochs: int,
     batch_size: int | None = None,
-    seed: int = 0,
+    seed: int | np.random.Generator = 0,
     before_epoch: Callable[[int], None] | None = None,
+    done: int = 0,
 ) -> Iterator[float]:
     """Train epoch by epoch; yield the mean training loss during each epoch. The caller may stop.
 
@@ -575,12 +547,13 @@ def train(
         network, x, targets: see :class:`Network`.
         optimizer: of ``network.theta``.
         epochs, batch_size: None is the full batch.
-        seed: of the order of the samples.
+        seed: of the order of the samples, or a generator, from which a training is resumed.
         before_epoch: is given the number of the epoch (from 0), to change a learning rate.
+        done: epochs that are done already.
     """
     rng = np.random.default_rng(seed)
     sgd_epoch = _compiled_sgd(network, x, optimizer, batch_size)
-    for epoch in range(epochs):
+    for epoch in range(done, epochs):
         if before_epoch is not None:
             before_epoch(epoch)
         total = 0.0

@@ -27,6 +27,7 @@ class Technique:
         needs_loss: whether its ``step`` takes the loss.
         aliases: further names a configuration may use, the report's among them.
         make: ``make(params, lr, etas, step_sizes)`` gives the optimizer.
+        is_rprop: whether it has etas and step sizes.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Technique:
     needs_loss: bool
     aliases: tuple[str, ...]
     make: Callable[..., Any]
+    is_rprop: bool = True
 
     def step(self, optimizer: Any, loss: "torch.Tensor") -> None:
         """Do one step of ``optimizer`` after the gradients of ``loss`` were computed."""
@@ -66,12 +68,13 @@ def _ours(class_name: str) -> Callable[..., Any]:
     return make
 
 
-def _torchs(
-    params: Iterable["torch.Tensor"], lr: float, etas: tuple[float, float], step_sizes: tuple[float, float]
-) -> Any:
-    import torch
+def _torchs(class_name: str, with_steps: bool = False, **options: float) -> Callable[..., Any]:
+    def make(params: Iterable["torch.Tensor"], lr: float, *steps: tuple[float, float]) -> Any:
+        import torch
 
-    return torch.optim.Rprop(params, lr, etas, step_sizes)
+        return getattr(torch.optim, class_name)(params, lr, *(steps if with_steps else ()), **options)
+
+    return make
 
 
 TECHNIQUES: Final = (
@@ -86,16 +89,25 @@ TECHNIQUES: Final = (
         for row in VARIANTS.values()
     ),
     # The report calls torch's optimizer "Rprop+ PyTorch"; it is iRprop-.
-    Technique(PEER, PEER, False, ("Rprop PyTorch", "Rprop+ PyTorch", "Rprop of PyTorch", "PyTorch"), _torchs),
+    Technique(
+        PEER,
+        PEER,
+        False,
+        ("Rprop PyTorch", "Rprop+ PyTorch", "Rprop of PyTorch", "PyTorch"),
+        _torchs("Rprop", with_steps=True),
+    ),
 )
-
+"""The Rprop family, which ``compare`` compares."""
+OTHERS: Final = (
+    Technique("sgd", "SGD", False, (), _torchs("SGD"), False),
+    Technique("momentum", "SGD, momentum 0.9", False, (), _torchs("SGD", momentum=0.9), False),
+    Technique("rmsprop", "RMSProp", False, (), _torchs("RMSprop", alpha=0.9), False),
+    Technique("adam", "Adam", False, (), _torchs("Adam"), False),
+)
+"""Further techniques of ``train``; RMSProp with Keras's decay, as in :mod:`.network`."""
 
 RPROPS: Final = ("rprop-", "rprop+", "irprop-", "irprop+")
-LABELS: Final = {technique.name: technique.label for technique in TECHNIQUES} | {
-    "sgd": "SGD",
-    "momentum": "SGD, momentum 0.9",
-    "rmsprop": "RMSProp",
-    "adam": "Adam",
+LABELS: Final = {technique.name: technique.label for technique in (*TECHNIQUES, *OTHERS)} | {
     "lbfgs": "L-BFGS (scipy)",
     "mlp": "scikit-learn MLP, Adam",
 }
@@ -112,8 +124,8 @@ def find(name: str) -> Technique:
     Raises:
         LabError: there is none; the message lists the names.
     """
-    for technique in TECHNIQUES:
+    for technique in (*TECHNIQUES, *OTHERS):
         if _plain(name) in map(_plain, (technique.name, technique.label, *technique.aliases)):
             return technique
-    known = "; ".join(" = ".join(dict.fromkeys((t.name, *t.aliases))) for t in TECHNIQUES)
+    known = "; ".join(" = ".join(dict.fromkeys((t.name, *t.aliases))) for t in (*TECHNIQUES, *OTHERS))
     raise LabError(f"There is no optimizer {name!r}. There is (in any case): {known}.")

@@ -36,6 +36,19 @@ def check_writable(folder: Path, names: Sequence[str] = ()) -> None:
         ) from error
 
 
+def check_new(path: Path, force: bool) -> None:
+    """Check that a file can be written, and that nothing is replaced without ``--force``.
+
+    Raises:
+        LabError: it cannot, or it exists.
+    """
+    check_writable(path.parent, (path.name,))
+    if path.exists() and not force:
+        raise LabError(
+            f"{path} exists, and would be lost. Choose another folder with --out, or replace it with --force."
+        )
+
+
 def write_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file atomically, see :func:`rprop_kernels.files.write_atomic`; its folder is created if missing.
 

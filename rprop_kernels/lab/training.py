@@ -1,16 +1,17 @@
 """One training: the holdout, the epochs, and the model of the lowest evaluation loss."""
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from itertools import pairwise
 from time import perf_counter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
 from .config import Config
 from .datasets import CLASSES, Dataset
-from .models import build
+from .network import Network
 from .optimizers import Technique
 
 Labelled: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -25,6 +26,27 @@ class Epoch:
     train_accuracy: float
     eval_loss: float
     eval_accuracy: float
+
+
+def build(inputs: int, hidden: Sequence[int], classes: int, seed: int) -> torch.nn.Sequential:
+    """Build linear layers with ReLU between them, weights by ``seed``; torch's global generator is unchanged."""
+    sizes = (inputs, *hidden, classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers: list[torch.nn.Module] = []
+        for units, following in pairwise(sizes):
+            layers += [torch.nn.Linear(units, following), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1])
+
+
+def to_numpy(network: torch.nn.Sequential) -> Network:
+    """Copy a network of :func:`build` into the lab's own, with softmax."""
+    linear = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+    sizes = (linear[0].in_features, *(layer.out_features for layer in linear))
+    copy = Network(sizes, "relu", "softmax", "cross_entropy", initial=("zeros",))
+    for layer, weight, bias in zip(linear, copy.weights, copy.biases, strict=True):
+        weight[:], bias[:] = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
+    return copy
 
 
 def tensors(dataset: Dataset) -> tuple[Labelled, Labelled]:
@@ -92,7 +114,7 @@ class Run:
         self._batch, self._eval_batch = config.train_batch_size, config.eval_batch_size
         max_label = int(max(train[1].max(), evaluation[1].max()))
         self.classes = max(CLASSES, 1 + max_label)
-        self.network = build(train[0].shape[1], config.hidden_units, self.classes, seed)
+        self.network = build(train[0].shape[1], config.hidden, self.classes, seed)
         self.optimizer = technique.make(self.network.parameters(), config.learning_rate, config.etas, config.step_sizes)
         self.history: list[Epoch] = []
         self.best_epoch = 0
@@ -132,6 +154,27 @@ class Run:
         self.seconds += perf_counter() - start
         return improved
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything from which the training can be resumed, to the same bits; the tensors are those in use."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self._order.get_state(),
+            "history": [astuple(epoch) for epoch in self.history],
+            "best": (self.best_epoch, self._best_loss, self._best),
+            "step_seconds": self.step_seconds,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the result of `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._order.set_state(state["order"])
+        self.history = [Epoch(*figures) for figures in state["history"]]
+        self.best_epoch, self._best_loss, self._best = state["best"]
+        self.step_seconds, self.seconds = state["step_seconds"], state["seconds"]
+
     @property
     def best(self) -> Epoch:
         """Figures of the epoch of the lowest evaluation loss."""
@@ -145,6 +188,6 @@ class Run:
 
     def best_network(self) -> torch.nn.Sequential:
         """Create a network with the weights of lowest evaluation loss; requires a ``best_epoch``."""
-        network = build(self._train[0].shape[1], self.config.hidden_units, self.classes, self.seed)
+        network = build(self._train[0].shape[1], self.config.hidden, self.classes, self.seed)
         network.load_state_dict(self._best)
         return network

@@ -13,6 +13,7 @@ from .. import hyperparameters, stopping
 from ..backends import resolve_backend
 from ..bounds import Constraints
 from ..fit_arguments import make_callback, parse_in_dims, refuse_unknown
+from ..install import install_command
 from ..result import Result
 from ..starts import best_of_starts, unbounded_error, validate_starts
 from ..state import encode
@@ -123,7 +124,7 @@ def sobol_starts(start: Array, constraints: Constraints | None, starts: int, see
     try:
         from scipy.stats import qmc  # type: ignore[import-untyped,unused-ignore]
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("starts needs SciPy: pip install 'rprop_kernels[scipy]'", name="scipy") from error
+        raise ModuleNotFoundError(f"starts needs SciPy: {install_command('scipy')}", name="scipy") from error
     name = "rng" if "rng" in inspect.signature(qmc.Sobol).parameters else "seed"
     sequence = qmc.Sobol(int(free.sum()), scramble=True, **{name: np.random.default_rng(seed)})
     unit = sequence.random_base2(max(starts - 2, 0).bit_length())[: starts - 1]
@@ -214,7 +215,8 @@ def minimize(
         starts: start from x0 and ``starts - 1`` points of a scrambled Sobol sequence within the bounds (needs SciPy),
             and return the best result; the others are in ``Result.all``.
         seed: of the starts; None takes fresh entropy, which ``Result.seed`` holds.
-        check_noise: evaluate fun twice at x0 and warn where the losses differ by more than 1e-6 relative.
+        check_noise: evaluate fun twice at x0 and warn where the losses differ by more than 1e-6 relative. The second
+            evaluation counts in ``calls`` alone.
         callback: ``callback(x)`` after each step, or ``callback(*, intermediate_result)``, an object with x, fun and
             nit; StopIteration ends the search. With several rows x and fun hold all of them.
         progress: show a bar (rich or tqdm, else lines on stderr).

@@ -1,29 +1,17 @@
 """Stopping: when a loop of the user's ends, and the best weights that it has seen."""
 
-import copy
+import functools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..bounds import Constraints
+from ..kernels.numpy_ import copy_improved
 from ..state import decode, encoding_of, forget_sign
-from ..stopping import (
-    FTOL,
-    MAX_STEPS,
-    NO_DECREASE,
-    PATIENCE,
-    XTOL,
-    LoopStopping,
-    choose,
-    held_weights,
-    min_step_message,
-    steps_within,
-    validate,
-)
-from ..warn import warn_user
+from ..stopping import LoopStopping, choose, validate
 from .variants import RpropVariant
 
 Array: TypeAlias = NDArray[Any]
@@ -38,7 +26,8 @@ class Stopping(LoopStopping):
 
     ``stop(loss, grads)`` comes before the step, with the loss and gradients at the current weights, and is true where
     the loop should end; ``stop.reason`` names the reason. The step then needs no loss of its own. Where
-    ``optimizer.step(grads, loss)`` comes first, it makes the test, and ``stop`` after it answers.
+    ``optimizer.step(grads, loss)`` comes first, it makes the test, and ``stop`` after it answers. The step copies the
+    best weights where it leaves them: change weights after it, not between ``stop`` and ``step``.
 
     Args:
         optimizer: one of this module; it can have one Stopping.
@@ -92,10 +81,8 @@ class Stopping(LoopStopping):
             raise ValueError("this optimizer has a Stopping: use that one, or delete it first")
         rows = optimizer._batched
         where = _where if rows else choose
-        super().__init__(rules, optimizer.maximize, rows, where, "pass optimizer.step(grads, loss)")
+        super().__init__(rules, optimizer.maximize, rows, where, np, "pass optimizer.step(grads, loss)")
         self._optimizer = optimizer
-        self._best: list[Array] = [np.array(param) for param in optimizer.params]
-        self._warned = False
         optimizer._stopping = weakref.ref(self)
 
     def __call__(self, loss: ArrayLike, grads: Array | Sequence[Array]) -> bool:
@@ -107,7 +94,7 @@ class Stopping(LoopStopping):
         """
         optimizer = self._optimizer
         value = optimizer._loss_value(loss)
-        stopped = self._stop(value, optimizer._validate(optimizer._gradients(grads)))
+        stopped = self._stop(value, optimizer._validate_to_read(optimizer._gradients(grads)))
         if self._tested:
             optimizer._next_loss = value
         return stopped
@@ -118,59 +105,52 @@ class Stopping(LoopStopping):
         with np.errstate(invalid="ignore"):  # rows without a finite loss have an infinite best one
             super()._run_test(loss, *rest)
 
-    def _copy_best(self, chosen: Any) -> None:
-        for best, param in zip(self._best, self._optimizer._params, strict=True):
-            if self._rows:
-                best[chosen] = param[chosen]
-            else:
-                best[...] = param
+    def _params(self) -> list[Array]:
+        return self._optimizer._params
 
-    def _limits(self) -> list[Constraints]:
+    def _copy(self, best: Array, param: Array, chosen: Any) -> None:
+        copy_improved(best, param, np.asarray(chosen))
+
+    def _clone(self, param: Array) -> Array:
+        return np.array(param, order="K")
+
+    def _to_param(self, value: Any, param: Array) -> Array:
+        best = np.empty_like(param, subok=False)
+        best[...] = value
+        return best
+
+    def _columns(self) -> dict[str, Any]:
+        """Return the options of a step that copies a pending best point in its pass."""
+        if self._pending is None:
+            return {}
+        return {"bests": self._best, "improved": np.asarray(self._pending, bool).tobytes()}
+
+    def _weights(self, gradients: Any = None) -> Iterator[tuple[Array, Array | None, Array, float, Constraints]]:
         optimizer = self._optimizer
-        return [limits or Constraints() for limits in optimizer._constraints or [None] * len(optimizer._params)]
-
-    def _max_grad(self, gradients: Sequence[Array]) -> Any:
-        optimizer = self._optimizer
-        largest: Any = 0.0
-        for param, grad, limits in zip(optimizer._params, gradients, self._limits(), strict=True):
-            slope = np.abs(grad)
-            held = held_weights(param, grad, *limits, optimizer.maximize)
-            if held is not None:
-                slope[held] = 0
-            if slope.size:
-                axes = tuple(range(1, slope.ndim)) if self._rows else None
-                largest = np.maximum(largest, slope.max(axis=axes))
-        return largest if self._rows else float(largest)
-
-    def _at_rest(self, gradients: Sequence[Array]) -> Any:
-        optimizer, xtol = self._optimizer, self._monitor.rules.xtol
-        assert xtol is not None
-        rest: Any = True
-        columns = (optimizer._params, gradients, optimizer._states, self._limits())
+        params, step_min = optimizer._params, optimizer.step_sizes[0]
+        columns = (
+            params,
+            gradients or [None] * len(params),
+            optimizer._states,
+            optimizer._constraints or [None] * len(params),
+        )
         for param, grad, (state,), limits in zip(*columns, strict=True):
-            small = steps_within(decode(state)[1], param, xtol, self._step_min(state))
-            held = held_weights(param, grad, *limits, optimizer.maximize)
-            if held is not None:
-                small = small | held
-            rest = rest & small.all(axis=tuple(range(1, small.ndim)) if self._rows else None)
-        return rest if self._rows else bool(rest)
+            smallest = max(step_min, encoding_of(state.dtype).min_step)
+            yield param, grad, decode(state)[1], smallest, limits or Constraints()
 
-    def _step_min(self, state: Array) -> float:
-        return max(self._optimizer.step_sizes[0], encoding_of(state.dtype).min_step)
+    def _native_max_grad(self, gradients: Sequence[Array]) -> Any:
+        optimizer = self._optimizer
+        measure = getattr(optimizer._engine_step, "largest_gradient", None)
+        if measure is None:
+            return None
+        rows = len(gradients[0]) if self._rows else 0
+        options = {"maximize": optimizer.maximize, "constraints": optimizer._constraints, "n_threads": 0}
+        largest = measure(optimizer._params, gradients, optimizer._states, optimizer._hyper, rows, **options)
+        return None if largest is None else np.array(largest) if self._rows else largest[0]
 
-    def _after_stop(self) -> None:
-        codes, step_min = set(self._codes()), self._optimizer.step_sizes[0]
-        if self._warned or step_min == 0 or not codes & {FTOL, XTOL, PATIENCE, MAX_STEPS, NO_DECREASE}:
-            return
-        at_minimum = total = 0
-        for (state,), (_, _, frozen) in zip(self._optimizer._states, self._limits(), strict=True):
-            step = decode(state)[1]
-            free = np.ones(step.shape, bool) if frozen is None else ~frozen
-            at_minimum += int(np.sum(free & (step <= step.dtype.type(step_min))))
-            total += int(free.sum())
-        if total and at_minimum * 4 >= total:
-            self._warned = True
-            warn_user(min_step_message(at_minimum / total, step_min), UserWarning)
+    def _gather(self, values: list[Any], largest: bool) -> Any:
+        result = functools.reduce(np.maximum if largest else np.minimum, values or [0.0])
+        return result if self._rows else float(result)
 
     def restore_best(self) -> None:
         """Set the weights to those of the best loss, forget all signs, and make that loss E_prev.
@@ -178,38 +158,12 @@ class Stopping(LoopStopping):
         Raises:
             RuntimeError: there was no finite loss yet.
         """
-        best = self.best_loss
-        if np.isnan(best).all():
-            raise RuntimeError("there was no finite loss yet, so there are no best weights: call stop(loss, grads)")
         optimizer = self._optimizer
-        for param, (state,), weights in zip(optimizer._params, optimizer._states, self._best, strict=True):
+        for param, weights in self._best_for_restore():
             param[...] = weights
+        for (state,) in optimizer._states:
             state[...] = forget_sign(state)
         if optimizer._variant.needs_loss:
-            optimizer._previous = best if self._rows else float(best)
+            optimizer._previous = np.array(self._best_loss) if self._rows else float(self._best_loss)
         optimizer._next_loss = None
         self._tested = False
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the course of the loss and the best weights; copies, apart from those of the optimizer."""
-        return copy.deepcopy({**self._state(), "best": self._best})
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where a `state_dict` was made; all of it or, if anything is wrong, nothing.
-
-        Raises:
-            ValueError: it is of another origin, or of other parameters.
-        """
-        expected = {*self._state(), "best"}
-        if not isinstance(state_dict, dict) or set(state_dict) != expected:
-            raise ValueError(f"this is no state of a Stopping: pass what state_dict() returned ({sorted(expected)})")
-        state = copy.deepcopy(state_dict)
-        shapes = [np.shape(x) for x in state["best"]]
-        if shapes != [x.shape for x in self._best]:
-            raise ValueError(
-                f"a state of parameters of shapes {shapes}, not {[x.shape for x in self._best]}: make the "
-                "Stopping for the "
-                "same parameters"
-            )
-        self._load(state)
-        self._best = [np.asarray(x, best.dtype) for x, best in zip(state["best"], self._best, strict=True)]

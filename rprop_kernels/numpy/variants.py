@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import hyperparameters
 from ..backends import resolve_backend
+from ..diagnostics import describe_steps
 from ..files import read_npz, write_atomic
 from ..kernels import load_engine, numpy_
 from ..loss import NOT_WORSE, LossOutcome, compare_loss, compare_losses
@@ -143,7 +144,7 @@ class RpropVariant:
     def _init_step(self) -> None:
         self.backend = resolve_backend(self._requested_backend, "arrays")
         engine = load_engine(self.backend)
-        self._engine_step = engine.step if self.backend == "numpy" else engine.make_stepper()
+        self._engine_step: Any = None if self.backend == "numpy" else engine.make_stepper()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the engine out: the environment that loads a pickle may have another."""
@@ -219,20 +220,29 @@ class RpropVariant:
             TypeError, ValueError: the arrays do not match the parameters, or the loss is missing or not a number;
                 nothing was changed.
         """
-        gradients = self._gradients(grads)
-        outcome: LossOutcome = NOT_WORSE
-        previous = self._previous
         stopping = None if self._stopping is None else self._stopping()
-        if stopping is not None:
-            gradients = self._validate(gradients)
+        if stopping is None:
+            self._perform(self._gradients(grads), loss)
+            return
+        try:
+            gradients = self._validate_to_read(self._gradients(grads))
             loss = self._next_loss if loss is None else self._loss_value(loss)
             stopping._before_step(*(() if loss is None else (loss, gradients)))
             self._next_loss = None
+            self._perform(gradients, loss, stopping)
+        except BaseException:
+            stopping._flush_after_error()
+            raise
+
+    def _perform(self, gradients: Sequence[Array], loss: ArrayLike | None, stopping: Any = None) -> None:
+        """Compare the loss and step; ``stopping``: see `_step`."""
+        outcome: LossOutcome = NOT_WORSE
+        previous = self._previous
         if self._variant.needs_loss:
             outcome, previous = self._compare_loss(loss, gradients)
         elif loss is not None:
             self._loss_value(loss)  # so that a change of class brings no new error
-        self._step(self._variant.name, gradients, outcome)
+        self._step(self._variant.name, gradients, outcome, stopping)
         self._previous = previous
 
     def _gradients(self, grads: Array | Sequence[Array]) -> Sequence[Array]:
@@ -247,17 +257,32 @@ class RpropVariant:
             f"{len(self._params)} parameters"
         )
 
-    def _step(self, variant: str, gradients: Sequence[Array], outcome: LossOutcome) -> None:
-        """Perform a validated step of any rule: they share the state."""
+    def _step(self, variant: str, gradients: Sequence[Array], outcome: LossOutcome, stopping: Any = None) -> None:
+        """Perform a validated step of any rule: they share the state. The best point of a Stopping is copied first."""
         params, states, hyper = self._params, self._states, self._hyper
         options: dict[str, Any] = {"maximize": self.maximize, "outcome": outcome}
         if self._constraints is not None:
             options["constraints"] = self._constraints
-        if self.backend == "numpy":
-            gradients = self._validate(gradients)
-        if not self._engine_step(variant, params, gradients, states, hyper, n_threads=0, **options):
-            gradients = self._validate(gradients)  # raises an error, unless the arrays suit NumPy
-            numpy_.step(variant, params, gradients, states, hyper, **options)
+        if self.backend != "numpy":
+            bests = {} if stopping is None else stopping._columns()
+            if self._engine_step(variant, params, gradients, states, hyper, n_threads=0, **bests, **options):
+                if bests:
+                    stopping._pending = None
+                return
+        gradients = self._validate(gradients)  # raises an error, unless the arrays suit NumPy
+        if stopping is not None:
+            stopping._flush()
+        numpy_.step(variant, params, gradients, states, hyper, **options)
+
+    def _validate_to_read(self, gradients: Sequence[Any]) -> Sequence[Array]:
+        """Validate gradients that are only read: overlaps, which take longest to find, are left to the step."""
+        params = self._params
+        if len(gradients) == len(params) and all(
+            type(g) is type(p) is np.ndarray and g.dtype == p.dtype and g.shape == p.shape == state.shape
+            for g, p, (state,) in zip(gradients, params, self._states, strict=True)
+        ):
+            return gradients
+        return self._validate(gradients)
 
     def _validate(self, gradients: Sequence[Any]) -> Sequence[Array]:
         """Validate parameters and gradients; convert NumPy scalars, the results of 0-d arithmetic, to arrays."""
@@ -343,6 +368,55 @@ class RpropVariant:
             where q is 0.
         """
         return decode(self._states[index][0])
+
+    def diagnostics(self) -> list[dict[str, Any]]:
+        """Return figures about the steps, a dict for each parameter.
+
+        Keys: ``name``, which is None; ``weights``, the number of those that are not frozen; the shares of these
+        ``at_step_min`` and ``at_step_max`` (their step size D is D_min or D_max), ``at_bound`` and ``without_sign``
+        (no sign is remembered); ``step_quartiles``, three values of D. Figures of no weights are None.
+
+        Examples:
+            >>> import numpy as np
+            >>> from rprop_kernels.numpy import RpropVariant
+            >>> w = np.array([1.0, -2.0])
+            >>> optimizer = RpropVariant(w, lr=0.5)
+            >>> optimizer.step(2 * w, loss=w @ w)
+            >>> optimizer.diagnostics()[0]["step_quartiles"]
+            (0.5, 0.5, 0.5)
+        """
+        columns = self._params, self._states, self._constraints or [None] * len(self._params)
+        return [
+            describe_steps(None, param, state, limits, self.step_sizes)
+            for param, (state,), limits in zip(*columns, strict=True)
+        ]
+
+    def reset_steps(self, lr: Any = None) -> None:
+        """Begin the steps anew: no signs, the first step sizes, no E_prev. The weights stay.
+
+        Args:
+            lr: the first step sizes, as for the constructor; None takes those of ``lr``.
+
+        Raises:
+            ValueError: they are not within ``step_sizes``; nothing has changed.
+
+        Examples:
+            >>> import numpy as np
+            >>> from rprop_kernels.numpy import RpropVariant
+            >>> w = np.array([1.0, -2.0])
+            >>> optimizer = RpropVariant(w, lr=0.5)
+            >>> optimizer.step(2 * w, loss=w @ w)
+            >>> optimizer.reset_steps(lr=0.25)
+            >>> w.tolist(), optimizer.signs_and_steps()[1].tolist()
+            ([0.5, -1.5], [0.25, 0.25])
+        """
+        given = self._lr if lr is None else lr
+        array_like = self._single and lr is not None
+        self._lr = make_first_steps(given, self._params, self.step_sizes, array_like=array_like)
+        lrs = self._lr if isinstance(self._lr, list) else [self._lr] * len(self._params)
+        for param, (state,), first in zip(self._params, self._states, lrs, strict=True):
+            state[...] = _first_state(param, first)
+        self._previous = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a later run needs besides the weights, as a dict of plain values and copied arrays.

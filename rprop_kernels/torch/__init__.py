@@ -10,8 +10,10 @@ step: execution-trace observers set no flag by which their presence could be see
 
 import importlib.util
 
+from ..install import install_command
+
 if importlib.util.find_spec("torch") is None:
-    raise ModuleNotFoundError("rprop_kernels.torch needs torch: pip install 'rprop_kernels[torch]'", name="torch")
+    raise ModuleNotFoundError(f"rprop_kernels.torch needs torch: {install_command('torch')}", name="torch")
 
 from .fit import minimize
 from .rprop import Rprop

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_optimizer
 from torch.optim.rprop import rprop as torch_rprop
 
+from ..install import load_extension
 from ..kernels import threads, torch_
 from ..rules import BACKTRACK, TORCH
 from ..state import encode
@@ -107,16 +108,20 @@ def skip_idle_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     def step_or_wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
         if is_dynamo_compiling():
             return _outside_dynamo(step_or_wrapped, self, *args, **kwargs)
-        if (
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or global_pre_hooks
-            or global_post_hooks
-            or profiler._is_profiler_enabled
-            or self._always_wrap
-        ) and type(self).step is step_or_wrapped:  # torch wraps a subclass's own step: there the hooks run
-            return wrapped_step(self, *args, **kwargs)
-        return step(self, *args, **kwargs)
+        try:
+            if (
+                self._optimizer_step_pre_hooks
+                or self._optimizer_step_post_hooks
+                or global_pre_hooks
+                or global_post_hooks
+                or profiler._is_profiler_enabled
+                or self._always_wrap
+            ) and type(self).step is step_or_wrapped:  # torch wraps a subclass's own step: there the hooks run
+                return wrapped_step(self, *args, **kwargs)
+            return step(self, *args, **kwargs)
+        except BaseException:
+            self._keep_best_point()
+            raise
 
     step_or_wrapped.hooked = True  # type: ignore[attr-defined]  # torch wraps steps that are not marked so
     return step_or_wrapped
@@ -156,9 +161,10 @@ def make_native_step(
     Raises:
         AttributeError: this torch lacks a private name.
     """
-    from ..kernels import _native, cython_
+    from ..kernels import cython_
 
-    api = _native.TorchApi(
+    native: Any = load_extension()
+    api = native.TorchApi(
         Tensor,
         torch.nn.Parameter,
         torch._C._increment_version,
@@ -168,7 +174,7 @@ def make_native_step(
         _read_attributes,
     )
     isa = cython_.isa() if engine is None and device == "cpu" else 0
-    return _native.TorchStep(api, isa, torch_rule, engine, {"cpu": 1, "cuda": 2}[device])  # DLPack's numbers
+    return native.TorchStep(api, isa, torch_rule, engine, {"cpu": 1, "cuda": 2}[device])  # DLPack's numbers
 
 
 _HYPER: Final = (0.5, 1.2, 1e-6, 50.0)

@@ -152,6 +152,12 @@ class StepMixin:
             value = loss if loss is not None else self._next_loss if self._next_loss is not None else result
             stopping._before_step(*(() if value is None else (value,)))
 
+    def _keep_best_point(self) -> None:
+        """Let an attached Stopping copy the best point where this step has raised an error before it left it."""
+        stopping = None if self._stopping is None else self._stopping()
+        if stopping is not None:
+            stopping._flush_after_error()
+
     def _validate_loss(self, loss: Loss | None) -> None:
         """Validate a loss, given or set, that the rule does not use."""
         given = self._next_loss if loss is None else loss
@@ -190,6 +196,9 @@ class StepMixin:
         if self._lr_versions:
             self._notice_lr()
         native = self._native_step
+        stopping = None if self._stopping is None else self._stopping()
+        if stopping is not None and stopping._pending is None:
+            stopping = None
         if native is not None:
             if type(outcome) is int:
                 rule, rows = self._rules[outcome], None
@@ -198,12 +207,26 @@ class StepMixin:
             else:
                 native = None
         if native is not None:
-            status = native(rule, self.state, self.param_groups, rows, threads.MIN_SHARED_WEIGHTS)
+            arguments = rule, self.state, self.param_groups, rows, threads.MIN_SHARED_WEIGHTS
+            if stopping is not None and (columns := stopping._columns()) is not None:
+                status = native(*arguments, None, 0, *columns)
+                if status == REPLAN:
+                    self._plan(native)
+                    status = native(*arguments, None, 0, *columns)
+                if status == STEPPED:
+                    stopping._pending = None
+                    return
+            if stopping is not None:
+                stopping._flush()
+                stopping = None
+            status = native(*arguments)
             if status == REPLAN:
                 self._plan(native)
-                status = native(rule, self.state, self.param_groups, rows, threads.MIN_SHARED_WEIGHTS)
+                status = native(*arguments)
             if status == STEPPED:
                 return
+        if stopping is not None:
+            stopping._flush()
         if not self._step_on_device(outcome):
             self._fallback_step(outcome)
 

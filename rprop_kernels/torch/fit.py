@@ -214,11 +214,12 @@ def minimize(
             ``torch.func.vmap``, in a loop where that refuses it. With ``batched`` there are as many rows of each
             problem. Not for a Module.
         seed: of the starts; None takes fresh entropy, which ``Result.seed`` holds.
-        finish: ``"newton"`` goes on with a damped Newton method (:mod:`.newton`) after 50 steps, or earlier where
-            Rprop has stopped: for at most 32 variables a problem, where autograd can differentiate fun twice. The
-            tolerances are the same, ``window`` is 10 at most, and max_steps holds for each of the two parts. The
-            result then has ``hess`` and ``cov()``. A success of Rprop's stays one.
-        check_noise, callback, progress: as there.
+        finish: ``"newton"`` goes on with a damped Newton method after 40 steps, or earlier where Rprop
+            has stopped: for at most 32 variables a problem, where autograd can differentiate fun twice. Its
+            steps have the same tolerances and limits, counted anew (max_evals: together); ftol also ends it where
+            rounding hides the decrease that it predicts. A success of Rprop's stays one. The result then has ``hess``
+            and ``cov()``.
+        check_noise, callback, progress: as there. The second evaluation of check_noise counts in ``calls`` alone.
         backend: ``"cython"``, ``"numba"``, ``"torch"`` or ``"triton"``. CUDA tensors are stepped by Triton where it is
             installed, unless it is ``"torch"``.
 

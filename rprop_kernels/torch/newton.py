@@ -42,11 +42,8 @@ from .search import Search, where
 LARGEST: Final = 32
 """The largest number of variables of a problem."""
 
-SETTLED: Final = 50
+SETTLED: Final = 40
 """Steps of Rprop after which the finish begins at the latest."""
-
-WINDOW: Final = 10
-"""The window of ftol in the finish is at most as long: its steps are better than those of Rprop."""
 
 _FIRST_DAMPING: Final = 1e-3
 _LEAST_DAMPING: Final = 1e-4
@@ -209,7 +206,7 @@ class Newton:
         if not self.rows.run:
             return False
         self.rows.select(enters)
-        self.monitor = Monitor(self.rules._replace(window=min(self.rules.window, WINDOW)), search.maximize, where)
+        self.monitor = Monitor(self.rules, search.maximize, where)
         self.x = self._join(search.best)
         for name in ("x", "lower", "upper", "frozen", "scale"):
             if (value := getattr(self, name)) is not None:
@@ -316,9 +313,11 @@ class Newton:
         if monitor.tests_steps and rules.xtol is not None:
             at_rest = (held | steps_within((self.trial - self.x).abs(), self.x, rules.xtol, 0.0)).all(0)
         code = monitor.decide(slope, at_rest, self._exhausted())
-        if rules.ftol is not None:  # no step could be seen to lower the loss
+        if rules.ftol is not None:  # rounding hides the decrease of any further step
             done = (code == RUNNING) & (self.predicted <= self.precision * self.loss.abs())
-            code = torch.where(done, torch.where(self.loss < monitor.first, FTOL, NO_DECREASE), code)
+            calm = monitor.steps - monitor.last_nonfinite >= rules.window
+            end = torch.where(self.loss < monitor.first, FTOL, NO_DECREASE)
+            code = torch.where(done, torch.where(calm, end, NONFINITE), code)
         code = torch.where(broken, NONFINITE, code)
         if self.search.callback is not None and monitor.steps > 0 and self._call_callback():
             code = torch.full_like(code, CALLBACK)

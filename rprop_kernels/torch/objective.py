@@ -41,7 +41,15 @@ def gradients_of(loss: Tensor, leaves: list[Tensor], create_graph: bool = False)
     """Return the gradients of the summed losses, None for leaves on which they do not depend."""
     if not loss.requires_grad:
         return (None,) * len(leaves)
-    return torch.autograd.grad(loss.sum(), leaves, create_graph=create_graph, allow_unused=True)
+    try:
+        return torch.autograd.grad(loss.sum(), leaves, create_graph=create_graph, allow_unused=True)
+    except RuntimeError as error:
+        if any(words in str(error) for words in ("through the graph a second time", "by an inplace operation")):
+            error.add_note(
+                "Does fun return a loss that shares a graph with an earlier call? Compute everything that depends on x "
+                "anew in every call of fun, without a cache."
+            )
+        raise
 
 
 @torch.enable_grad()
@@ -109,10 +117,7 @@ class Objective:
         self.evaluations = self.calls = 0
         self.total: int | None = None  # the number of rows in the first evaluation
         self._takes_rows = takes_rows(fun)
-        self._rows: Tensor | None = None
-        self._numbers: Any = None  # of the problems of these rows
-        self._args_rows: Tensor | None = None
-        self._args_of_rows: tuple[Any, ...] = ()
+        self._selected: tuple[Any, Any, tuple[Any, ...]] = (None, None, ())  # rows, their numbers, and their args
 
     def __call__(self, tensors: list[Tensor], rows: Tensor | None = None) -> tuple[Any, list[Tensor]]:
         """Evaluate at tensors; of a Module at its parameters, which hold their values.
@@ -188,32 +193,34 @@ class Objective:
         """Return the tensors and numbers of the rows of each call of fun."""
         self.total = len(rows) if self.total is None else self.total
         size = self.chunk_size or len(rows)
-        if rows is not self._rows:  # they stay the same from call to call, until some leave
-            self._rows, self._numbers = rows, rows if self.problems is None else rows % self.problems
         for start in range(0, len(rows), size):
-            part = slice(start, start + size)
             self.calls += 1
-            yield [t[part] for t in tensors], self._numbers if size >= len(rows) else self._numbers[part]
+            part = slice(start, start + size)
+            whole = size >= len(rows)  # then the same object in every call
+            yield tensors if whole else [t[part] for t in tensors], rows if whole else rows[part]
 
     def _evaluate_rows(self, tensors: list[Tensor], rows: Tensor) -> tuple[Tensor, list[Tensor]]:
         found: tuple[Tensor, list[Tensor]] = self._call_with_rows(self._evaluate, tensors, rows)
         return found
 
     def _call_with_rows(self, evaluate: Callable[..., Any], tensors: list[Tensor], rows: Tensor) -> Any:
-        if rows is not self._args_rows:
-            self._args_of_rows = tuple(
-                arg if dim is None else torch.as_tensor(arg).index_select(dim, rows.to(torch.as_tensor(arg).device))
-                for arg, dim in zip(self.args, self.in_dims, strict=True)
-            )
-            self._args_rows = rows
-        args = self._args_of_rows
+        if rows is not self._selected[0]:
+            numbers = rows if self.problems is None else rows % self.problems
+            self._selected = rows, numbers, self._args_of(numbers)
+        _, numbers, args = self._selected
         remedy = "" if len(rows) == self.total else f"; {ROWS_REMEDY}"
         try:
-            return evaluate(tensors, args, {"rows": rows} if self._takes_rows else {}, remedy)
+            return evaluate(tensors, args, {"rows": numbers} if self._takes_rows else {}, remedy)
         except Exception as error:
             if remedy and remedy not in str(error):
                 error.add_note(ROWS_REMEDY)
             raise
+
+    def _args_of(self, numbers: Tensor) -> tuple[Any, ...]:
+        return tuple(
+            arg if dim is None else torch.as_tensor(arg).index_select(dim, numbers.to(torch.as_tensor(arg).device))
+            for arg, dim in zip(self.args, self.in_dims, strict=True)
+        )
 
     def _evaluate(
         self, tensors: list[Tensor], args: tuple[Any, ...], keywords: dict[str, Any], remedy: str | None = None

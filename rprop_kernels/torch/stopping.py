@@ -1,35 +1,29 @@
 """Stopping: when a training loop ends, and the best weights that it has seen."""
 
-import copy
+import functools
 import weakref
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim import LBFGS, Optimizer
+from torch.optim import optimizer as _torch_optimizer
 
 from ..bounds import split_halves, split_option
 from ..kernels import threads
+from ..kernels.torch_ import copy_improved
 from ..loss import NOT_WORSE
 from ..state import decode, encoding_of, forget_sign
-from ..stopping import (
-    FTOL,
-    MAX_STEPS,
-    NO_DECREASE,
-    PATIENCE,
-    XTOL,
-    LoopStopping,
-    choose,
-    held_weights,
-    min_step_message,
-    steps_within,
-    validate,
-)
-from ..warn import warn_user
-from .dispatch import REPLAN, STEPPED, StepMixin
+from ..stopping import LoopStopping, choose, validate, whole_number
+from .dispatch import REPLAN, STEPPED, StepMixin, is_plain_tensor
 from .loss import to_loss
 
 Limits: TypeAlias = tuple[Any, Any, Any]
+
+DEVICE_INTERVAL: Final = 8
+"""The result of the tests is read from a device after so many of them."""
 
 
 def _where(condition: Any, value: Any, other: Any) -> Any:
@@ -61,7 +55,8 @@ class Stopping(LoopStopping):
     ``stop(loss)`` comes after ``backward()`` and before ``optimizer.step()``, and is true where the loop should end;
     ``stop.reason`` names the reason. It also serves as ``set_loss``: the step needs no loss of its own. Where a step
     of an optimizer of this module comes first and knows its loss, it makes the test, and ``stop(loss)`` after it
-    answers. With GradScaler call ``scaler.unscale_(optimizer)`` first.
+    answers. The step copies the best weights where it leaves them: change weights after it, not between ``stop`` and
+    ``step`` (a step pre-hook may). With GradScaler call ``scaler.unscale_(optimizer)`` first.
 
     Args:
         optimizer: one of this module, or another of torch (gtol, ftol, patience and max_steps then, no xtol). Wrappers
@@ -74,6 +69,9 @@ class Stopping(LoopStopping):
         window: see ftol; also the number of losses in a row that are not finite after which it stops.
         patience: stop after as many steps without a new best loss.
         max_steps: stop after as many steps.
+        every: the decision is read after so many calls of ``stop``; None is 1 on the CPU and 8 on a device, which
+            nothing then waits for at every step. ``stop`` may be true up to ``every - 1`` calls late; reason, best loss
+            and best weights are those of an immediate stop.
         process_group: a ``torch.distributed`` group, or True for the default one: the mean of the loss and the largest
             gradient over its processes decide, so that all of them stop at the same step.
 
@@ -83,7 +81,7 @@ class Stopping(LoopStopping):
             is true when all rows have stopped.
         status: of the reason, as in :class:`rprop_kernels.result.Result`.
         message: likewise.
-        best_loss: the best loss so far.
+        best_loss: the best loss so far; with ``every`` above 1 a tensor.
 
     Raises:
         TypeError, ValueError: naming the argument, its value and the remedy.
@@ -116,6 +114,7 @@ class Stopping(LoopStopping):
         window: int = 50,
         patience: int | None = None,
         max_steps: int | None = None,
+        every: int | None = None,
         process_group: Any = None,
     ) -> None:
         optimizer = _unwrap(optimizer)
@@ -132,13 +131,13 @@ class Stopping(LoopStopping):
         rows = bool(getattr(optimizer, "_batched", False))
         if not self._own:
             rules = rules._replace(xtol=None)
-        super().__init__(
-            rules, directions.pop(), rows, _where if rows else choose, "pass the loss to it, optimizer.step(loss=loss)"
-        )
         self._optimizer = optimizer
+        devices = {p.device.type for p in self._params()}
+        every = (1 if devices <= {"cpu"} else DEVICE_INTERVAL) if every is None else whole_number("every", every, 1)
+        remedy = "pass the loss to it, optimizer.step(loss=loss)"
+        super().__init__(rules, directions.pop(), rows, _where if rows or every > 1 else choose, torch, remedy, every)
         self._process_group = process_group
-        self._best: list[Tensor] | None = None
-        self._warned = False
+        self._versions: list[int] = []  # of the parameters at a best point that is pending
         self._stepped_grads: list[tuple[Any, int]] | None = None
         this = weakref.ref(self)
         optimizer._stopping = this
@@ -152,7 +151,9 @@ class Stopping(LoopStopping):
             self._hook = optimizer.register_step_post_hook(note)
 
     def _params(self) -> list[Tensor]:
-        return [p for group in self._optimizer.param_groups for p in group["params"]]
+        groups = self._optimizer.param_groups
+        params: list[Tensor] = groups[0]["params"] if len(groups) == 1 else [p for g in groups for p in g["params"]]
+        return params
 
     def _grads(self) -> list[tuple[Any, int]]:
         return [(p.grad, 0 if p.grad is None else p.grad._version) for p in self._params()]
@@ -177,34 +178,88 @@ class Stopping(LoopStopping):
                 )
             self._stepped_grads = None
         stopped = self._stop(self._value(loss))
+        if self._pending is not None and not self._step_copies():
+            self._flush()
         if self._tested and isinstance(self._optimizer, StepMixin):
             self._optimizer.set_loss(loss)
         return stopped
 
     def _value(self, loss: Any) -> Any:
-        """Return the loss as a float, or where batched as a tensor of shape (B,)."""
+        """Return the loss as a float, or where batched as a tensor of shape (B,); where ``every`` > 1 a tensor."""
         value = to_loss(loss, self._optimizer.param_groups, self._process_group, self._rows)
-        return value if self._rows else float(value)
+        if self._every == 1:
+            return value if self._rows else float(value)
+        if self._rows:
+            return value
+        return torch.as_tensor(value, dtype=torch.float64, device=self._params()[0].device)
 
     @torch.no_grad()
     def _before_step(self, *point: Any) -> None:
         super()._before_step(*map(self._value, point) if not self._tested else point)
 
     def _run_test(self, loss: Any, *rest: Any) -> None:
-        if self._rows and isinstance(self._code, int):
+        if isinstance(loss, Tensor) and isinstance(self._code, int):
             self._code = torch.full(loss.shape, self._code, device=loss.device)
         super()._run_test(loss, *rest)
+        if self._pending is not None:
+            try:
+                self._versions = [p._version for p in self._params()]
+            except RuntimeError:  # tensors made in inference mode have none
+                self._versions = []
+                self._flush()
 
-    def _copy_best(self, chosen: Any) -> None:
-        params = self._params()
-        if self._best is None:
-            self._best = [p.detach().clone() for p in params]
-            return
-        for best, p in zip(self._best, params, strict=True):
-            if self._rows:
-                best.copy_(torch.where(chosen.to(p.device).reshape(-1, *(1,) * (p.dim() - 1)), p, best))
-            else:
-                best.copy_(p)
+    # ------------------------------------------------------------------------------------- best point
+
+    def _step_copies(self) -> bool:
+        """Check whether the next step copies the best point, before anything can have changed the weights."""
+        optimizer = self._optimizer
+        hooks = optimizer._optimizer_step_pre_hooks or _torch_optimizer._global_optimizer_pre_hooks
+        is_own_step = getattr(type(optimizer).step, "__module__", "").startswith(__package__ or "")
+        return self._own and is_own_step and not hooks
+
+    def _require_pending_point(self) -> None:
+        if self._versions and [p._version for p in self._params()[: len(self._versions)]] != self._versions:
+            self._pending = None
+            raise RuntimeError(
+                "weights were changed between stop(loss) and optimizer.step(), which was to copy them as the best "
+                "ones: change weights after optimizer.step(), or in a hook of register_step_pre_hook"
+            )
+
+    def _copy(self, best: Tensor, param: Tensor, chosen: Any) -> None:
+        if chosen is True:
+            best.copy_(param)
+        else:
+            copy_improved(best, param, chosen)
+
+    def _clone(self, param: Tensor) -> Tensor | None:
+        return None if is_lazy(param) else param.detach().clone()
+
+    def _to_param(self, value: Tensor, param: Tensor) -> Tensor:
+        return value.to(param.detach())
+
+    @torch.no_grad()
+    def _flush(self) -> None:
+        super()._flush()
+
+    def _columns(self) -> tuple[list[Tensor], bytes] | None:
+        """Return the best weights, and where a native step is to copy the pending best point in its pass.
+
+        Parameters without a gradient, which it does not reach, are copied here. None where it cannot copy.
+        """
+        params, pending = self._params(), self._pending
+        if isinstance(pending, Tensor) and not is_plain_tensor(pending, torch.bool):
+            return None
+        assert self._best is not None
+        if len(params) != len(self._best) or any(best is None for best in self._best):
+            return None
+        self._require_pending_point()
+        with torch.no_grad():
+            for best, p in zip(self._best, params, strict=True):
+                if p.grad is None:
+                    self._copy(best, p, pending)
+        return self._best, b"\1" if pending is True else pending.numpy().tobytes()
+
+    # ------------------------------------------------------------------------------------- the rules
 
     def _limits(self) -> list[Limits]:
         """Return the constraints of every parameter."""
@@ -217,28 +272,31 @@ class Stopping(LoopStopping):
             limits += zip(*columns, strict=True)
         return limits
 
-    def _reduce(self, value: Any, largest: bool) -> Any:
-        """Return the largest or the smallest value over the processes."""
-        if self._process_group is None:
-            return value
-        import torch.distributed as dist
+    def _gather(self, values: list[Any], largest: bool) -> Any:
+        if not values:
+            values = [0.0 if self._process_group is None else float(not largest)]
+        if isinstance(values[0], Tensor):
+            function = torch.maximum if largest else torch.logical_and
+            result: Any = functools.reduce(lambda x, y: function(x, y.to(x)), values)
+        else:
+            (result,) = values
+        if self._process_group is not None:
+            import torch.distributed as dist
 
-        tensor = torch.as_tensor(value, dtype=torch.float64, device=self._params()[0].device)
-        operation = dist.ReduceOp.MAX if largest else dist.ReduceOp.MIN
-        # NaN has no order: it counts as infinite
-        tensor = torch.nan_to_num(tensor, nan=torch.inf, posinf=torch.inf)
-        dist.all_reduce(tensor, operation, group=None if self._process_group is True else self._process_group)
-        return tensor if self._rows else tensor.item()
+            operation = dist.ReduceOp.MAX if largest else dist.ReduceOp.MIN
+            result = torch.as_tensor(result, dtype=torch.float64, device=self._params()[0].device)
+            # NaN has no order: it counts as infinite
+            result = torch.nan_to_num(result, nan=torch.inf, posinf=torch.inf)
+            dist.all_reduce(result, operation, group=None if self._process_group is True else self._process_group)
+        if self._rows or self._every > 1:
+            return torch.as_tensor(result, device=self._code.device)
+        return float(result)
 
     def _native_max_grad(self) -> Any:
-        """Return the largest component of the projected gradient by one native reduction; None where there is none."""
         optimizer = self._optimizer
         if not isinstance(optimizer, StepMixin) or not hasattr(optimizer._native_step, "largest_gradient"):
             return None
-        params = [p for p in self._params() if p.grad is not None]
-        if not params or any(not optimizer.state.get(p) for p in params):  # a plan would make the state
-            return None
-        rows = bytes(len(params[0])) if self._rows else None
+        rows = bytes(len(self._code)) if self._rows else None
         arguments = (
             optimizer._rules[NOT_WORSE],
             optimizer.state,
@@ -248,77 +306,32 @@ class Stopping(LoopStopping):
         )
         status, largest = optimizer._native_step.largest_gradient(*arguments)
         if status == REPLAN:
+            if any(p.grad is not None and not optimizer.state.get(p) for p in self._params()):
+                return None  # a plan would make the state
             optimizer._plan(optimizer._native_step)
             status, largest = optimizer._native_step.largest_gradient(*arguments)
         if status != STEPPED or largest is None:
             return None
         return torch.tensor(largest, device=self._code.device) if self._rows else largest[0]
 
-    def _max_grad(self) -> Any:
-        native = self._native_max_grad()
-        if native is not None:
-            return self._reduce(native, largest=True)
-        largest: Any = None
-        for p, limits in zip(self._params(), self._limits(), strict=True):
-            if p.grad is None or p.grad.numel() == 0:
-                continue
-            grad = _real(p.grad)
-            held = held_weights(p, grad, *limits, self._monitor.maximize)
-            slope = grad.abs()
-            if held is not None:
-                slope = torch.where(held, 0, slope)
-            slope = slope.reshape(len(slope), -1).amax(1) if self._rows else slope.amax()
-            largest = slope if largest is None else torch.maximum(largest, slope.to(largest))
-        if largest is None:
-            largest = self._monitor.best * 0
-        return self._reduce(largest if self._rows else float(largest), largest=True)
-
-    def _at_rest(self) -> Any:
-        xtol = self._monitor.rules.xtol
-        assert xtol is not None
-        rest: Any = None
-        for p, limits, (step, step_min) in zip(self._params(), self._limits(), self._steps(), strict=True):
-            if step is None or step.numel() == 0:
-                continue
-            small = steps_within(step, _real(p).to(step.dtype), xtol, step_min)
-            held = None if p.grad is None else held_weights(p, _real(p.grad), *limits, self._monitor.maximize)
-            if held is not None:
-                small = small | held
-            small = small.reshape(len(small), -1).all(1) if self._rows else small.all()
-            rest = small if rest is None else rest & small.to(rest.device)
-        if rest is None:
-            rest = torch.zeros((), dtype=torch.bool)
-        return self._reduce(rest if self._rows else bool(rest), largest=False) == 1
-
-    def _steps(self) -> list[tuple[Tensor | None, float]]:
-        """Return the step sizes of every parameter, None without a state, and the smallest one that occurs."""
-        found: list[tuple[Tensor | None, float]] = []
+    def _weights(self) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None, float, Limits]]:
+        limits = iter(self._limits())
         for group in self._optimizer.param_groups:
+            step_min = float(group["step_sizes"][0]) if self._own else 0.0
             for p in group["params"]:
-                state = self._optimizer.state.get(p, {})
-                step_min = float(group["step_sizes"][0])
+                limit = next(limits)
+                if is_lazy(p):
+                    continue
+                state = self._optimizer.state.get(p, {}) if self._own else {}
+                smallest = step_min
                 if "move" in state:
                     step = decode(_real(state["move"]), torch)[1]
-                    found.append((step, max(step_min, encoding_of(step.dtype).min_step)))
+                    smallest = max(step_min, encoding_of(step.dtype).min_step)
                 else:
-                    step = state.get("step_size")
-                    found.append((None if step is None else _real(step), step_min))
-        return found
-
-    def _after_stop(self) -> None:
-        if self._warned or not self._own or not set(self._codes()) & {FTOL, XTOL, PATIENCE, MAX_STEPS, NO_DECREASE}:
-            return
-        at_minimum = total = 0
-        smallest = 0.0
-        for (step, step_min), (_, _, frozen) in zip(self._steps(), self._limits(), strict=True):
-            if step is not None:
-                free = torch.ones_like(step, dtype=torch.bool) if frozen is None else ~frozen
-                at_minimum += int((free & (step <= torch.tensor(step_min, dtype=step.dtype, device=step.device))).sum())
-                total += int(free.sum())
-                smallest = max(smallest, step_min)
-        if total and at_minimum * 4 >= total and smallest > encoding_of("float32").min_step:
-            self._warned = True
-            warn_user(min_step_message(at_minimum / total, smallest), UserWarning)
+                    step = None if "step_size" not in state else _real(state["step_size"])
+                x = _real(p.detach())
+                grad = None if p.grad is None else _real(p.grad)
+                yield x if step is None else x.to(step.dtype), grad, step, smallest, limit
 
     @torch.no_grad()
     def restore_best(self) -> None:
@@ -327,10 +340,10 @@ class Stopping(LoopStopping):
         Raises:
             RuntimeError: there was no finite loss yet.
         """
-        if self._best is None:
-            raise RuntimeError("there was no finite loss yet, so there are no best weights: call stop(loss)")
-        for p, best in zip(self._params(), self._best, strict=True):
-            p.copy_(best)
+        for p, best in self._best_for_restore():
+            if best is not None:
+                p.copy_(best)
+        for p in self._params():
             state = self._optimizer.state.get(p, {}) if self._own else {}
             if "move" in state:
                 state["move"].copy_(forget_sign(state["move"], torch))
@@ -338,34 +351,7 @@ class Stopping(LoopStopping):
                 state["prev"].zero_()
         for group in self._optimizer.param_groups:
             if self._own and "prev_loss" in group:
-                group["prev_loss"] = self.best_loss
+                group["prev_loss"] = self.best_loss.clone() if self._rows else float(self.best_loss)
         if isinstance(self._optimizer, StepMixin):
             self._optimizer._next_loss = None
         self._tested = False
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the course of the loss and the best weights; copies."""
-        state: dict[str, Any] = copy.deepcopy({**self._state(), "best": self._best})
-        return state
-
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where a `state_dict` was made; all of it or, if anything is wrong, nothing.
-
-        Raises:
-            ValueError: it is of another origin, or of other parameters.
-        """
-        expected = {*self._state(), "best"}
-        if not isinstance(state_dict, dict) or set(state_dict) != expected:
-            raise ValueError(f"this is no state of a Stopping: pass what state_dict() returned ({sorted(expected)})")
-        state = copy.deepcopy(state_dict)
-        params = self._params()
-        if state["best"] is not None:
-            shapes, own = [tuple(x.shape) for x in state["best"]], [tuple(p.shape) for p in params]
-            if shapes != own:
-                raise ValueError(
-                    f"a state of parameters of shapes {shapes}, not {own}: make the Stopping for the same parameters"
-                )
-            state["best"] = [x.to(p) for x, p in zip(state["best"], params, strict=True)]
-        self._load(state)
-        self._best = state["best"]

@@ -3,6 +3,7 @@
 The counterpart of ``TorchStep`` in ``src/_native.pyx``, with the same interface.
 """
 
+import itertools
 from collections.abc import Sequence
 from operator import attrgetter, is_
 from typing import Any, Final, NamedTuple
@@ -123,17 +124,29 @@ class TableStep:
         if type(param_groups) is list:
             self._groups = [_PlannedGroup(state, *row) for row in zip(param_groups, hypers, strict=True)]
 
-    def __call__(self, rule: int, state: Any, param_groups: Any, outcomes: bytes | None, threshold: int) -> int:
+    def __call__(
+        self,
+        rule: int,
+        state: Any,
+        param_groups: Any,
+        outcomes: bytes | None,
+        threshold: int,
+        prepare_launch: None = None,
+        n_losses: int = 0,
+        bests: list[Any] | None = None,
+        improved: bytes | None = None,
+    ) -> int:
         """Make one step; return its status.
 
-        ``outcomes`` is None, or one for each element of the first dimension.
+        ``outcomes`` is None, or one for each element of the first dimension. ``bests`` is None or has a tensor for each
+        parameter, to which those with a gradient are copied before the step where ``improved``.
         """
         if self._busy or type(param_groups) is not list or _compat.mode_active():
             return UNSUPPORTED
         self._busy = True
         try:
             try:
-                written = self._collect(rule, state, param_groups, outcomes)
+                written = self._collect(rule, state, param_groups, outcomes, bests, improved)
             except _Stop as stop:
                 return stop.status
             except (RuntimeError, NotImplementedError):  # tensors without memory of their own
@@ -148,7 +161,15 @@ class TableStep:
         finally:
             self._busy = False
 
-    def _collect(self, rule: int, state: Any, param_groups: Any, outcomes: bytes | None) -> list[Any]:
+    def _collect(
+        self,
+        rule: int,
+        state: Any,
+        param_groups: Any,
+        outcomes: bytes | None,
+        bests: list[Any] | None,
+        improved: bytes | None,
+    ) -> list[Any]:
         """Fill the table; return the tensors to write to."""
         _require(isinstance(state, dict), UNSUPPORTED)  # or a mapping of the user's own
         groups = self._groups
@@ -177,20 +198,25 @@ class TableStep:
             written += column
         limits = [groups[index].constraints[i] or (None, None, None) for index, i in used]
         options = [x for row in limits for x in row if x is not None]
+        if bests is not None:
+            firsts = list(itertools.accumulate((len(group.params) for group in groups), initial=0))
+            _require(len(bests) == firsts[-1], UNSUPPORTED)
+            options += [bests[firsts[index] + i] for index, i in used]
         lasting = [*written, *options]
 
         addresses, *gradients = _describe(grads)
         _require(not any(map(Tensor.is_neg, grads)), UNSUPPORTED)
-        described = used, _describe(lasting), gradients
+        described = used, bests is None, _describe(lasting), gradients
         if described != self._described:
             self._described = None
             _require(not any(map(Tensor.is_neg, lasting)), UNSUPPORTED)
-            self._fill(used, limits, _to_memory(described[1]), _to_memory(_Columns(addresses, *gradients)))
+            memory = _to_memory(described[2]), _to_memory(_Columns(addresses, *gradients))
+            self._fill(used, limits, *memory, has_bests=bests is not None)
             self._described = described
         elif 0 in addresses:
             _to_memory(_Columns(addresses, *gradients))
         losses = None if outcomes is None else np.frombuffer(outcomes, np.uint8)
-        collected = self._table.collect(rule, self._rows, addresses, self._hypers, losses)
+        collected = self._table.collect(rule, self._rows, addresses, self._hypers, losses, improved)
         _require(collected, REPLAN if options else UNSUPPORTED)  # the dtype of a bounded parameter may have changed
         return written
 
@@ -200,10 +226,12 @@ class TableStep:
         limits: list[tuple[Any, Any, Any]],
         lasting: list[step_table.Memory],
         grads: list[step_table.Memory],
+        has_bests: bool,
     ) -> None:
         """Describe the parameters for the table, and find their hyper-parameters and counters."""
         n = len(used)
-        counters = lasting[3 * n :] if self._torch_rule else []
+        bests = lasting[-n:] if has_bests else [None] * n
+        counters = lasting[3 * n : 4 * n] if self._torch_rule else []
         options = iter([] if self._torch_rule else lasting[2 * n :])
         addresses: dict[int, list[int]] = {}
         for address, shape, _, dtype in counters:
@@ -223,6 +251,6 @@ class TableStep:
                 hypers.append(hyper)
             state2 = lasting[2 * n + k] if self._torch_rule else None
             constraints = (None if x is None else next(options) for x in row)
-            memory = (lasting[k], (0, *grads[k][1:]), lasting[n + k], state2, *constraints)
+            memory = (lasting[k], (0, *grads[k][1:]), lasting[n + k], state2, *constraints, bests[k])
             rows.append((indices[group, dtype], memory))
         self._rows, self._hypers, self._counters = rows, hypers, addresses

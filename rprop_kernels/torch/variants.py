@@ -5,10 +5,12 @@ from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from .. import hyperparameters
 from ..bounds import holds_arrays
+from ..diagnostics import describe_steps
 from ..hyperparameters import Hyperparameters
 from ..kernels.torch_ import UPDATES
 from ..loss import NONFINITE, NOT_WORSE, compare_loss
@@ -88,6 +90,13 @@ ARGUMENTS = """
             weight of a complex parameter.
         RuntimeError: for sparse gradients.
 """
+
+
+def _real_part(x: Any) -> Tensor:
+    """Return the numbers of this process in a tensor, as real ones."""
+    x = x.to_local() if hasattr(x, "placements") else x
+    real: Tensor = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    return real
 
 
 class RpropVariant(StepMixin, Optimizer):
@@ -412,6 +421,87 @@ class RpropVariant(StepMixin, Optimizer):
         if not self.state.get(parameter):
             raise KeyError("this parameter has no state: it is not in this optimizer, or was never stepped")
         return signs_and_steps(self.state[parameter]["move"])
+
+    @torch.no_grad()
+    def diagnostics(self) -> list[dict[str, Any]]:
+        """Return figures about the steps, a dict for each parameter of all groups; it waits for devices.
+
+        Keys: ``name``, None where the parameters are not named; ``weights``, the number of those that are not frozen;
+        the shares of these ``at_step_min`` and ``at_step_max`` (their step size D is D_min or D_max), ``at_bound`` and
+        ``without_sign`` (no sign is remembered); ``step_quartiles``, three values of D. Figures of no weights, or of
+        weights without a state, are None. Complex weights count as two numbers, and of a DTensor those of this process
+        count.
+
+        Examples:
+            >>> import torch
+            >>> from rprop_kernels.torch import IRpropMinus
+            >>> model = torch.nn.Linear(2, 1)
+            >>> optimizer = IRpropMinus(model.named_parameters(), lr=0.5)
+            >>> model(torch.ones(2)).backward()
+            >>> optimizer.step()
+            >>> [(row["name"], row["step_quartiles"]) for row in optimizer.diagnostics()]
+            [('weight', (0.5, 0.5, 0.5)), ('bias', (0.5, 0.5, 0.5))]
+        """
+        rows = []
+        for group, options in zip(self.param_groups, self._convert_options(), strict=True):
+            step_sizes = hyperparameters.validate(group["etas"], group["step_sizes"])[2:]
+            names = group.get("param_names") or [None] * len(group["params"])
+            constraints = options.constraints or [None] * len(group["params"])
+            for name, p, limits in zip(names, group["params"], constraints, strict=True):
+                state = self.state.get(p)
+                if is_lazy(p):
+                    rows.append(describe_steps(name, torch.empty(0), None, None, step_sizes, torch))
+                    continue
+                move = self._load_state_of(state, p)["move"] if state else None
+                x, move = (None if t is None else _real_part(t.detach()) for t in (p, move))
+                rows.append(describe_steps(name, x, move, local_constraints(limits), step_sizes, torch))
+        return rows
+
+    @torch.no_grad()
+    def reset_steps(self, lr: Any = None) -> None:
+        """Begin the steps anew: no signs, the first step sizes, no E_prev. The weights stay.
+
+        Args:
+            lr: the first step sizes, as for the constructor, which every group then has; None takes those of the
+                groups.
+
+        Raises:
+            ValueError: they are not within ``step_sizes``; nothing has changed.
+
+        Examples:
+            >>> import torch
+            >>> from rprop_kernels.torch import IRpropMinus
+            >>> w = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+            >>> optimizer = IRpropMinus([w], lr=0.5)
+            >>> (w**2).sum().backward()
+            >>> optimizer.step()
+            >>> optimizer.reset_steps(lr=0.25)
+            >>> w.tolist(), optimizer.signs_and_steps(w)[1].tolist()
+            ([0.5, -1.5], [0.25, 0.25])
+        """
+        changes: list[tuple[dict[str, Any], Tensor, Tensor]] = []
+        options: list[GroupOptions] = []
+        for place, group in enumerate(self.param_groups):
+            changed = group if lr is None else {**group, "lr": lr, **hyperparameters.as_floats({**group, "lr": lr})}
+            options.append(convert_options(changed, place, next(iter(self._options[place : place + 1]), None)))
+            limits = hyperparameters.validate(group["etas"], group["step_sizes"])[2:]
+            steps = first_steps(options[place].values["lr"], changed, place, limits)
+            for p, step in zip(group["params"], steps, strict=True):
+                if self.state.get(p):
+                    changes.append((self.state[p], p, new_state(p.detach(), step)))
+        for state, p, move in changes:
+            if "move" in state and state["move"].dtype == move.dtype and state["move"].shape == move.shape:
+                state["move"].copy_(move)  # a captured graph reads this memory
+            else:
+                self.state[p] = {"move": move}
+        for group, converted in zip(self.param_groups, options, strict=True):
+            group.update(converted.values)
+            if self._variant.needs_loss:
+                group["prev_loss"] = None
+        self._options = options
+        if self._last_lrs is not None:
+            self._last_lrs = [copy_lr(group["lr"]) for group in self.param_groups] if self.state else []
+            self._lr_versions = versions(self.param_groups)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state and the groups; see ``torch.optim.Optimizer.state_dict``.

@@ -83,7 +83,7 @@ def test_groups_show_the_ratio_to_torch(small_run):
 def test_ids_have_no_spaces_and_large_works_are_slow(small_run):
     names = {kind: re.findall(rf"\b{kind}: (benchmarks/.+)$", small_run[0], re.M) for kind in ("quick", "slow")}
     assert not [name for kind in names.values() for name in kind if " " in name]
-    large = re.compile(r"\[(?:transformer|ResNet-50|25M|100M)[-\]]")
+    large = re.compile(r"\[(?:transformer|ResNet-50|25M|100M)[-\]]|test_fit\[10{3,}-")
     assert names["quick"] and not [*filter(large.search, names["quick"])]
     assert names["slow"] and all(map(large.search, names["slow"]))
 

@@ -34,6 +34,11 @@ def read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_no_page_has_marks_of_an_unfinished_merge(path: Path) -> None:
+    assert not re.search(r"^(<{7}|={7}|>{7})( |$)", read(path), re.M)
+
+
 class Block(NamedTuple):
     """A fenced block: its language, its text, the line of the page where the text starts, what it prints."""
 

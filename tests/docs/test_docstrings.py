@@ -12,8 +12,11 @@ MODULES = {  # and the libraries that they need
     "rprop_kernels.backends": (),
     "rprop_kernels.hyperparameters": (),
     "rprop_kernels.loss": (),
+    "rprop_kernels.numba": ("numba",),
     "rprop_kernels.numpy": (),
     "rprop_kernels.optax": ("jax", "optax"),
+    "rprop_kernels.pints": ("pints",),
+    "rprop_kernels.pybop": ("pybop",),
     "rprop_kernels.rules": (),
     "rprop_kernels.scipy": ("scipy",),
     "rprop_kernels.sklearn": ("sklearn",),
@@ -22,8 +25,11 @@ MODULES = {  # and the libraries that they need
     "rprop_kernels.torch": ("torch",),
 }
 PUBLIC = (
+    "rprop_kernels.numba",
     "rprop_kernels.numpy",
     "rprop_kernels.optax",
+    "rprop_kernels.pints",
+    "rprop_kernels.pybop",
     "rprop_kernels.scipy",
     "rprop_kernels.sklearn",
     "rprop_kernels.testing",
@@ -43,7 +49,8 @@ def public_objects(module):
     names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
     for name in names:
         value = getattr(module, name)
-        if (inspect.isroutine(value) or inspect.isclass(value)) and value.__module__ == module.__name__:
+        is_function = inspect.isroutine(value) or hasattr(value, "py_func")  # Numba's are not routines
+        if (is_function or inspect.isclass(value)) and value.__module__ == module.__name__:
             yield f"{module.__name__}.{name}", value
 
 

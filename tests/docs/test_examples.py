@@ -155,6 +155,33 @@ def test_full_batch_training_in_one_line_and_in_pieces(one_thread, capsys):
     assert "in pieces" in printed.out and "60" in printed.err
 
 
+@pytest.mark.clients
+def test_pints_fits_the_growth_of_a_population(capsys):
+    pytest.importorskip("pints", reason="pints is not installed: it comes with the extra pints")
+    rows = example("pints_logistic")["main"]()
+    assert len(rows) == 5
+    for name, (x, loss, iterations) in rows.items():
+        assert loss <= rows["pints iRprop-"][1] and iterations < 300, name
+        np.testing.assert_allclose(x, [0.1, 50.0], rtol=0.02)
+    assert "rprop_kernels iRprop+" in capsys.readouterr().out
+
+
+def test_numba_searches_from_many_starts(capsys):
+    pytest.importorskip("numba")
+    module = example("numba_many_starts")
+    x, losses = module["main"](count=3000)
+    assert (np.abs(x) <= module["UPPER"]).all() and losses.min() < 1e-6
+    best = x[losses.argmin()]
+    np.testing.assert_allclose(best, 0, atol=1e-4)
+    assert len(np.unique(np.round(losses, 3))) > 20
+    assert module["rastrigin"](x[5], np.empty(3)) == losses[5]
+    gradient = np.empty(3)
+    point = np.array([0.3, -1.2, 4.0])
+    module["rastrigin"](point, gradient)
+    np.testing.assert_allclose(gradient, numeric(lambda: module["rastrigin"](point, np.empty(3)), point), atol=1e-5)
+    assert "3000 starts" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
@@ -168,11 +195,14 @@ def test_full_batch_training_in_one_line_and_in_pieces(one_thread, capsys):
         "torch_ode_frozen",
         "torch_pinn",
         "torch_full_batch",
+        "pints_logistic",
+        "numba_many_starts",
     ],
 )
 def test_each_runs_from_the_command_line(name):
     if name == "gp_sunspots" and not example(name)["FILE"].exists():
         pytest.skip("no data: set RPROP_LAB_DATA to the folder that holds sunspots/")
+    pytest.importorskip(name.partition("_")[0] if name in ("pints_logistic", "numba_many_starts") else "numpy")
     command = [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

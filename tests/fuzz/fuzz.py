@@ -35,6 +35,7 @@ ROOMS = {
     "numpy": "fuzz_numpy",
     "large": "fuzz_numpy",
     "asktell": "fuzz_numpy",
+    "fit": "fuzz_fit",
     "torch": "fuzz_torch",
     "checkpoint": "fuzz_files",
     "torch-checkpoint": "fuzz_files",

@@ -25,7 +25,7 @@ needs_extension = pytest.mark.skipif(unavailable_reason("cython") is not None, r
 
 
 def room_of(name: str) -> Any:
-    if name not in ("numpy", "asktell", "large", "checkpoint"):
+    if name not in ("numpy", "asktell", "large", "fit", "checkpoint"):
         pytest.importorskip("torch")
     return fuzz.room_named(name)
 

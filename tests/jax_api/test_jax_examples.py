@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("jax", reason="jax is not installed: pip install 'rprop_kernels[optax]'")
-pytest.importorskip("optax", reason="optax is not installed: pip install 'rprop_kernels[optax]'")
+pytest.importorskip("jax", reason="jax is not installed: it comes with the extra optax")
+pytest.importorskip("optax", reason="optax is not installed: it comes with the extra optax")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -36,7 +36,7 @@ def test_a_thousand_curves_are_fitted_at_once(capsys):
 
 
 def test_a_network_of_equinox_learns_two_spirals(capsys):
-    pytest.importorskip("equinox", reason="equinox is not installed: pip install 'rprop_kernels[clients]'")
+    pytest.importorskip("equinox", reason="equinox is not installed: it comes with the extra clients")
     module = example("jax_equinox")
     ((loss, accuracy),) = module["main"](("irprop+",)).values()
     assert loss < 1e-6 and accuracy == 1.0

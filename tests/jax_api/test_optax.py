@@ -12,8 +12,8 @@ import pytest
 from oracle import RULES, Oracle
 from special_values import assert_same_bits
 
-pytest.importorskip("jax", reason="jax is not installed: pip install 'rprop_kernels[optax]'")
-pytest.importorskip("optax", reason="optax is not installed: pip install 'rprop_kernels[optax]'")
+pytest.importorskip("jax", reason="jax is not installed: it comes with the extra optax")
+pytest.importorskip("optax", reason="optax is not installed: it comes with the extra optax")
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ import optax
 from jax_cases import DTYPES, in_float, sequences
 
 import rprop_kernels.optax as ours
+from rprop_kernels.install import install_command
 from rprop_kernels.state import decode
 from rprop_kernels.testing import check_rprop
 
@@ -625,7 +626,8 @@ def test_the_other_rules_check_a_loss_and_need_none(rule):
 
 
 @pytest.mark.parametrize("name", ["jax", "optax"])
-def test_without_a_library_the_error_names_the_extra(name, tmp_path):
+def test_without_a_library_the_error_names_the_extra(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     program = f"""
 import importlib.util, sys
 find_spec = importlib.util.find_spec
@@ -641,4 +643,4 @@ print({name!r} in sys.modules)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
-    assert done.stdout == f"rprop_kernels.optax needs {name}: pip install 'rprop_kernels[optax]'\nFalse\n", done.stderr
+    assert done.stdout == f"rprop_kernels.optax needs {name}: {install_command('optax')}\nFalse\n", done.stderr

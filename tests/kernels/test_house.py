@@ -25,21 +25,28 @@ LAYERS = [
         "starts",
         "progress",
         "fit_arguments",
+        "diagnostics",
+        "install",
     },
     {"kernels"},
     {"backends"},
     {"numpy", "torch"},
-    {"testing", "scipy", "sklearn", "optax"},
+    {"testing", "scipy", "sklearn", "optax", "pints", "pybop", "numba"},
     {"lab"},
 ]
 """Ground first. A module may import members of lower layers; of its own layer only those in NEIGHBOURS."""
 FREE = {"__init__"}  # the package's own names
 NEIGHBOURS = {
     ("sklearn", "scipy"),
+    ("pybop", "pints"),
     ("hyperparameters", "state"),
     ("starts", "stopping"),
-    ("rows", "stopping"),
     ("starts", "result"),
+    ("stopping", "state"),
+    ("stopping", "warn"),
+    ("diagnostics", "state"),
+    ("diagnostics", "bounds"),
+    ("rows", "stopping"),
 }
 """Imports between two members of one layer."""
 

@@ -19,6 +19,7 @@ from rprop_kernels.backends import (
     supported_backends,
     unavailable_reason,
 )
+from rprop_kernels.install import install_command
 from rprop_kernels.kernels import load_engine
 
 FOUR = [name for name, row in VARIANTS.items() if row.state == ("move",)]
@@ -72,7 +73,7 @@ def test_importing_the_package_imports_no_large_library():
 def test_a_missing_library_is_named_with_the_remedy(module, library):
     code = f"import sys; sys.modules[{library!r}] = None; import rprop_kernels.{module}"
     errors = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True).stderr
-    assert f"pip install 'rprop_kernels[{module}]'" in errors.splitlines()[-1]
+    assert install_command(module) in errors.splitlines()[-1]
 
 
 @compiled
@@ -164,3 +165,31 @@ def test_show_config_names_an_instruction_set_that_stops_every_optimizer(monkeyp
     monkeypatch.setenv(INSTRUCTION_SET_VARIABLE, "avx9")
     default = rprop_kernels.show_config(display=False)["defaults"]["NumPy arrays"]
     assert "optimizers raise an error" in default and "avx9" in default
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("byteorder", "big", "64-bit little-endian machine, and this is .*big-endian"),
+        ("maxsize", 2**31 - 1, "64-bit little-endian machine, and this is .*32 bit"),
+    ],
+)
+def test_an_unsupported_machine_is_named(monkeypatch, name, value, words):
+    monkeypatch.setitem(sys.modules, "rprop_kernels.kernels._native", None)
+    monkeypatch.setattr(sys, name, value)
+    assert re.search(words, unavailable_reason("cython") or "")
+
+
+@pytest.mark.parametrize("libc", ["glibc", ""])
+def test_an_extension_for_another_machine_is_named(monkeypatch, tmp_path, libc):
+    """The package with an extension that is none: as on another processor, or with musl."""
+    from rprop_kernels import install
+
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "_native.abi3.so").write_bytes(b"of another machine")
+    monkeypatch.setattr(install, "__file__", str(tmp_path / "install.py"))
+    monkeypatch.setitem(sys.modules, "rprop_kernels.kernels._native", None)
+    monkeypatch.setattr(install.platform, "libc_ver", lambda: (libc, ""))
+    reason = unavailable_reason("cython") or ""
+    assert re.search(r"_native.abi3.so does not load .*built for another system.*C compiler", reason)
+    assert ("musl" in reason) == (libc == "" and sys.platform == "linux")

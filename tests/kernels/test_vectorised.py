@@ -4,6 +4,7 @@ A branch, such as a conditional store, leaves a loop scalar: its results stay ri
 long. The compiler's report on its optimizations shows it.
 """
 
+import os
 import platform
 import re
 import shutil
@@ -25,12 +26,11 @@ LOOPS = {
 }
 
 
-@pytest.fixture(scope="module")
-def compiler() -> list[str]:
-    """The command that compiles as setup.py does and reports the vectorised loops."""
-    gcc = shutil.which("gcc")
-    if sys.platform != "linux" or platform.machine() != "x86_64" or gcc is None:  # elsewhere "gcc" may be clang
-        pytest.skip("needs gcc on Linux for x86-64")
+def compile_command(name: str) -> list[str]:
+    """Return the command that compiles as setup.py does and reports the vectorised loops."""
+    gcc = shutil.which(name)
+    if gcc is None:
+        pytest.skip(f"needs {name}")
 
     def answer(option: str) -> str:
         return subprocess.run([gcc, option], capture_output=True, text=True, check=True).stdout.strip()
@@ -42,6 +42,21 @@ def compiler() -> list[str]:
     assert found
     options = re.findall(r'"(.*?)"', found[1])
     return [gcc, *options, "-fPIC", "-fopt-info-vec-optimized", "-I", str(ROOT / "src"), "-x", "c", "-c", "-"]
+
+
+@pytest.fixture(scope="module")
+def compiler() -> list[str]:
+    if sys.platform != "linux" or platform.machine() != "x86_64":  # elsewhere "gcc" may be clang
+        pytest.skip("needs gcc on Linux for x86-64")
+    return compile_command("gcc")
+
+
+@pytest.fixture(scope="module")
+def arm64_compiler() -> list[str]:
+    native = sys.platform == "linux" and platform.machine() == "aarch64"
+    return compile_command(
+        "gcc" if native and shutil.which("gcc") else os.environ.get("ARM64_CC", "aarch64-linux-gnu-gcc")
+    )
 
 
 def vectorised(compiler: list[str], folder: Path, kind: str, name: str) -> list[int]:
@@ -62,3 +77,12 @@ def test_every_loop_is_vectorised(compiler: list[str], tmp_path: Path, isa: str,
             name = f"{rule}_{isa}_{dtype}"
             # One loop with full registers; the rest of its weights may have loops with shorter vectors.
             assert vectorised(compiler, tmp_path, kind, name).count(REGISTER_BYTES[isa]) == 1, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_loop_is_vectorised_for_arm64(arm64_compiler: list[str], tmp_path: Path, dtype: str) -> None:
+    """By the cross compiler, which Debian calls gcc-aarch64-linux-gnu; ARM64_CC names another one."""
+    for kind, rules in LOOPS.items():
+        for rule in rules:
+            name = f"{rule}_baseline_{dtype}"
+            assert vectorised(arm64_compiler, tmp_path, kind, name).count(REGISTER_BYTES["baseline"]) == 1, name

@@ -80,7 +80,7 @@ def good(file: str) -> bytes:
         (IMAGES, good(IMAGES)[:-1], "cut short"),
         (IMAGES, good(IMAGES) + b"!", "announces 60 x 5 x 5"),
         (IMAGES, struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), "announces"),
-        (IMAGES, struct.pack(">BBBB3I", 0, 0, 8, 3, 0, 5, 5), "announces 0"),
+        (IMAGES, struct.pack(">BBBB3I", 0, 0, 8, 3, 0, 5, 5), "announces 0 x 5 x 5 values, which is none"),
         (IMAGES, gzip.compress(good(IMAGES))[:-20], "damaged or cut short"),
         (IMAGES, gzip.compress(good(IMAGES))[:300] + b"\0" * 99, "damaged or cut short"),
         (IMAGES, gzip.compress(good(IMAGES))[:-8] + b"\0" * 8, "cannot be read: CRC"),
@@ -131,6 +131,37 @@ def test_csv(tmp_path: Path, pixels: int, heading: bool, name: str) -> None:
     np.testing.assert_array_equal(images, np.loadtxt(csv_text(pixels).splitlines(), np.float32, delimiter=",")[:, 1:])
 
 
+@pytest.mark.parametrize("quoted", [False, True])
+@pytest.mark.parametrize(
+    ("first", "separator", "encoding"),
+    [
+        ("", ",", "utf-8"),
+        ("sep=;\r\n", ";", "utf-8-sig"),
+        ("", "\t", "utf-16"),
+        ("#TYPE System.Object\r\n", ",", "utf-16"),
+    ],
+)
+def test_csv_as_excel_and_powershell_write_it(
+    tmp_path: Path, first: str, separator: str, encoding: str, quoted: bool
+) -> None:
+    expected = np.loadtxt(csv_text().splitlines(), int, delimiter=",")
+    rows = [line.split(",") for line in csv_text(heading=True).splitlines()]
+    quote = '"' if quoted else ""
+    text = first + "".join(separator.join(f"{quote}{field}{quote}" for field in row) + "\r\n" for row in rows)
+    (tmp_path / "d.csv").write_bytes(text.encode(encoding))
+    images, labels = datasets.read_csv(tmp_path / "d.csv")
+    np.testing.assert_array_equal(np.column_stack([labels, images]), expected)
+
+
+def test_one_damaged_label_makes_no_further_classes(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    labels = images_and_labels(60)[1]
+    labels[7] = 255
+    (tmp_path / LABELS).write_bytes(idx(labels))
+    with pytest.raises(LabError, match="label 8: the label is 255, while the others go up to 9"):
+        datasets.load("mnist", tmp_path)
+
+
 def test_csv_of_fractions(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("1.0,2.5,3\n2,0,255\n")
     images, labels = datasets.read_csv(tmp_path / "d.csv")
@@ -158,23 +189,26 @@ def test_csv_folder_with_its_own_test_file(tmp_path: Path) -> None:
         (b"\n\n", "no rows"),
         (b"label,a,b\n", "no rows"),
         (b"label,7,3\n1,2,3\n", "line 1: some fields are numbers"),
-        (b"1,2,3\n1,2\n", r"as many in each row: the number of columns changed from 3 to 2 at row 2\. Look at that"),
+        (b"1,2,3\n1,2\n", r"line 2: 2 values, where the lines above have 3\. Mend that line"),
         (b"A,2,3\nB,2,3\n", "must be whole numbers from 0"),
         (b"label,a,b\n1,2,3\nB,2,3\n", "must be whole numbers from 0"),
-        (b"1,2,3\n1,x,3\n", "could not convert"),
-        (b"1,2,3\n1,,3\n", "could not convert"),
-        (b"1,2,3\n1,nan,3\n", "empty or infinite values: row 2"),
+        (b"1,2,3\n1,x,3\n", "line 2, column 2: 'x' is not a number"),
+        (b"label,a,b\n\n1,2,3\n1,,3\n", "line 4, column 2: '' is not a number"),
+        (b"1,2,3\n1,nan,3\n", "line 2: a value is empty or infinite"),
+        (b"1;2;3\n1;2,5;3\n", "line 2, column 2: '2,5' is not a number. Write fractions with a point"),
         (b"1\n2\n", "one column"),
-        (b"256,2,3\n", "row 1: the label is 256"),
-        (b"1,2,3\n0.5,2,3\n", "row 2: the label is 0.5"),
+        (b"256,2,3\n", "line 1: the label is 256"),
+        (b"1,2,3\n0.5,2,3\n", "line 2: the label is 0.5"),
         (b"-1,2,3\n", "the label is -1"),
         (b"1,2,256\n", "outside 0..255"),
-        (b"1,2,3\n1,-2,3\n", "row 2: a pixel is outside"),
+        (b"1,2,3\n1,-2,3\n", "line 2: a pixel is outside"),
         (("1," + ",".join(["17"] * 64)).encode(), "outside 0..16"),
         (b"1,0.5,0.25\n", "scaled already"),
         (b"1,2,3\n" * 19, "too few"),
-        (b"\xff\xfe\x00\x01,2\n", "not a CSV"),
+        (b"\x89PNG\xff,2\n", "is not a text file. Save it as CSV in UTF-8"),
         (b"PK\x03\x04\x00\x00,1\n", "some fields are numbers"),
+        (b"0,2,3\n1,2,3\n" * 10 + b"255,2,3\n", "line 21: the label is 255, while the others go up to 1"),
+        (b"9,2,0\n77,2,1\n3,2,2\n" * 10, "the last column looks like the labels"),
     ],
 )
 def test_error_names_the_damaged_csv_file(tmp_path: Path, content: bytes | None, says: str) -> None:

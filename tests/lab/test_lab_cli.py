@@ -1,5 +1,6 @@
 """The command line from end to end, on few epochs of the embedded digits."""
 
+import errno
 import json
 import os
 import re
@@ -18,9 +19,9 @@ pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
-from rprop_kernels.lab import models  # noqa: E402
+from rprop_kernels import files  # noqa: E402
+from rprop_kernels.lab import config, models, training  # noqa: E402
 from rprop_kernels.lab.cli import app  # noqa: E402
-from rprop_kernels.lab.studies import report_a  # noqa: E402
 
 DATA = Path(os.environ.get("RPROP_LAB_DATA", Path(__file__).parents[3] / "shared" / "data"))
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # for a package that is not installed
@@ -47,25 +48,37 @@ def configuration(**values: Any) -> Path:
     return path
 
 
+def record(folder: str) -> dict[str, Any]:
+    """The result of the only run in a folder."""
+    (path,) = Path(folder, "runs").glob("*.json")
+    found: dict[str, Any] = json.loads(path.read_text())["result"]
+    return found
+
+
 def test_train_then_test() -> None:
     trained = lab("train", configuration())
     assert trained.exit_code == 0, trained.output
     folder = Path("runs/train-digits-irprop+")
-    assert {path.name for path in folder.iterdir()} == {"model.npz", "history.json", "curves.png"}
-    history = json.loads((folder / "history.json").read_text())
-    assert len(history["history"]["eval_loss"]) == 5 and history["settings"]["learning_rate"] == 0.01
-    assert history["kept"]["eval_loss"] == min(history["history"]["eval_loss"])
+    names = {"model.npz", "results.json", "curves.png", "table.md", "training.csv", "history.csv", "runs"}
+    assert {path.name for path in folder.iterdir()} == names
+    results = json.loads((folder / "results.json").read_text())
+    history = record(str(folder))["history"]
+    assert len(history["eval_loss"]) == 5 and results["settings"]["learning_rate"] == 0.01
+    assert len((folder / "history.csv").read_text().splitlines()) == 6
+    model = models.load(folder / "model.npz")
+    assert model.figures["evaluation loss"] == min(history["eval_loss"])
     tested = lab("test", folder / "model.npz")
     assert tested.exit_code == 0, tested.output
-    assert "360 unseen images" in tested.output
-    assert f"{history['kept']['eval_loss']:.4f}" in tested.output
+    assert f"accuracy {record(str(folder))['test_accuracy']:.4f} (" in plain(tested.output)
+    assert f"evaluation loss {model.figures['evaluation loss']:.4f}" in plain(tested.output)
 
 
-@pytest.mark.parametrize("name", ["RpropPlus", "Rprop PyTorch"])
-def test_train_by_any_name(name: str) -> None:
-    trained = lab("train", configuration(optimizer=name, epochs=1), "--out", "here")
+@pytest.mark.parametrize("name", ["RpropPlus", "Rprop PyTorch", "sgd", "Adam", "RMSProp", "momentum"])
+def test_train_by_any_name_and_several_layers(name: str) -> None:
+    trained = lab("train", configuration(optimizer=name, epochs=2, hidden_units=[9, 8]), "--out", "here")
     assert trained.exit_code == 0, trained.output
-    assert lab("test", "here/model.npz").exit_code == 0
+    assert models.load(Path("here/model.npz")).network.sizes == (64, 9, 8, 10)
+    assert lab("classify", "here/model.npz").output == lab("test", "here/model.npz").output
 
 
 def test_compare() -> None:
@@ -76,35 +89,230 @@ def test_compare() -> None:
     assert "torch.optim.Rprop is iRprop-" in text and "report has no figures for this data" in text
     for label in ("Rprop-", "Rprop+", "iRprop-", "iRprop+", "Rprop drop-in", "torch.optim.Rprop"):
         assert label in text
-    assert max(map(len, compared.output.splitlines())) <= 100
     folder = Path("runs/compare-digits")
-    assert {path.name for path in folder.iterdir()} == set(report_a.FILES)
     for picture in folder.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 10_000
+    assert len((folder / "summary.csv").read_text().splitlines()) == 7
+    as_study = lab("study", "a-compare", "--data", "digits", "--epochs", 3, "--seeds", 2, "--out", folder)
+    assert as_study.exit_code == 0, as_study.output  # all runs are there
 
 
-def test_results_of_other_data_are_not_lost() -> None:
-    for name, pixel in (("a.csv", 200), ("b.csv", 210)):
-        Path(name).write_text("\n".join(f"{row % 3},3,{pixel},{row}" for row in range(60)))
-    arguments = ("--epochs", 1, "--seeds", 1, "--out", "here")
-    assert lab("compare", "--data", "a.csv", *arguments).exit_code == 0
-    before = Path("here/results.json").read_bytes()
-    refused = lab("compare", "--data", "b.csv", *arguments)
-    assert refused.exit_code == 2 and "here holds results on other data (a.csv" in plain(refused.output)
-    assert "another folder with --out" in plain(refused.output) and Path("here/results.json").read_bytes() == before
-    assert lab("compare", "--data", "a.csv", *arguments).exit_code == 0
-    assert lab("compare", "--data", "a.csv", *arguments, "--resume").exit_code == 0
+def seeds_in(folder: str) -> list[int]:
+    return sorted(json.loads(path.read_text())["settings"]["seed"] for path in Path(folder, "runs").glob("*.json"))
 
 
-def test_compare_resumes() -> None:
-    assert lab("compare", "--epochs", 2, "--seeds", 1, "--out", "here").exit_code == 0
-    first = json.loads(Path("here/results.json").read_text())["seeds"][0]
-    more = lab("compare", "--epochs", 2, "--seeds", 2, "--out", "here", "--resume")
-    assert more.exit_code == 0 and "x 1 seeds x 2 epochs" in plain(more.output)
-    seeds = json.loads(Path("here/results.json").read_text())["seeds"]
-    assert seeds[0] == first and [seed["seed"] for seed in seeds] == [0, 1]
-    refused = lab("compare", "--epochs", 3, "--seeds", 2, "--out", "here", "--resume")
-    assert refused.exit_code == 2 and "other settings (epochs)" in plain(refused.output)
+def test_seeds() -> None:
+    path = configuration(seed=7)
+    assert lab("compare", path, "--epochs", 1, "--seeds", 2, "--out", "a").exit_code == 0
+    assert seeds_in("a") == [7, 8]
+    assert lab("compare", path, "--epochs", 1, "--seeds", 1, "--seed", 3, "--out", "b").exit_code == 0
+    assert seeds_in("b") == [3]
+    made = lab("study", "e-grid", "--quick", "--epochs", 1, "--seeds", 2, "--seed", 4, "--out", "c", "--jobs", 1)
+    assert made.exit_code == 0 and set(seeds_in("c")) == {4, 5} and "(seeds from 4)" in plain(made.output)
+
+
+GRID = ("study", "e-grid", "--quick", "--epochs", 1, "--jobs", 1, "--out", "here", "--seeds")
+
+
+def test_earlier_results_are_not_lost() -> None:
+    assert lab(*GRID, 2).exit_code == 0
+    before = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
+    for other, says in (
+        ((*GRID, 1), "other settings (seed)"),
+        ((*GRID, 2, "--epochs", 2), "other settings (epochs)"),
+        (("train", configuration(epochs=1), "--out", "here"), "holds results of e-grid"),
+        (("compare", "--out", "here"), "holds results of e-grid"),
+    ):
+        refused = lab(*other)
+        assert refused.exit_code == 2 and says in plain(refused.output), refused.output
+        assert "replace them with --force" in plain(refused.output)
+        assert {path: path.read_bytes() for path in before} == before
+    assert lab(*GRID, 3).exit_code == 0  # more seeds: the others are kept
+    assert lab(*GRID, 1, "--force").exit_code == 0
+    assert len(json.loads(Path("here/results.json").read_text())["identities"]) == 6 and len(seeds_in("here")) == 18
+
+
+def test_files_of_the_user_are_not_replaced() -> None:
+    Path("mine").mkdir()
+    Path("mine/curves.png").write_text("my own")
+    for arguments in (("train", configuration(epochs=1)), ("compare", "--epochs", 1), ("study", "d-activations")):
+        refused = lab(*arguments, "--out", "mine")
+        assert refused.exit_code == 2 and "no study wrote (curves.png)" in plain(refused.output)
+    assert [path.name for path in Path("mine").iterdir()] == ["curves.png"]
+    assert lab("train", "config.json", "--out", "mine", "--force").exit_code == 0
+    Path("mine/confusion.png").write_text("my own")
+    refused = lab("test", "mine/model.npz", "--out", "mine")
+    assert refused.exit_code == 2 and "mine/confusion.png exists" in plain(refused.output)
+    assert lab("test", "mine/model.npz", "--out", "mine", "--force").exit_code == 0
+    Path("page.html").write_text("my own")
+    refused = lab("report", ".", "--out", "page.html")
+    assert refused.exit_code == 2 and "is no page of rprop-lab" in plain(refused.output)
+    assert (
+        lab("report", ".", "--out", "other.html").exit_code == lab("report", ".", "--out", "other.html").exit_code == 0
+    )
+
+
+def test_damaged_results_are_made_again() -> None:
+    assert lab(*GRID, 1).exit_code == 0
+    whole = Path("here/results.json").read_text()
+    Path("here/results.json").write_text(whole[:100])
+    again = lab(*GRID, 1)
+    assert again.exit_code == 0 and "is damaged; it is made again from the 6 results" in plain(again.output)
+    assert json.loads(Path("here/results.json").read_text())["tables"] == json.loads(whole)["tables"]
+
+
+def test_a_full_disk_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rprop_kernels.lab import results
+
+    written = []
+
+    def write(path: Path, content: Any) -> None:
+        if path.parent.name == "runs":
+            written.append(path)
+            if len(written) == 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        files.write_atomic(path, content)
+
+    monkeypatch.setattr(results, "write_atomic", write)
+    failed = lab(*GRID, 1)
+    assert failed.exit_code == 2 and "No space left on device" in plain(failed.output)
+    assert "1 of 6 runs are kept in here; the same command goes on from there" in plain(failed.output)
+    first = Path(written[0]).read_bytes()
+    assert lab(*GRID, 1).exit_code == 0 and Path(written[0]).read_bytes() == first
+
+
+def test_two_at_once_in_one_folder() -> None:
+    from rprop_kernels.lab.studies import runner
+
+    with runner.locked(Path("here")):
+        refused = lab("train", configuration(epochs=1), "--out", "here")
+    assert refused.exit_code == 2 and "Another rprop-lab is at work in here" in plain(refused.output)
+    assert lab("train", "config.json", "--out", "here").exit_code == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder() -> None:
+    Path("here").mkdir(mode=0o500)
+    refused = lab("train", configuration(epochs=1), "--out", "here")
+    assert refused.exit_code == 2 and "Nothing can be written to here" in plain(refused.output)
+
+
+KILLED = """
+import json, os, random, signal, sys, time
+from rprop_kernels.lab import cli, network, training
+from rprop_kernels.lab.studies import fitting, plan, progress, registry, report_a, runner, single
+from rprop_kernels.lab import figures
+import torch, joblib, threadpoolctl, scipy.ndimage, sklearn.datasets, sklearn.model_selection, sklearn.metrics
+
+progress.CHECKPOINT_SECONDS = 0.0
+torch.set_num_threads(1)
+random.seed(int(sys.argv[1]))
+runner.provenance()
+
+network._compiled_sgd = lambda *_: None  # compiling and drawing would take longer than everything else
+single.page = report_a.page = lambda runs: plan.Page([], [], {})
+
+def newest(folder):
+    times = [entry.stat().st_mtime_ns for entry in os.scandir(folder + "/runs") if entry.name.endswith(".checkpoint")]
+    return max(times, default=0)
+
+def lab(arguments, folder, kill=False):
+    before = newest(folder) if kill else 0
+    child = os.fork()
+    if not child:
+        sys.argv = ["rprop-lab", *arguments, "--out", folder]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        cli.main()
+        os._exit(0)
+    done = 0
+    while kill and not done:
+        time.sleep(0.002)
+        done, status = os.waitpid(child, os.WNOHANG)
+        if not done and newest(folder) > before:
+            time.sleep(random.uniform(0, 0.1))
+            os.kill(child, signal.SIGKILL)
+            break
+    return status if done else os.waitpid(child, 0)[1]
+
+for arguments in json.loads(sys.argv[2]):
+    whole, again = arguments[0] + "-whole", arguments[0] + "-killed"
+    assert lab(arguments, whole) == 0
+    os.makedirs(again + "/runs")
+    killed = 0
+    while killed < 3 and lab(arguments, again, kill=True):
+        killed += 1
+    assert killed > 1, "no kill hit a training"
+    assert lab(arguments, again) == 0
+"""
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_times(item) for key, item in value.items() if "seconds" not in key}
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 is POSIX")
+def test_killed_at_random_and_resumed_to_the_same_bits() -> None:
+    configuration(optimizer="adam", train_batch_size=500, hidden_units=[20, 10])
+    study = ["study", "c-stopping", "--data", "digits", "--epochs", "12", "--jobs", "1", "--only", "batch=8"]
+    commands = [
+        ["train", "config.json", "--epochs", "80"],
+        ["compare", "config.json", "--epochs", "15", "--seeds", "2"],
+        study,
+    ]
+    script = [sys.executable, "-P", "-c", KILLED, "5", json.dumps(commands)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    for name in ("train", "compare", "study"):
+        whole, again = (
+            {path.name: without_times(json.loads(path.read_text())) for path in Path(folder, "runs").glob("*.json")}
+            for folder in (f"{name}-whole", f"{name}-killed")
+        )
+        assert whole == again and whole and not list(Path(f"{name}-killed/runs").glob("*.checkpoint"))
+    one, other = (models.load(Path(folder, "model.npz")) for folder in ("train-whole", "train-killed"))
+    assert one.network.theta.tobytes() == other.network.theta.tobytes()
+
+
+def test_a_damaged_checkpoint_starts_the_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rprop_kernels.lab.studies import progress
+
+    monkeypatch.setattr(progress, "CHECKPOINT_SECONDS", 0.0)
+    epoch = training.Run.epoch
+
+    def third_is_interrupted(run: training.Run, *arguments: Any) -> bool:
+        return interrupt() if len(run.history) == 2 else epoch(run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Run, "epoch", third_is_interrupted)
+        failed = lab("train", configuration(), "--out", "here")
+    assert failed.exit_code == 130 and "the last checkpoint of 1 unfinished are kept in here" in plain(failed.output)
+    (path,) = Path("here/runs").glob("*.checkpoint")
+    path.write_bytes(path.read_bytes()[:-100])
+    done: list[int] = []
+    monkeypatch.setattr(training.Run, "epoch", lambda run, *rest: done.append(1) or epoch(run, *rest))
+    assert lab("train", "config.json", "--out", "here").exit_code == 0 and len(done) == 5
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_output_that_is_not_utf_8(encoding: str) -> None:
+    environment = ENVIRONMENT | {"PYTHONIOENCODING": encoding, "COLUMNS": "30"}
+    for arguments in (["--help"], ["train", str(configuration(epochs=1)), "--out", "\u4e2d\u6587"])[
+        encoding == "cp1252" :
+    ]:
+        done = subprocess.run([*MAIN, *arguments], capture_output=True, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert b"\\u4e2d\\u6587/model.npz" in done.stdout
+    models.load(Path("\u4e2d\u6587/model.npz"))
+
+
+def test_version_and_the_keys_of_a_configuration() -> None:
+    from rprop_kernels import __version__
+
+    assert lab("--version").output.strip() == f"rprop-lab {__version__}"
+    for command in ("train", "compare"):
+        text = plain(lab(command, "--help").output)
+        assert all(f"{key}:" in text for key in config.Config.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +325,6 @@ def test_compare_resumes() -> None:
         (["train", "config.json", "--out", "config.json/x"], "Nothing can be written to config.json/x"),
         (["train", "config.json", "--out", "config.json"], "Nothing can be written to config.json"),
         (["compare", "--out", "config.json"], "Nothing can be written to config.json"),
-        (["compare", "config.json", "--resume"], "nothing to resume"),
         (["test", "config.json"], "config.json is not a model of rprop-lab"),
         (["test", "nowhere.npz"], "nowhere.npz cannot be read: No such file"),
     ],
@@ -149,19 +356,16 @@ def test_bad_configurations(values: dict[str, Any], says: str) -> None:
 
 
 def test_an_unwritable_folder_is_found_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_late(*_: object) -> None:
-        raise AssertionError("training had begun")
-
-    monkeypatch.setattr("rprop_kernels.lab.training.Run.epoch", too_late)
+    monkeypatch.setattr("rprop_kernels.lab.training.Run.epoch", lambda *_: pytest.fail("training had begun"))
     Path("here").mkdir()
-    Path("here/model.npz").mkdir()  # even root cannot write a file there
+    Path("here/runs").touch()  # even root cannot create a folder there
     result = lab("train", configuration(), "--out", "here")
-    assert result.exit_code == 2 and "here/model.npz is a folder" in plain(result.output)
+    assert result.exit_code == 2 and "here/runs is not a folder" in plain(result.output)
     Path("file").touch()
     assert lab("compare", "--out", "file/below").exit_code == 2
 
 
-def test_a_model_of_other_images_is_neither_tested_nor_replaced(tmp_path: Path) -> None:
+def test_a_model_of_other_images_is_neither_tested_nor_replaced() -> None:
     assert lab("train", configuration(epochs=1), "--out", "here").exit_code == 0
     rows = "\n".join(f"{row % 10},3,200,7" for row in range(30))
     Path("other.csv").write_text(rows)
@@ -169,9 +373,11 @@ def test_a_model_of_other_images_is_neither_tested_nor_replaced(tmp_path: Path) 
     assert result.exit_code == 2 and "images of 64 pixels" in plain(result.output)
     before = Path("here/model.npz").read_bytes()
     refused = lab("train", configuration(epochs=1), "--data", "other.csv", "--out", "here")
-    assert refused.exit_code == 2 and "here/model.npz holds a model of other data (scikit" in plain(refused.output)
+    assert refused.exit_code == 2 and "here holds results on other data, scikit" in plain(refused.output)
+    refused = lab("train", configuration(epochs=1, seed=1), "--out", "here")
+    assert refused.exit_code == 2 and "other settings (seed)" in plain(refused.output)
     assert Path("here/model.npz").read_bytes() == before
-    assert lab("train", configuration(epochs=1, seed=1), "--out", "here").exit_code == 0  # its own may be
+    assert lab("train", "config.json", "--out", "here", "--force").exit_code == 0
     assert Path("here/model.npz").read_bytes() != before
 
 
@@ -188,23 +394,9 @@ def test_ctrl_c_leaves_the_last_good_model() -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 130, errors
-    kept = models.load(path)
-    assert "interrupted" in errors and f"the model of epoch {kept.about['epoch']}," in plain(errors)
-    assert "Traceback" not in errors
-    history = json.loads(Path("here/history.json").read_text())
-    assert history["interrupted"] and history["kept"]["epoch"] == kept.about["epoch"]
+    assert "interrupted" in errors and "here/model.npz holds the model of lowest evaluation loss" in plain(errors)
+    assert "Traceback" not in errors and models.load(path).figures["epoch"] >= 1
     assert not list(path.parent.glob(".*.tmp"))
-
-
-def test_ctrl_c_before_the_first_epoch_leaves_an_earlier_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert lab("train", configuration(epochs=1), "--out", "here").exit_code == 0
-    before = Path("here/model.npz").read_bytes()
-    monkeypatch.setattr("rprop_kernels.lab.training.Run.epoch", interrupt)
-    result = lab("train", "config.json", "--out", "here")
-    assert result.exit_code == 130 and "here/model.npz is as it was" in plain(result.output)
-    assert Path("here/model.npz").read_bytes() == before
-    result = lab("train", "config.json", "--out", "elsewhere")
-    assert result.exit_code == 130 and not Path("elsewhere").exists()
 
 
 def test_ctrl_c_while_saving_leaves_the_last_good_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,24 +411,9 @@ def test_ctrl_c_while_saving_leaves_the_last_good_model(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("os.replace", replace)
     result = lab("train", configuration(), "--out", "here")
-    assert result.exit_code == 130 and "holds the model of epoch 2," in plain(result.output)
-    assert models.load(Path("here/model.npz")).about["epoch"] == 2
+    assert result.exit_code == 130
+    assert models.load(Path("here/model.npz")).figures["epoch"] == 2
     assert not list(Path("here").glob(".*"))
-
-
-def test_ctrl_c_keeps_the_finished_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rprop_kernels.lab.studies.report_a import run_seed
-
-    def second_is_interrupted(seed: int, *arguments: Any, **options: Any) -> Any:
-        return run_seed(seed, *arguments, **options) if seed == 0 else interrupt()
-
-    monkeypatch.setattr("rprop_kernels.lab.studies.report_a.run_seed", second_is_interrupted)
-    result = lab("compare", "--epochs", 2, "--out", "here")
-    assert result.exit_code == 130 and "1 finished seeds are kept" in plain(result.output)
-    assert {path.name for path in Path("here").iterdir()} == set(report_a.FILES)
-    monkeypatch.setattr("rprop_kernels.lab.studies.report_a.run_seed", interrupt)
-    result = lab("compare", "--epochs", 2, "--out", "elsewhere")
-    assert result.exit_code == 130 and not Path("elsewhere").exists()
 
 
 def interrupt(*_: Any, **__: Any) -> Any:

@@ -15,16 +15,26 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from rprop_kernels.lab import models, results  # noqa: E402
+from rprop_kernels.lab import models, results, training  # noqa: E402
 from rprop_kernels.lab.errors import LabError  # noqa: E402
+from rprop_kernels.lab.network import Network  # noqa: E402
 
-ABOUT: dict[str, Any] = {"settings": {}, "epoch": 1, "eval_loss": 0.5, "eval_accuracy": 0.9}
+SETTINGS: dict[str, Any] = {"data": "digits"}
+FIGURES = {"epoch": 1, "evaluation loss": 0.5}
+HEADER = {
+    "format": models.FORMAT,
+    "network": {"sizes": [6, 5, 10], "hidden": ["relu"], "output": "softmax", "cost": "cross_entropy"},
+    "settings": SETTINGS,
+    "figures": FIGURES,
+    "limits": [-1.0, 1.0],
+}
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "model.npz"
-    models.save(path, models.build(6, 5, 10, seed=3), ABOUT)
+    network = training.to_numpy(training.build(6, [5, 4], 10, seed=3))
+    models.save(path, network, SETTINGS, FIGURES, (-1.0, 1.0))
     return path
 
 
@@ -38,15 +48,30 @@ class Bomb:
 
 def test_a_model_is_restored_bit_for_bit(saved: Path) -> None:
     loaded = models.load(saved)
-    assert loaded.about == ABOUT
-    original = models.build(6, 5, 10, seed=3).state_dict()
-    for name, tensor in loaded.network().state_dict().items():
-        assert torch.equal(tensor, original[name])
+    assert (loaded.settings, loaded.figures, loaded.limits) == (SETTINGS, FIGURES, (-1.0, 1.0))
+    original = training.build(6, [5, 4], 10, seed=3)
+    for index, layer in enumerate((original[0], original[2], original[4])):
+        assert np.array_equal(loaded.network.weights[index], layer.weight.detach().numpy().T)
+        assert np.array_equal(loaded.network.biases[index], layer.bias.detach().numpy())
+    images = np.random.default_rng(0).integers(0, 17, (20, 6))
+    inputs = torch.from_numpy(images.astype(np.float32) / 8 - 1)
+    expected = torch.softmax(original(inputs), 1).detach().numpy()
+    np.testing.assert_allclose(loaded.predict(images, 16), expected, rtol=1e-5)
+
+
+def test_any_network_is_restored(tmp_path: Path) -> None:
+    network = Network((5, 4, 3), "elu", "softmax", "cross_entropy", shortcuts=True, l2=0.5, dtype=np.float64)
+    models.save(tmp_path / "model.npz", network, {}, {}, (0.0, 1.0))
+    loaded = models.load(tmp_path / "model.npz").network
+    assert loaded.theta.dtype == np.float64 and loaded.theta.tobytes() == network.theta.tobytes()
+    assert (loaded.l2, loaded.shortcuts, loaded.cost.name) == (0.5, True, "cross_entropy")
+    x = np.random.default_rng(0).normal(size=(7, 5))
+    assert np.array_equal(loaded.predict(x), network.predict(x))
 
 
 def test_weights_depend_on_the_seed_alone() -> None:
     before = torch.get_rng_state()
-    one, same, other = (models.build(6, 5, 10, seed=seed)[0].weight for seed in (1, 1, 2))
+    one, same, other = (training.build(6, [5], 10, seed=seed)[0].weight for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -68,21 +93,20 @@ def test_damage_at_any_byte_is_detected_or_harmless(saved: Path) -> None:
             loaded = models.load(saved)
         except LabError:
             continue
-        assert loaded.about == expected.about
-        for name, array in expected.weights.items():
-            np.testing.assert_array_equal(loaded.weights[name], array)
+        assert (loaded.settings, loaded.figures) == (expected.settings, expected.figures)
+        np.testing.assert_array_equal(loaded.network.theta, expected.network.theta)
 
 
 def test_files_of_another_kind_are_rejected(tmp_path: Path) -> None:
     path, mark = tmp_path / "x", tmp_path / "exploded"
     bomb = np.array([Bomb(mark)], dtype=object)
-    header = json.dumps({"format": models.FORMAT} | ABOUT)
+    header = json.dumps(HEADER)
     kinds: dict[str, Callable[[BinaryIO], object]] = {
         "pickle": lambda file: pickle.dump(Bomb(mark), file),
         "torch": lambda file: torch.save(Bomb(mark), file),
         "npy": lambda file: np.save(file, bomb),
         "npz": lambda file: np.savez(file, header=bomb),
-        "weights": lambda file: np.savez(file, header=np.array(header), **{"0.weight": bomb}),
+        "weights": lambda file: np.savez(file, header=np.array(header), theta=bomb),
         "text": lambda file: file.write(b"hello"),
         "another npz": lambda file: np.savez(file, weights=np.zeros(3)),
         "another format": lambda file: np.savez(file, header=np.array('{"format": "other"}')),
@@ -103,22 +127,21 @@ def test_files_of_another_kind_are_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    "theta",
     [
-        {"0.weight": np.zeros((5, 6))},
-        {"0.weight": np.zeros((4, 6), np.float32)},
-        {"2.bias": np.zeros(9, np.float32)},
-        {"2.bias": np.zeros((10, 1), np.float32)},
-        {"0.bias": np.full(5, np.nan, np.float32)},
-        {"4.bias": np.zeros(5, np.float32)},
+        np.zeros(94, np.float32),
+        np.zeros((95, 1), np.float32),
+        np.zeros(95, np.int32),
+        np.full(95, np.nan, np.float32),
     ],
 )
-def test_inconsistent_weights_are_rejected(saved: Path, change: dict[str, Any]) -> None:
-    weights = models.load(saved).weights | change
-    with saved.open("wb") as file:
-        np.savez(file, header=np.array(json.dumps({"format": models.FORMAT} | ABOUT)), **weights)
-    with pytest.raises(LabError, match=r"Train again"):
-        models.load(saved)
+def test_inconsistent_weights_are_rejected(tmp_path: Path, theta: np.ndarray) -> None:
+    path = tmp_path / "model.npz"
+    np.savez(path, header=np.array(json.dumps(HEADER)), theta=np.zeros(95, np.float32))
+    assert models.load(path).network.sizes == (6, 5, 10)
+    np.savez(path, header=np.array(json.dumps(HEADER)), theta=theta)
+    with pytest.raises(LabError, match="do not fit its layers"):
+        models.load(path)
 
 
 def test_an_error_while_writing_leaves_the_old_file(saved: Path) -> None:
@@ -138,27 +161,34 @@ KILLED_WHILE_SAVING = """
 import os, signal, sys, time
 from pathlib import Path
 from rprop_kernels.lab import models
+from rprop_kernels.lab.network import Network
 
 folder = Path(sys.argv[1])
-network = models.build(784, 1000, 10, 0)
-about = {"settings": {}, "epoch": 0, "eval_loss": 0.5, "eval_accuracy": 0.5}
-models.save(folder / "model.npz", network, about)
+network = Network((784, 1000, 10), output="softmax", cost="cross_entropy")
+epoch = 0
+
+
+def save():
+    models.save(folder / "model.npz", network, {}, {"epoch": epoch}, (0, 1))
+
+
+save()
 caught = 0
 for attempt in range(40):
     child = os.fork()
     while not child:
-        about["epoch"] += 1
-        models.save(folder / "model.npz", network, about)
+        epoch += 1
+        save()
     time.sleep(0.02 + 0.0007 * attempt)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     loaded = models.load(folder / "model.npz")
-    assert loaded.weights["0.weight"].shape == (1000, 784)
-    about["epoch"] = loaded.about["epoch"]
+    assert loaded.network.sizes == (784, 1000, 10)
+    epoch = loaded.figures["epoch"]
     for leftover in folder.glob(".model.npz.*.tmp"):
         caught += 1
         leftover.unlink()
-print(caught, about["epoch"])
+print(caught, epoch)
 """
 
 

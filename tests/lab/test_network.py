@@ -1,9 +1,7 @@
 """The lab's NumPy network: gradients against torch autograd, training, files, speed."""
 
-import json
 import math
 import warnings
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -16,7 +14,6 @@ threadpoolctl = pytest.importorskip("threadpoolctl")
 sklearn_network = pytest.importorskip("sklearn.neural_network")
 
 from rprop_kernels.lab import network as networks  # noqa: E402
-from rprop_kernels.lab.errors import LabError  # noqa: E402
 from rprop_kernels.lab.network import ACTIVATIONS, OPTIMIZERS, Network, make_optimizer, train  # noqa: E402
 
 TORCH: dict[str, Any] = {
@@ -219,50 +216,6 @@ def test_divergence_ends_the_training_without_an_exception() -> None:
     sgd = make_optimizer("sgd", network.theta, 1e6)
     losses = list(train(network, X, targets, sgd, epochs=50, batch_size=4))
     assert len(losses) < 50 and not np.isfinite(losses[-1]) and np.isfinite(losses[:-1]).all()
-
-
-def test_save_and_load(tmp_path: Path) -> None:
-    path = tmp_path / "weights.npz"
-    network = build((5, 4, 3), "elu", "softmax", "cross_entropy", shortcuts=True, l2=0.5)
-    network.save(path, {"accuracy": 0.5})
-    again, about = Network.load(path)
-    assert about == {"accuracy": 0.5} and again.l2 == 0.5 and again.theta.dtype == np.float64
-    assert np.array_equal(again.predict(X), network.predict(X))
-
-
-def test_files_that_are_not_a_network(tmp_path: Path) -> None:
-    path = tmp_path / "weights.npz"
-    network = Network((5, 3))
-    network.save(path)
-    whole = path.read_bytes()
-    with np.load(path) as file:
-        header = json.loads(str(file["header"]))
-
-    def rewrite(**changes: Any) -> bytes:
-        arrays = {"header": np.array(json.dumps(header | changes.pop("header", {}))), "theta": network.theta}
-        np.savez(path, **(arrays | changes))
-        return path.read_bytes()
-
-    damaged = {
-        "cut short": whole[:-50], "empty": b"", "text": b"hello",
-        "pickled": rewrite(theta=np.array([object()])),
-        "NaN": rewrite(theta=np.full(18, np.nan, np.float32)),
-        "too few": rewrite(theta=np.zeros(4, np.float32)),
-        "integers": rewrite(theta=np.zeros(18, int)),
-        "unknown": rewrite(header={"output": "magic"}),
-        "other": rewrite(header={"format": "x"}),
-        "more": rewrite(header={"extra": 1}),
-        "list": rewrite(header={"sizes": 3}),
-        "about": rewrite(header={"about": 3}),
-    }  # fmt: skip
-    for name, content in damaged.items():
-        path.write_bytes(content)
-        with pytest.raises(LabError, match="damaged or holds no network"):
-            Network.load(path)
-            pytest.fail(name)
-    path.unlink()
-    with pytest.raises(LabError, match="cannot be read"):
-        Network.load(path)
 
 
 def test_at_least_as_fast_as_scikit_learn() -> None:

@@ -1,10 +1,8 @@
 """Report A: statements on the techniques follow from measurements, shown with manipulated optimizers."""
 
-import json
 import math
-from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
 from rprop_kernels.lab import config, datasets, figures, training  # noqa: E402
-from rprop_kernels.lab.errors import LabError  # noqa: E402
 from rprop_kernels.lab.optimizers import DROP_IN, PEER, TECHNIQUES, Technique, find  # noqa: E402
 from rprop_kernels.lab.studies import report_a  # noqa: E402
 
@@ -86,10 +83,8 @@ class Noisy(torch.optim.Rprop):
 
 def compare_two(small: Any, *techniques: Technique) -> tuple[dict[str, Any], str]:
     result = run(small, *techniques)
-    comparison = report_a.Comparison(
-        {"is_mnist": False, "data": "x", "data_origin": "x", "train_batch_size": 1, "train_set_size": 1},
-        [], {}, {technique.name: technique.label for technique in techniques}, seeds=[result],
-    )  # fmt: skip
+    settings = {"is_mnist": False, "data": "x", "where": "x", "train_batch_size": 1, "train_set_size": 1}
+    comparison = report_a.Comparison(settings, [result])
     return result["drop_in"], " ".join(report_a.statements(comparison))
 
 
@@ -136,7 +131,7 @@ def test_all_techniques_share_initial_weights_and_data(small: Any) -> None:
 
 def test_mini_batches_have_the_same_order_for_all_techniques(small: Any) -> None:
     settings, learn, test = small
-    settings = replace(settings, train_batch_size=60, eval_batch_size=20)
+    settings = settings.model_copy(update={"train_batch_size": 60, "eval_batch_size": 20})
     result = report_a.run_seed(0, learn, test, settings, [make(Honest), find(PEER)])
     assert result["drop_in"]["differences"] == []
     assert result["runs"][PEER]["steps"] == 4 * 4
@@ -153,7 +148,7 @@ def test_holdout_is_disjoint_and_by_the_seed(small: Any) -> None:
 
 def test_evaluation_in_batches_is_the_mean_over_all_images(small: Any) -> None:
     _, _, test = small
-    network = training.build(64, 8, 10, 0)
+    network = training.build(64, [8], 10, 0)
     whole = training.evaluate(network, test, "cross_entropy", len(test[1]))
     assert training.evaluate(network, test, "cross_entropy", 7) == pytest.approx(whole)
 
@@ -184,39 +179,25 @@ class Diverging(torch.optim.Rprop):
             self.param_groups[0]["params"][0].fill_(math.nan)
 
 
+@pytest.fixture(scope="module")
+def results(small: Any) -> list[dict[str, Any]]:
+    return [report_a.run_seed(seed, small[1], small[2], small[0]) for seed in (0, 1)]
+
+
 @pytest.fixture
-def comparison(digits: datasets.Dataset, small: Any) -> Iterator[report_a.Comparison]:
-    result = report_a.Comparison.of(small[0], digits)
-    for seed in (0, 1):
-        result.seeds.append(report_a.run_seed(seed, small[1], small[2], small[0]))
-    yield result
+def comparison(small: Any, results: list[dict[str, Any]]) -> report_a.Comparison:
+    settings = small[0].as_dict() | {"is_mnist": False, "where": "scikit-learn's digits"}
+    return report_a.Comparison(settings, deepcopy(results))
 
 
-def test_results_are_complete_and_resumable(
-    comparison: report_a.Comparison, digits: datasets.Dataset, small: Any, tmp_path: Path
-) -> None:
-    report_a.write(comparison, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == set(report_a.FILES)
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["settings"]["epochs"] == 4 and results["environment"]["versions"]["torch"]
-    assert [len(seed["runs"][PEER]["history"]["eval_loss"]) for seed in results["seeds"]] == [4, 4]
-    rows = {row["technique"]: row for row in results["summary"]}
-    accuracies = [seed["runs"]["rprop-"]["test_accuracy"] for seed in results["seeds"]]
+def test_summary(comparison: report_a.Comparison) -> None:
+    assert [len(seed["runs"][PEER]["history"]["eval_loss"]) for seed in comparison.seeds] == [4, 4]
+    rows = {row["technique"]: row for row in comparison.summary()}
+    accuracies = [seed["runs"]["rprop-"]["test_accuracy"] for seed in comparison.seeds]
     assert rows["rprop-"]["test_accuracy_mean"] == pytest.approx(np.mean(accuracies))
     assert rows["rprop-"]["test_accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
     assert rows[PEER]["step_time_ratio_to_torch"] == 1 and rows["rprop-"]["report_test_accuracy"] is None
-    assert any("no figures for this data" in text for text in results["statements"])
-
-    again = report_a.Comparison.of(small[0], digits)
-    again.resume(tmp_path / "results.json")
-    assert again.done == {0, 1} and again.summary() == comparison.summary()
-    other = report_a.Comparison.of(replace(small[0], epochs=5), digits)
-    with pytest.raises(LabError, match=r"other settings \(epochs\)"):
-        other.resume(tmp_path / "results.json")
-    for text in ("", "[]", "{}", '{"settings": {}, "environment": {"versions": {}}, "seeds": [{"seed": 0}]}'):
-        (tmp_path / "results.json").write_text(text)
-        with pytest.raises(LabError, match="holds no results"):
-            report_a.Comparison.of(small[0], digits).resume(tmp_path / "results.json")
+    assert any("no figures for this data" in text for text in report_a.statements(comparison))
 
 
 def test_reported_figures_are_shown_for_mnist(comparison: report_a.Comparison) -> None:
@@ -225,7 +206,8 @@ def test_reported_figures_are_shown_for_mnist(comparison: report_a.Comparison) -
     assert heading[4:6] == ["report", "diff."]
     assert {row[0]: row[4] for row in rows}["Rprop+"] == "0.9478"
     assert "all but Rprop-, Rprop+" not in " ".join(report_a.statements(comparison))  # other settings: not compared
-    comparison.deviations.clear()
+    theirs = report_a.REPORT_SETTINGS.as_dict()
+    comparison.settings.update({key: theirs[key] for key in comparison.settings.keys() & theirs.keys()})
     assert "Table 3.1: all but Rprop-, Rprop+" in " ".join(report_a.statements(comparison))
     for seed in comparison.seeds:
         for name, record in seed["runs"].items():
@@ -244,13 +226,12 @@ def test_times_on_a_busy_machine_are_flagged(comparison: report_a.Comparison) ->
     assert rows["torch.optim.Rprop"][-2:] == ["4000", "1.000"]
 
 
-def test_a_diverging_training_is_reported_and_not_fatal(small: Any, digits: datasets.Dataset, tmp_path: Path) -> None:
+def test_a_diverging_training_is_reported_and_not_fatal(comparison: report_a.Comparison, small: Any) -> None:
     techniques = [make(Diverging, "rprop-"), find(PEER)]
-    comparison = report_a.Comparison.of(small[0], digits, techniques)
-    comparison.seeds.append(report_a.run_seed(0, small[1], small[2], small[0], techniques))
-    report_a.write(comparison, tmp_path)
-    assert report_a.table(comparison)[1][0][1:3] == ["-", "-"]
-    assert json.loads((tmp_path / "results.json").read_text())["seeds"][0]["runs"]["rprop-"]["best_epoch"] == 0
+    result = report_a.run_seed(0, small[1], small[2], small[0], techniques)
+    page = report_a.page([(comparison.settings, result)])
+    assert page.tables[0].rows[0][1:3] == ["-", "-"] and set(page.figures) == {"curves.png", "summary.png"}
+    assert result["runs"]["rprop-"]["best_epoch"] == 0
 
 
 def test_curves_differ_in_more_than_colour() -> None:

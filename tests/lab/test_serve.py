@@ -25,10 +25,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 pytest.importorskip("scipy")
-pytest.importorskip("nicegui", reason="the page needs NiceGUI: pip install 'rprop_kernels[serve]'")
+pytest.importorskip("nicegui", reason="the page needs NiceGUI: it comes with the extra serve")
 typer_testing = pytest.importorskip("typer.testing")
 
+from rprop_kernels.install import install_command  # noqa: E402
 from rprop_kernels.lab.cli import app  # noqa: E402
+from rprop_kernels.lab.landscapes import LANDSCAPES, RACERS, find_trail  # noqa: E402
+from rprop_kernels.lab.serve import charts, landscape_tab  # noqa: E402
 from rprop_kernels.lab.serve import page as serve_page  # noqa: E402
 
 CHROMIUM = os.environ.get("RPROP_LAB_CHROMIUM") or next(
@@ -68,13 +71,50 @@ def test_invalid_drawing_messages_are_ignored(message: Any) -> None:
 
 
 def test_limits_of_the_plots() -> None:
-    assert serve_page._loss_axis([]) == {"min": 0.1, "max": 1}
-    assert serve_page._loss_axis([2.3, 0.02]) == {"min": 0.01, "max": 10}
-    assert serve_page._loss_axis([1e30, 1e-20]) == {"min": 1e-4, "max": 100}
+    assert charts.loss_axis([]) == {"min": 0.1, "max": 1}
+    assert charts.loss_axis([2.3, 0.02]) == {"min": 0.01, "max": 10}
+    assert charts.loss_axis([1e30, 1e-20]) == {"min": 1e-4, "max": 100}
     for lowest in np.linspace(0, 1, 101):
-        limits = serve_page._accuracy_axis([float(lowest), 0.999])
+        limits = charts.accuracy_axis([float(lowest), 0.999])
         ticks = (1 - limits["min"]) / limits["interval"]
         assert 0 <= limits["min"] <= lowest + 1e-9 and ticks == pytest.approx(round(ticks)) and 2 <= ticks <= 8
+
+
+def test_numbers_at_the_ends_of_curves_do_not_overlap() -> None:
+    rng = np.random.default_rng(0)
+    assert charts.spread_labels({}) == {}
+    assert charts.spread_labels({1: (50, 20.0), 2: (50, 60.0), 3: (10, 21.0)}) == {1: 0, 2: 0, 3: 0}
+    for _ in range(200):
+        ends = {number: (int(rng.choice([50, 50, 49, 12])), float(rng.uniform(0, 164))) for number in range(1, 7)}
+        moves = charts.spread_labels(ends)
+        at = {number: y + moves[number] for number, (_, y) in ends.items()}
+        assert min(at.values()) >= 0 and max(at.values()) <= charts.PLOT_HEIGHT + 1e-9
+        for one in ends:
+            for two in range(one + 1, 7):
+                if abs(ends[one][0] - ends[two][0]) <= 0.06 * 50:
+                    assert abs(at[one] - at[two]) >= charts.LABEL_HEIGHT - 1e-9
+
+
+def test_curves_outside_the_axis_are_named() -> None:
+    assert charts.describe_off_axis({1: [2.0, 0.5], 2: []}, 0.1, 10.0) == ""
+    text = charts.describe_off_axis({1: [2.0, 300.0], 2: [2.0, math.inf], 3: [0.01, 1.0], 4: [0.05]}, 0.1, 10.0)
+    assert text == "Outside the axis: run 1, up to 300; run 2, no longer finite; below 0.1: runs 3, 4."
+    assert charts.describe_off_axis({1: [1.0, 1e-4]}, 1e-4, 10.0) == "Outside the axis: below 0.0001: run 1."
+
+
+@pytest.mark.parametrize("message", [None, {}, {"x": 0}, {"x": "a", "y": 0}, {"x": math.nan, "y": 0}, {"x": 9, "y": 0}])
+def test_invalid_starts_are_ignored(message: Any) -> None:
+    assert landscape_tab.read_start(message, LANDSCAPES["ravine"]) is None
+    assert landscape_tab.read_start({"x": 0, "y": "0.5"}, LANDSCAPES["ravine"]) == (0, 0.5)
+
+
+def test_winner_on_a_landscape() -> None:
+    ravine, chosen = LANDSCAPES["ravine"], [RACERS[name] for name in ("irprop+", "sgd")]
+    text = landscape_tab.describe_race(chosen, [find_trail(ravine, racer) for racer in chosen])
+    assert text == "Winner: iRprop+, a loss of 1e-06 after 35 evaluations of the gradient."
+    rastrigin, chosen = LANDSCAPES["rastrigin"], [RACERS[name] for name in ("irprop+", "rprop-", "sgd")]
+    text = landscape_tab.describe_race(chosen, [find_trail(rastrigin, racer) for racer in chosen])
+    assert re.fullmatch(r"No winner: none reaches a loss of 1e-06\. The lowest, 3\.98: SGD, momentum 0\.9\.", text)
 
 
 def test_port_that_is_taken() -> None:
@@ -95,7 +135,7 @@ def test_missing_data_and_missing_nicegui(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delattr("rprop_kernels.lab.serve.page")
     monkeypatch.setitem(sys.modules, "nicegui", None)
     result = lab("serve", "--port", 0)
-    assert result.exit_code == 2 and "pip install 'rprop_kernels[serve]'" in result.output
+    assert result.exit_code == 2 and install_command("serve") in result.output.replace("\n", "")
 
 
 class Served:
@@ -190,12 +230,12 @@ class Tab:
         self.finds(r"finished", within=".runs")  # the first training begins by itself
 
     def finds(self, pattern: str, within: str = "body") -> str:
-        """Waits for a text."""
+        """Waits for a text; within the first such element, as the other tab may have one, too."""
         self.page.wait_for_function(
             "([within, pattern]) => new RegExp(pattern).test(document.querySelector(within)?.innerText ?? '')",
             arg=[within, pattern], timeout=30_000,
         )  # fmt: skip
-        return str(self.page.locator(within).inner_text())
+        return str(self.page.locator(within).first.inner_text())
 
     def button(self, name: str) -> Any:
         return self.page.get_by_role("button", name=name, exact=True)
@@ -319,6 +359,59 @@ def test_training_and_racing(tabs: Callable[..., Tab]) -> None:
     until(lambda: tab.curves() == {})
 
 
+def test_a_race_has_a_winner_and_its_runs_are_all_seen(tabs: Callable[..., Tab]) -> None:
+    tab = tabs()
+    tab.button("Race Rprop, Adam and SGD").click()
+    text = tab.finds(r"Winner on unseen images: .*\. Fastest: .* s\.")
+    best = re.search(r"Winner on unseen images: .*?, (0\.\d{4})", text)
+    rows = tab.page.locator(".runs tbody tr").evaluate_all(
+        "rows => rows.slice(0, 3).map(row => row.cells[3].innerText)"
+    )
+    assert best is not None and best[1] == max(rows)
+    # The first iRprop+ run draws the same curve as the second, and stands out on both sides of it.
+    until(lambda: len(tab.curves()) == 4)
+    lines = tab.page.locator(".chart").first.evaluate(
+        "plot => getElement(Number(plot.id.slice(1))).chart.getOption().series.map(one => [one.lineStyle.width, one.z])"
+    )
+    assert lines[0][0] > 2 * lines[2][0] and lines[0][1] < lines[2][1]
+
+
+def test_dark_mode_follows_the_system(tabs: Callable[..., Tab]) -> None:
+    tab = tabs(color_scheme="dark")
+    colours = """() => [
+      getComputedStyle(document.querySelector('.card')).backgroundColor,
+      getElement(Number(document.querySelector('.chart').id.slice(1))).chart.getOption().xAxis[0].axisLabel.color]"""
+    dark, light = ["rgb(28, 31, 35)", charts.TEXT[True]], ["rgb(255, 255, 255)", charts.TEXT[False]]
+    until(lambda: tab.page.evaluate(colours) == dark)
+    tab.page.emulate_media(color_scheme="light")
+    until(lambda: tab.page.evaluate(colours) == light)
+
+
+def test_race_on_a_landscape(tabs: Callable[..., Tab]) -> None:
+    tab = tabs()
+    tab.page.get_by_role("tab", name="Landscapes").click()
+    tab.finds(r"Winner: iRprop\+, a loss of 1e-06 after 35 evaluations", within=".winner")
+    evaluation = tab.page.locator(".player output")
+    seen = evaluation.inner_text()
+    until(lambda: evaluation.inner_text() != seen, 10)  # it is drawn step by step
+    tab.page.get_by_role("checkbox", name="Adam").click()
+    tab.page.get_by_role("checkbox", name="SGD").click()
+    tab.finds("Choose two or more optimizers")
+    tab.page.get_by_role("checkbox", name="L-BFGS").click()
+    tab.finds("Winner: L-BFGS, a loss of 1e-06 after 9 evaluations", within=".winner")
+    board = tab.page.locator(".map-board")
+    box = board.bounding_box()
+    board.click(position={"x": 0.75 * box["width"], "y": 0.5 * box["height"]})
+    tab.finds("Winner: L-BFGS, a loss of 1e-06 after [^9] evaluations", within=".winner")
+    board.focus()
+    for key in (*["ArrowRight"] * 30, "Enter"):  # to the right edge, x = 1
+        tab.page.keyboard.press(key)
+    until(lambda: start_of_trail(tab)[0] == 1)
+    tab.page.get_by_role("combobox", name="Landscape").click()
+    tab.page.get_by_role("option", name="Rastrigin").click()
+    tab.finds("No winner: none reaches a loss of 1e-06", within=".winner")
+
+
 def test_sliders_retrain(tabs: Callable[..., Tab]) -> None:
     tab = tabs()
     tab.page.get_by_role("slider", name="Hidden units").press("ArrowLeft")
@@ -347,6 +440,11 @@ def test_invalid_settings_are_reported(tabs: Callable[..., Tab]) -> None:
     tab.finds(r"^$", within=".advice")
 
 
+def start_of_trail(tab: Tab) -> list[float]:
+    map_id = "Number(document.querySelector('.map-board').parentElement.id.slice(1))"
+    return list(tab.page.evaluate(f"() => getElement({map_id}).trails[0]?.points[0] ?? [NaN, NaN]"))
+
+
 FOCUS = """() => {
   const at = document.activeElement;
   let name = at.getAttribute("aria-label") ?? at.innerText ?? "";
@@ -361,7 +459,7 @@ def test_by_keyboard_alone(tabs: Callable[..., Tab]) -> None:
     tab = tabs()
     keys = tab.page.keyboard
     reached: dict[str, bool] = {}
-    for _ in range(25):
+    for _ in range(30):
         keys.press("Tab")
         name, ring = tab.page.evaluate(FOCUS)
         reached[name] = ring
@@ -412,6 +510,13 @@ def test_on_a_phone(tabs: Callable[..., Tab]) -> None:
     assert tab.page.evaluate(wide) == 390
     at = tab.page.locator(".runs th", has_text="unseen").bounding_box()
     assert at["x"] + at["width"] <= 390  # the results are seen without scrolling
+    table = tab.page.locator(".scroll").filter(has=tab.page.locator(".runs th", has_text="unseen"))
+    assert table.evaluate("one => (one.scrollLeft = 500, one.scrollLeft)") > 50  # and the settings with it
+    board, bars = (tab.page.locator(name).bounding_box() for name in (".pad-board", ".bars"))
+    assert board["x"] + board["width"] < bars["x"] and abs(board["y"] - bars["y"]) < board["height"]
+    tab.page.get_by_role("tab", name="Landscapes").click()
+    tab.finds("Winner: iRprop", within=".winner")
+    assert tab.page.evaluate(wide) == 390
 
 
 def test_more_classes_than_digits(browser: Any, tmp_path: Path) -> None:

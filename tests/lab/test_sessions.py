@@ -16,8 +16,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 ndimage = pytest.importorskip("scipy.ndimage")
 
-from rprop_kernels.lab import datasets, training  # noqa: E402
+from rprop_kernels.lab import datasets, models, training  # noqa: E402
 from rprop_kernels.lab.errors import LabError  # noqa: E402
+from rprop_kernels.lab.network import Network  # noqa: E402
 from rprop_kernels.lab.serve import drawing, sessions  # noqa: E402
 from rprop_kernels.lab.serve.sessions import CANDIDATES, Runner, Session, Settings, TrainingSet  # noqa: E402
 
@@ -49,6 +50,27 @@ def raced(session: Session, *settings: Settings) -> tuple[Runner, ...]:
     session.start(*settings)
     until(lambda: not session.busy)
     return session.runners[-len(settings) :]
+
+
+def test_a_saved_model_is_shown(tmp_path: Path) -> None:
+    digits = datasets.load("digits")
+    network = Network((64, 9, 8, 10), output="softmax", cost="cross_entropy", seed=3)
+    models.save(tmp_path / "model.npz", network, {}, {"epoch": 4}, (0.0, 1.0))
+    saved = models.load(tmp_path / "model.npz")
+    session = Session(TrainingSet(digits, saved))
+    (shown,) = session.runners
+    assert shown.state == "saved" and shown.settings.label == "saved model" and session.model() is shown
+    image = digits.test_images[:1]
+    shares = shown.probabilities(digits.scaled(image)[0])
+    np.testing.assert_allclose(shares, network.predict(image.astype(np.float32) / 16)[0], rtol=1e-5)
+    assert shown.test_accuracy == np.mean(saved.predict(digits.test_images, 16).argmax(1) == digits.test_labels)
+    session.start(Settings(epochs=1))
+    until(lambda: not session.busy)
+    assert [runner.number for runner in session.runners] == [1, 2]
+    other = Network((60, 10), output="softmax", cost="cross_entropy")
+    models.save(tmp_path / "model.npz", other, {}, {}, (0.0, 1.0))
+    with pytest.raises(LabError, match="takes 60 pixels and knows 10 classes"):
+        TrainingSet(digits, models.load(tmp_path / "model.npz"))
 
 
 # Drawings ----------------------------------------------------------------------------------------------

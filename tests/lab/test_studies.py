@@ -53,7 +53,7 @@ def test_list_shows_every_study_and_its_duration() -> None:
     for study in STUDIES.values():
         assert study.name in listed.output and study.minutes > 0 and len(study.line) > 10
     assert plain(lab("study").output) == plain(listed.output)
-    assert {name[0] for name in STUDIES} == set("bcdef")
+    assert {name[0] for name in STUDIES} == set("abcdef")
 
 
 @pytest.mark.parametrize("name", list(STUDIES))
@@ -76,6 +76,8 @@ def test_every_study(name: str) -> None:
         assert table["rows"] and all(len(row) == len(table["heading"]) for row in table["rows"])
         rows = (folder / f"{runner.slug(table['title'])}.csv").read_text().splitlines()
         assert len(rows) == len(table["rows"]) + 1
+    for grid in ("grid.png", "mse.png", "r2.png", "ranks.png", "confusion.png"):
+        assert (grid not in results["pictures"]) or len((folder / grid).with_suffix(".csv").read_text()) > 50
         assert table["title"] in (folder / "table.md").read_text()
     labels = [row[0] for table in results["tables"] for row in [*table["rows"], table["heading"]]]
     text = " ".join(labels) + " ".join(results["tables"][0]["heading"])
@@ -93,16 +95,16 @@ def test_finished_runs_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(fitting, "fit", counted)
     assert quick("e-grid", "--epochs", 2, "--seeds", 1).exit_code == 0
     first, folder = len(done), Path("runs/study-e-grid-quick")
-    assert first == 6 and len(list((folder / "runs").iterdir())) == 6
+    files = sorted((folder / "runs").glob("*.json"))
+    assert first == len(files) == 6
     page = (folder / "table.md").read_text()
-    files = sorted((folder / "runs").iterdir())
     files[0].unlink()
     files[1].write_text(files[1].read_text()[:100])  # cut short
     (folder / "table.md").unlink()
     assert quick("e-grid", "--epochs", 2, "--seeds", 1).exit_code == 0
     assert sorted(done[first:]) == sorted(path.name for path in files[:2])
     assert (folder / "table.md").read_text() == page
-    assert quick("e-grid", "--epochs", 3, "--seeds", 1).exit_code == 0  # other settings are other runs
+    assert quick("e-grid", "--epochs", 3, "--seeds", 1, "--force").exit_code == 0  # other settings are other runs
     assert len(done) == first + 2 + 6
 
 
@@ -151,6 +153,7 @@ def test_interrupted_then_continued() -> None:
         (("b-optimizers", "--data", "mnst"), "There is no data set 'mnst'"),
         (("b-optimizers", "--data-dir", "."), "has no MNIST files"),
         (("f-table", "--data-dir", "."), "No PROBEN1 problem 'cancer1'"),
+        (("f-table", "--quick"), "f-table --quick --data-dir FOLDER, the folder with its .dt files"),
         (("f-table", "--problem", "nothing.dt"), "There is no file nothing.dt"),
         (("f-table", "--data", "mnist"), "f-table works on PROBEN1's problems and takes no --data. Leave it out."),
         (("b-optimizers", "--problem", "glass1"), "b-optimizers works on images and takes no --problem"),
@@ -198,7 +201,7 @@ def test_weights_are_tested_on_a_csv() -> None:
         failed = lab("classify", weights, "--data", wrong)
         assert failed.exit_code == 2 and words in plain(failed.output), failed.output
     failed = lab("classify", "digits.csv", "--data", "digits.csv")
-    assert failed.exit_code == 2 and "holds no network" in plain(failed.output)
+    assert failed.exit_code == 2 and "is not a model of rprop-lab" in plain(failed.output)
 
 
 def test_report() -> None:
@@ -222,9 +225,9 @@ def test_report_states_the_extent_of_runs_and_unfinished_studies() -> None:
     rows = np.column_stack([np.arange(60) % 3, np.random.default_rng(0).integers(0, 256, (60, 25))])
     Path("sub").mkdir()
     np.savetxt("sub/three.csv", rows, "%d", delimiter=",")
-    Path("config.json").write_text('{"hidden_units": 5}')
+    Path("config.json").write_text('{"hidden_units": 5, "epochs": 2}')
     data = ("--data", "csv", "--data-dir", "sub/three.csv", "--seeds", 1)
-    compared = lab("compare", "config.json", *data, "--epochs", 2)
+    compared = lab("compare", "config.json", *data)
     assert compared.exit_code == 0, compared.output
     assert quick("b-optimizers", *data, "--epochs", 1).exit_code == 0
     Path("runs/study-e-grid/runs").mkdir(parents=True)
@@ -235,14 +238,14 @@ def test_report_states_the_extent_of_runs_and_unfinished_studies() -> None:
     page, markdown = Path("runs/report.html").read_text(), Path("page.md").read_text()
     assert "study-e-grid: 1 run so far, no results" in page
     for text in (page, markdown):
-        assert "rprop-lab compare config.json --data csv --data-dir sub/three.csv --epochs 2 --seeds 1" in text
-        assert "1 seed, 2 epochs (the report: MNIST, 50 epochs)" in text and "in compare-csv" not in text
+        assert "rprop-lab compare config.json --seeds 1 --data csv --data-dir sub/three.csv" in text
+        assert "1 seed of 5, 2 epochs of 50" in text and "in compare-csv" not in text
         assert "b-optimizers --quick --seeds 1 --epochs 1 --data csv --data-dir sub/three.csv" in text
     assert "img { max-width: 100%" in page and "max-width: none" not in page
     for path in Path("runs").glob("*/results.json"):
         path.unlink()
     failed = lab("report")
-    assert failed.exit_code == 2 and "Not finished: study-b-optimizers-quick" in plain(failed.output)
+    assert failed.exit_code == 2 and "study-b-optimizers-quick: 12 runs so far" in plain(failed.output)
 
 
 SMALL = (
@@ -420,7 +423,9 @@ def test_images_of_other_sizes_and_classes() -> None:
     assert failed.exit_code == 2 and "for labels 0 to 26, but more.csv has 29" in plain(failed.output)
     np.savetxt("oblong.csv", np.column_stack([np.arange(40) % 3, rng.integers(0, 256, (40, 63))]), "%d", delimiter=",")
     refused = quick("b-optimizers", "--epochs", 1, "--seeds", 1, "--data", "oblong.csv")
-    assert refused.exit_code == 2 and "other data, IDX files in ., which would be lost" in plain(refused.output)
+    assert refused.exit_code == 2 and "results on other data, IDX files in ., which would be lost" in plain(
+        refused.output
+    )
     oblong = ("--epochs", 1, "--seeds", 1, "--data", "oblong.csv", "--out", "oblong")
     assert quick("b-optimizers", *oblong).exit_code == 0  # 7 x 9
     assert quick("b-optimizers", *oblong).exit_code == 0  # the same goes on
@@ -455,7 +460,7 @@ def test_the_page_of_studies_is_generated_from_the_stored_results() -> None:
     studies = html.collect(docs / "studies")
     page = (docs / "studies.md").read_text(encoding="utf-8")
     assert html.markdown_page(studies, "studies") == page
-    assert {study["name"] for study in studies} >= set(STUDIES) - {"d-time", "d-sklearn"}
+    assert {study["name"] for study in studies} >= set(STUDIES) - {"a-compare", "d-time", "d-sklearn"}
     for study in studies:
         assert study["pictures"] and len(study["found"]["pictures"]) == len(study["pictures"]), study["title"]
         text = (study["folder"] / "results.json").read_text(encoding="utf-8")
@@ -489,7 +494,7 @@ def test_progress_of_unfinished_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         return work(*arguments)
 
     monkeypatch.setattr(fitting, "measure", slow)
-    runner.execute(study, settings, folder, 1, lambda done, total: seen.append(done))
+    runner.execute(study, settings, folder, 1, lambda done, text: seen.append(done))
     assert seen[0] == 0 and seen[-1] == 2 and seen == sorted(seen) and seen[1] < 0.9
     within = [done for done in seen if done % 1]
     assert min(within) < 1 < max(within)
@@ -556,12 +561,24 @@ def test_runs_of_different_versions_are_noted(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(runner, "provenance", lambda: "numpy 1")
     arguments = ("e-grid", "--epochs", 2, "--seeds", 1)
     assert "same versions" not in plain(quick(*arguments).output)
-    next(Path("runs/study-e-grid-quick/runs").iterdir()).unlink()
+    next(Path("runs/study-e-grid-quick/runs").glob("*.json")).unlink()
     monkeypatch.setattr(runner, "provenance", lambda: "numpy 2")
     said = plain(quick(*arguments).output)
     assert "not all made with the same versions on the same processor: 1 with numpy 2; 5 with numpy 1." in said or (
         "5 with numpy 1; 1 with numpy 2." in said
     )
+
+
+def test_other_results_of_a_page_are_not_replaced() -> None:
+    page = ("report", "runs", "--markdown", "page.md")
+    assert quick("e-grid", "--epochs", 1, "--seeds", 1).exit_code == 0 and lab(*page).exit_code == 0
+    assert lab(*page).exit_code == 0
+    before = Path("page/e-grid-quick/results.json").read_bytes()
+    assert quick("e-grid", "--epochs", 1, "--seeds", 2).exit_code == 0
+    refused = lab(*page)
+    assert refused.exit_code == 2 and "page/e-grid-quick holds other results of e-grid" in plain(refused.output)
+    assert Path("page/e-grid-quick/results.json").read_bytes() == before
+    assert lab(*page, "--force").exit_code == 0 and Path("page/e-grid-quick/results.json").read_bytes() != before
 
 
 def test_two_folders_with_the_same_name_are_rejected() -> None:
@@ -579,7 +596,7 @@ def test_findings_are_shown_only_for_the_matching_form() -> None:
         file.write_text(
             json.dumps(found | {"statements": [runner.FINDING_PREFIX + "so"], "form": form, "findings of": "in full"})
         )
-        assert lab("report", "runs", "--markdown", "page.md").exit_code == 0
+        assert lab("report", "runs", "--markdown", "page.md", "--force").exit_code == 0
         assert f"- {word}\n" in Path("page.md").read_text()
 
 

@@ -87,6 +87,55 @@ def test_fastgps() -> None:
     twice(fit)
 
 
+@pytest.fixture
+def double() -> Iterator[None]:
+    """float64 is the default dtype, as fastgps advises."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("digital", [False, True], ids=["lattice", "digital net"])
+def test_minimize_in_place_of_the_fit_of_fastgps(digital: bool, double: None, monkeypatch: Any) -> None:
+    """Its fit, with its own patience and with a long one, finds no lower loss."""
+    fastgps = pytest.importorskip("fastgps", reason="fastgps is not installed")
+    import qmcpy
+
+    def process() -> Any:
+        if digital:
+            gp = fastgps.FastGPDigitalNetB2(
+                qmcpy.KernelDigShiftInvar(d=2, torchify=True), qmcpy.DigitalNetB2(2, seed=7)
+            )
+        else:
+            gp = fastgps.FastGPLattice(qmcpy.KernelShiftInvar(d=2, torchify=True), qmcpy.Lattice(2, seed=7))
+        x = gp.get_x_next(64)
+        gp.add_y_next(torch.sin(3 * x[:, 0]) + x[:, 1] ** 2)
+        return gp
+
+    def loss(gp: Any) -> Tensor:
+        with monkeypatch.context() as patch:
+            patch.setenv("FASTGP_FORCE_RECOMPILE", "True")  # else it keeps the graph of an older Gram matrix
+            return gp.get_inv_log_det_cache().mll_loss(gp, True)
+
+    mine = process()
+    result = ours.minimize(lambda: loss(mine), mine)
+    assert result.success and loss(mine).item() == result.fun
+    for patience in ({}, {"stop_crit_improvement_threshold": 1e-8, "stop_crit_wait_iterations": 50}):
+        other = process()
+        other.fit(verbose=0, **patience)
+        theirs = loss(other).item()
+        assert result.fun <= theirs + 1e-7 * abs(theirs)
+    # The Gram matrix that fastgps caches is that of the best point.
+    points = torch.rand(5, 2, generator=torch.Generator().manual_seed(0))
+    twin = process()
+    twin.load_state_dict(mine.state_dict())
+    loss(twin)
+    assert torch.equal(mine.post_mean(points), twin.post_mean(points))
+
+
 def data() -> tuple[Tensor, Tensor]:
     x = torch.randn(24, 3, generator=torch.Generator().manual_seed(3))
     return x, x.prod(1, keepdim=True)
@@ -303,6 +352,43 @@ def test_gpytorch(make: Any) -> None:
     assert (torch.stack(together).min(0).values < together[0]).all()
 
 
+def test_minimize_in_place_of_the_loop_of_a_gpytorch_tutorial() -> None:
+    """The simple regression of its documentation: 50 iterations of Adam, or one call."""
+    gpytorch = pytest.importorskip("gpytorch", reason="gpytorch is not installed")
+    x = torch.linspace(0, 1, 100)
+    noise = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    y = torch.sin(x * (2 * torch.pi)) + noise * 0.2
+
+    class ExactGPModel(gpytorch.models.ExactGP):
+        def __init__(self, x: Tensor, y: Tensor, likelihood: Any) -> None:
+            super().__init__(x, y, likelihood)
+            self.mean_module = gpytorch.means.ConstantMean()
+            self.covar_module = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
+
+        def forward(self, x: Tensor) -> Any:
+            return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+    def process() -> tuple[Any, Callable[[], Tensor]]:
+        likelihood = gpytorch.likelihoods.GaussianLikelihood()
+        model = ExactGPModel(x, y, likelihood)
+        mll = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
+        return model, lambda: -mll(model(x), y)
+
+    model, objective = process()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(50):
+        optimizer.zero_grad()
+        loss = objective()
+        loss.backward()
+        optimizer.step()
+    theirs = objective().item()
+
+    model, objective = process()
+    result = ours.minimize(objective, model)
+    assert result.success and result.nfev < 200
+    assert objective().item() <= theirs + 1e-6 * abs(theirs)
+
+
 def test_grad_scaler_with_irprop_plus() -> None:
     model = net()
     x, y = data()
@@ -317,3 +403,164 @@ def test_grad_scaler_with_irprop_plus() -> None:
             scaler.step(optimizer, loss=loss)
             scaler.update()
     assert equal(model, by_hand(ours.IRpropPlus, 10))
+
+
+# ------------------------------------------------------------------------------- the loss in other training loops
+
+
+def noisy_sine() -> tuple[Tensor, Tensor]:
+    x = torch.linspace(0, 1, 20, dtype=torch.float64)[:, None]
+    return x, torch.sin(6 * x) + 0.1 * torch.cos(40 * x)
+
+
+def mll_of(botorch: Any, **options: Any) -> Any:
+    """The marginal likelihood of a Gaussian process for 20 points."""
+    import gpytorch
+
+    model = botorch.models.SingleTaskGP(*noisy_sine(), **options)
+    return gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+
+
+def fit_by_hand(mll: Any, steps: int) -> None:
+    """The plain loop that BoTorch and Ax must agree with."""
+    mll.train()
+    optimizer = ours.IRpropPlus([p for p in mll.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = -mll(mll.model(*mll.model.train_inputs), mll.model.train_targets)
+        loss.backward()
+        optimizer.step(loss=loss)
+
+
+def fit_with_rprop(mll: Any, steps: int) -> Any:
+    """The recipe of the documentation for BoTorch."""
+    from botorch.optim.closures import get_loss_closure_with_grads
+    from botorch.optim.fit import fit_gpytorch_mll_torch
+
+    mll.train()
+    parameters = {name: p for name, p in mll.named_parameters() if p.requires_grad}
+    optimizer = ours.IRpropPlus(parameters.values(), lr=0.05)
+    evaluate = get_loss_closure_with_grads(mll, parameters)
+
+    def closure() -> Any:
+        loss, grads = evaluate()
+        optimizer.set_loss(loss)
+        return loss, grads
+
+    return fit_gpytorch_mll_torch(
+        mll, parameters, closure=closure, optimizer=optimizer, step_limit=steps, stopping_criterion=None
+    )
+
+
+def test_botorch() -> None:
+    """Its torch loop calls a bare step(): the closure calls set_loss."""
+    botorch = pytest.importorskip("botorch", reason="botorch is not installed")
+    mll, expected = mll_of(botorch), mll_of(botorch)
+    result = fit_with_rprop(mll, 60)
+    fit_by_hand(expected, 60)
+    assert equal(mll, expected) and result.step == 60
+    theirs = mll_of(botorch)
+    botorch.fit_gpytorch_mll(theirs)  # L-BFGS-B
+    theirs.train()
+    assert result.fval <= -theirs(theirs.model(*theirs.model.train_inputs), theirs.model.train_targets).item() + 0.05
+
+
+def test_ax() -> None:
+    """A model with custom_fit, in a surrogate of Ax."""
+    pytest.importorskip("ax", reason="ax is not installed: pip install ax-platform")
+    botorch = pytest.importorskip("botorch", reason="botorch is not installed")
+    from ax.core.search_space import SearchSpaceDigest
+    from ax.generators.torch.botorch_modular.surrogate import Surrogate, SurrogateSpec
+    from ax.generators.torch.botorch_modular.utils import ModelConfig
+    from botorch.utils.datasets import SupervisedDataset
+
+    fits: list[Any] = []
+
+    class Process(botorch.models.SingleTaskGP):  # type: ignore[misc]
+        def custom_fit(self, mll: Any, **options: Any) -> Any:
+            fits.append(fit_with_rprop(mll, 60))
+            return mll.eval()
+
+    config = ModelConfig(botorch_model_class=Process, input_transform_classes=None, outcome_transform_classes=None)
+    surrogate = Surrogate(surrogate_spec=SurrogateSpec(model_configs=[config]))
+    x, y = noisy_sine()
+    surrogate.fit(
+        [SupervisedDataset(X=x, Y=y, feature_names=["x"], outcome_names=["y"])],
+        SearchSpaceDigest(feature_names=["x"], bounds=[(0.0, 1.0)]),
+    )
+    assert [result.step for result in fits] == [60] and isinstance(surrogate.model, Process)
+    expected = mll_of(botorch, outcome_transform=None)
+    fit_by_hand(expected, 60)
+    assert equal(surrogate.model, expected.model)
+
+
+def test_pyro() -> None:
+    """A loop over the ELBO; with a guide that draws nothing (AutoDelta) its values can be compared."""
+    pyro = pytest.importorskip("pyro", reason="pyro is not installed: pip install pyro-ppl")
+    import pyro.distributions as dist
+    from pyro.infer import Trace_ELBO
+    from pyro.infer.autoguide import AutoDelta
+
+    data_ = 3 + 0.5 * torch.randn(200, generator=torch.Generator().manual_seed(0))
+
+    def model(x: Tensor) -> None:
+        mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mean, scale), obs=x)
+
+    pyro.clear_param_store()
+    elbo = Trace_ELBO()(model, AutoDelta(model))
+    elbo(data_)  # makes the parameters
+    optimizer = ours.IRpropPlus(elbo.parameters(), lr=0.1)
+    losses = []
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss = elbo(data_)
+        loss.backward()
+        optimizer.step(loss=loss)
+        losses.append(loss.item())
+    assert elbo(data_).item() == elbo(data_).item()  # nothing is drawn
+    found = elbo.guide.median()
+    assert losses[-1] < losses[0] and abs(found["mean"] - data_.mean()) < 0.01
+    assert abs(found["scale"] - data_.std()) < 0.02
+
+
+def test_higher() -> None:
+    """Its differentiable loop: a twin registered with register_optim, which gives the loss of step(loss) on."""
+    higher = pytest.importorskip("higher", reason="higher is not installed")
+
+    class DifferentiableIRpropPlus(higher.optim.DifferentiableOptimizer):  # type: ignore[misc]
+        def __init__(self, other: Any, *args: Any, **kwargs: Any) -> None:
+            super().__init__(other, *args, **kwargs)
+            self.rule = copy.deepcopy(other)
+
+        def step(self, loss: Tensor, *args: Any, **kwargs: Any) -> Any:
+            self.rule.set_loss(loss.detach())
+            return super().step(loss, *args, **kwargs)
+
+        def _update(self, grouped_grads: Any, **kwargs: Any) -> None:
+            groups = [*zip(self.rule.param_groups, self.param_groups, grouped_grads, strict=True)]
+            for mine, group, grads in groups:
+                for p, w, g in zip(mine["params"], group["params"], grads, strict=True):
+                    p.data, p.grad = w.detach().clone(), None if g is None else g.detach()
+            self.rule.step()
+            for mine, group, _ in groups:
+                for i, (p, w) in enumerate(zip(mine["params"], group["params"], strict=True)):
+                    group["params"][i] = w - w.detach() + p.detach()  # the value of p, the gradient of w
+
+    higher.register_optim(ours.IRpropPlus, DifferentiableIRpropPlus)
+    x, y = data()
+    model = net()
+    optimizer = ours.IRpropPlus(model.parameters(), lr=0.05)
+    with higher.innerloop_ctx(model, optimizer) as (functional, inner):
+        for _ in range(10):
+            inner.step(nn.functional.mse_loss(functional(x), y))
+        expected = by_hand(ours.IRpropPlus, 10)
+        fast = [p.detach() for p in functional.parameters()]
+        assert all(torch.equal(bits(p), bits(q)) for p, q in zip(fast, expected.parameters(), strict=True))
+        outer = nn.functional.mse_loss(functional(x), y)
+        grads = torch.autograd.grad(outer, functional.parameters(time=0))
+    final = nn.functional.mse_loss(expected(x), y)
+    assert all(map(torch.equal, grads, torch.autograd.grad(final, expected.parameters())))
+    assert equal(model, net())  # the model itself has not moved

@@ -406,6 +406,43 @@ def fsdp2_with_options(rank: int, folder: Path) -> None:
             raise AssertionError("a start outside was accepted")
 
 
+def stopping(rank: int, folder: Path) -> None:
+    """The mean loss and the largest gradient decide; all processes stop at the same call."""
+    world = dist.get_world_size()
+
+    def stopped_at(loss_and_grad: Any, params: list[Any], **options: Any) -> Any:
+        optimizer = ours.IRpropPlus(params, lr=0.1, step_sizes=(0.0, 50.0), process_group=True)
+        stop = ours.Stopping(optimizer, process_group=True, **options)
+        steps = 0
+        while steps < 2000 and not stop(loss_and_grad()):
+            optimizer.step()
+            steps += 1
+        stop.restore_best()
+        return steps, stop.reason, float(stop.best_loss)
+
+    for every in (None, 8):
+        for gtol, xtol in ((1e-4, None), (None, 1e-4)):
+            w = nn.Parameter(torch.full((3,), 1.0 + rank, dtype=torch.float64))  # of this process alone
+
+            def own(w: Any = w) -> Any:
+                w.grad = 10.0**rank * 2 * w.detach()
+                return 10.0**rank * (w.detach() ** 2).sum()
+
+            empty = nn.Parameter(torch.zeros(0, dtype=torch.float64))
+            result = stopped_at(own, [w] if rank else [empty, w], gtol=gtol, ftol=None, xtol=xtol, every=every)
+            assert result[1] == ("gtol" if gtol else "xtol") and everywhere(result), result
+            assert gtol is None or float(w.grad.abs().max()) <= 1e-2
+    # nothing to step here, something elsewhere
+    w = nn.Parameter(torch.ones(0 if rank else 2, dtype=torch.float64))
+
+    def some() -> Any:
+        w.grad = 2 * w.detach()
+        return (w.detach() ** 2).sum() * world
+
+    result = stopped_at(some, [w], gtol=None, ftol=None, xtol=1e-3)
+    assert result[1] == "xtol" and everywhere(result), result
+
+
 SCENARIOS: dict[str, Callable[[int, Path], None]] = {
     f.__name__: f
     for f in (
@@ -418,6 +455,7 @@ SCENARIOS: dict[str, Callable[[int, Path], None]] = {
         dtensor_rows,
         ddp_with_options,
         fsdp2_with_options,
+        stopping,
     )
 }
 

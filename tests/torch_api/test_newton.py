@@ -16,6 +16,7 @@ from rprop_kernels.torch import minimize  # noqa: E402
 from rprop_kernels.torch.newton import solve  # noqa: E402
 
 D = torch.float64
+SLOWLY = {"step_sizes": (0.0, 1e-3), "lr": 1e-3}  # Rprop does not get there in 40 steps
 OFF = {"gtol": None, "ftol": None, "xtol": None}
 
 
@@ -57,7 +58,7 @@ def make_logistic(problems, seed=0):
 def test_a_valley_in_which_rprop_crawls():
     x0 = torch.tensor([-1.2, 1.0], dtype=D)
     result = minimize(rosenbrock, x0, finish="newton")
-    assert result.success and result.fun < 1e-12 and result.nit == 50
+    assert result.success and result.fun < 1e-12 and result.nit == 40
     assert result.calls == result.nfev + 2 and len(result.history) == result.nfev > result.nit + 2
     assert (np.diff(result.history) <= 0).all() and result.history[-1] == result.fun
     assert (result.hess - torch.tensor([[802.0, -400.0], [-400.0, 200.0]], dtype=D)).abs().max() < 1e-3
@@ -248,12 +249,12 @@ def test_many_active_bounds():
 
     result = minimize(
         fun, torch.zeros(40, 6, dtype=D), (matrices, centers), in_dims=0, batched=True, bounds=(-1.0, 1.0),
-        finish="newton", gtol=1e-9,
+        finish="newton", gtol=1e-9, **SLOWLY,
     )  # fmt: skip
     x, grad = result.x, (matrices @ (result.x - centers)[:, :, None])[..., 0]
-    assert set(result.reason) <= {"gtol", "ftol"} and (x.abs() == 1).double().mean() > 0.2
+    assert set(result.reason) == {"gtol"} and (x.abs() == 1).double().mean() > 0.2
     assert (x - (x - grad).clamp(-1, 1)).abs().max() < 1e-6
-    assert (result.nfev - result.nit).max() < 25
+    assert (result.nfev - result.nit).max() <= 8
 
 
 def test_frozen_weights_may_have_any_derivative():
@@ -319,15 +320,14 @@ def bowl(x):
     return ((x - 1) ** 2).sum(-1) + ((x - 1) ** 4).sum(-1) + 1
 
 
-SLOWLY = {"step_sizes": (0.0, 1e-3), "lr": 1e-3}  # Rprop does not get there in 50 steps
 ENDINGS = {
     "gtol": (bowl, {}),
     "ftol": (bowl, {"gtol": None, "xtol": None}),
     "xtol": (bowl, {"gtol": None, "ftol": None, "xtol": 1e-3}),
     "target": (bowl, {"target": 1.5}),
-    "patience": (bowl, {**OFF, "patience": 51}),
+    "patience": (bowl, {**OFF, "patience": 41}),
     "max_steps": (bowl, {"max_steps": 2}),
-    "max_evals": (bowl, {"max_evals": 53}),
+    "max_evals": (bowl, {"max_evals": 43}),
     "nonfinite": (lambda x: torch.where(x[..., 0] > 3.95, bowl(x), torch.nan), {"window": 6, **OFF}),
     "start": (lambda x: bowl(x) * torch.nan, {}),
     "callback": (bowl, {}),
@@ -345,7 +345,7 @@ def test_every_reason_ends_a_finish(reason, batched):
     def callback(x):
         nonlocal steps
         steps += 1
-        if steps == 52:
+        if steps == 42:
             raise StopIteration if reason == "callback" else KeyboardInterrupt
 
     if reason in ("callback", "interrupted"):
@@ -358,15 +358,26 @@ def test_every_reason_ends_a_finish(reason, batched):
     if reason == "start":
         assert nfev == nit + 1 and result.hess.isnan().all() and result.cov().isnan().all()
         return
-    assert nit <= 50 and nfev > nit + 1 and not result.hess.isnan().any()
+    assert nit <= 40 and nfev > nit + 1 and not result.hess.isnan().any()
     assert result.calls == nfev + 1  # the Hessian-vector product
     if not batched:
         assert len(result.history) == nfev
+    if reason == "ftol":
+        assert nfev - nit < 15  # where rounding hides a decrease, not after a window of 50 steps
     if reason == "max_steps":
         assert (nit, nfev) == (2, 6)
     if reason == "max_evals":
-        assert (nit, nfev) == (50, 53)
+        assert (nit, nfev) == (40, 43)
     assert bits(fun(result.x)) == bits(result.fun)
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 500, "xtol": None}])
+def test_rest_beside_a_wall_is_no_success(options):
+    def fun(x):
+        return torch.where(x[..., 0] > 1.5, bowl(x), torch.nan)
+
+    result = minimize(fun, torch.tensor([4.0, 4.0], dtype=D), finish="newton", **SLOWLY, **options)
+    assert result.reason == "nonfinite" and 1.5 < result.x[0] < 1.51
 
 
 def test_no_decrease_ends_a_finish():
@@ -376,8 +387,8 @@ def test_no_decrease_ends_a_finish():
 
 
 def test_no_budget_for_the_finish():
-    result = minimize(bowl, torch.tensor([4.0, 4.0], dtype=D), finish="newton", max_evals=51, **SLOWLY)
-    assert (result.reason, result.nfev) == ("max_evals", 51) and result.cov().isnan().all()
+    result = minimize(bowl, torch.tensor([4.0, 4.0], dtype=D), finish="newton", max_evals=41, **SLOWLY)
+    assert (result.reason, result.nfev) == ("max_evals", 41) and result.cov().isnan().all()
 
 
 @pytest.mark.parametrize(("target", "reason"), [(0.5, "target"), (None, "nonfinite")])
@@ -390,7 +401,7 @@ def test_a_success_of_rprop_stays_one(target, reason):
 
     x0 = torch.tensor([3.0, 4.0], dtype=D)
     result = minimize(fun, x0, finish="newton", target=target, gtol=None, ftol=None, xtol=None, max_steps=100)
-    assert result.reason == reason
+    assert result.reason == reason and result.nfev == result.nit + 2
 
 
 def test_an_exception_in_the_finish_leaves_the_best_point():
@@ -400,7 +411,7 @@ def test_an_exception_in_the_finish_leaves_the_best_point():
     def loss():
         nonlocal calls
         calls += 1
-        if calls == 56:
+        if calls == 46:
             raise ZeroDivisionError("mine")
         return rosenbrock(model.weight[0]) + model.bias[0] ** 2 + model.bias[0] * model.weight[0, 0]
 

@@ -409,3 +409,12 @@ def test_bad_input_is_refused_before_the_first_step(case):
         minimize(**{"fun": bowl, "x0": x0, "callback": steps.append} | change)
     assert x0.tolist() == [1.0, 1.0] and not steps
     assert all(torch.equal(p, value) for p, value in zip(MODEL.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("of_x", [True, False], ids=["modified", "freed"])
+def test_a_graph_that_is_kept_between_calls_is_explained(of_x: bool) -> None:
+    x = torch.nn.Parameter(torch.tensor([1.0]))
+    model, kept = torch.nn.ParameterList([x]), x**2 if of_x else x.sin().exp()
+    with pytest.raises(RuntimeError) as caught:
+        minimize(lambda: (kept**2).sum(), model, check_noise=not of_x)
+    assert any("anew in every call of fun" in note for note in caught.value.__notes__)

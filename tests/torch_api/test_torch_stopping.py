@@ -266,3 +266,50 @@ def test_other_types(dtype):
             break
         optimizer.step()
     assert stop.reason == "gtol"
+
+
+@pytest.mark.parametrize("order", ["test first", "step first"])
+@pytest.mark.parametrize("case", [*OPTIONS, "rows"])
+@pytest.mark.parametrize("make", ["irprop+", "rprop-", "drop-in", "Adam"])
+def test_a_decision_that_is_read_now_and_then_is_late_and_the_best_point_is_not(make, case, order):
+    """As on a device: reason, best loss and best weights are those of the immediate decision."""
+    options, rules = OPTIONS.get(case, ({"batched": True}, {}))
+    if make in ("drop-in", "Adam") and ({*options} - {"maximize", "lr"} or (make, order) == ("Adam", "step first")):
+        pytest.skip("it has no such options, or order")
+    sign = -1 if options.get("maximize") else 1
+    results = []
+    for every in (1, 8):
+        start = np.random.default_rng(0).uniform(-4, 4, (9, 2)) if case == "rows" else np.array([0.5, 1.0])
+        w = torch.nn.Parameter(torch.tensor(start))
+        optimizer = {"drop-in": Rprop, "Adam": torch.optim.Adam, **CLASSES}[make](
+            [w], **({} if make == "Adam" else {"step_sizes": (0.0, 50.0)}), **to_torch(options)
+        )
+        stop = Stopping(optimizer, **{"max_steps": 250} | rules, every=every)
+        call = 0
+        while call < 4000:
+            call += 1
+            optimizer.zero_grad()
+            loss = sign * valley(w)
+            loss.sum().backward()
+            if order == "step first":
+                optimizer.step(loss=loss.detach())
+                if stop(loss):
+                    break
+            elif stop(loss):
+                break
+            else:
+                optimizer.step()
+        stop.restore_best()
+        best = torch.as_tensor(stop.best_loss, dtype=torch.float64).numpy()
+        results.append((call, stop.reason, stop.status, best.tobytes(), w.detach().numpy().tobytes()))
+        if make == "irprop+" and case != "rows":
+            assert optimizer.param_groups[0]["prev_loss"] == best
+    (soon, *expected), (late, *found) = results
+    assert found == expected and late == -(-soon // 8) * 8
+
+
+def test_every_is_validated():
+    w = torch.nn.Parameter(torch.ones(2))
+    for every in (0, 1.5, True):
+        with pytest.raises(ValueError, match=r"every=.*: pass a whole number from 1 on"):
+            Stopping(IRpropPlus([w]), every=every)

@@ -25,9 +25,12 @@ export default {
   mounted() {
     this.observer = new ResizeObserver(() => this.draw());
     this.observer.observe(this.$refs.board);
+    this.scheme = matchMedia("(prefers-color-scheme: dark)");
+    this.scheme.addEventListener("change", this.draw);
   },
   unmounted() {
     this.observer.disconnect();
+    this.scheme.removeEventListener("change", this.draw);
     clearTimeout(this.timer);
   },
   methods: {
@@ -123,7 +126,8 @@ export default {
       to.clearRect(0, 0, side, side);
       to.lineWidth = PEN * side;
       to.lineCap = to.lineJoin = "round";
-      to.strokeStyle = "#1b1b1b";
+      const colour = (name) => getComputedStyle(board).getPropertyValue(name);
+      to.strokeStyle = colour("--ink");
       for (const stroke of this.strokes) {
         to.beginPath();
         to.moveTo(stroke[0][0] * side, stroke[0][1] * side);
@@ -135,7 +139,7 @@ export default {
         to.arc(this.pen.x * side, this.pen.y * side, (PEN / 2) * side, 0, 2 * Math.PI);
         to.lineWidth = 0.012 * side;
         to.strokeStyle = "#D55E00";
-        to.fillStyle = this.down_by_key ? "#D55E00" : "#ffffff";
+        to.fillStyle = this.down_by_key ? "#D55E00" : colour("--card");
         to.fill();
         to.stroke();
       }

@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.resources import files
 from types import FrameType
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -31,12 +32,22 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..datasets import CLASSES
 from ..errors import LabError
+from .charts import Chart, colour_number
 from .drawing import rasterise, to_form
-from .sessions import CANDIDATES, Runner, Session, Settings, TrainingSet, advice, curve, race_settings, read_settings
+from .landscape_tab import LandscapeTab
+from .sessions import (
+    CANDIDATES,
+    Runner,
+    Session,
+    Settings,
+    TrainingSet,
+    advice,
+    describe_winner,
+    race_settings,
+    read_settings,
+)
 
 HOST: Final = "127.0.0.1"
-COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#3A9BD9", "#1B1B1B")
-"""Okabe and Ito's colours, the two light ones darkened for a white background."""
 DRAWING_SECONDS: Final = 0.05
 RACE_SECONDS: Final = 0.3
 """Seconds between updates of the page; trainings do not wait for it."""
@@ -49,72 +60,17 @@ RATES: Final = (*(f"{digit * 10.0**power:g}" for power in range(-4, 0) for digit
 EPOCHS: Final = ("5", "10", "20", "50", "100", "200", "500", "1000", "2000", "5000")
 HIDDEN: Final = tuple(str(2**power) for power in range(2, 11))
 
-MIN_LOSS: Final = 1e-4
-"""Lower end of the loss axis."""
+WATCH_SCHEME: Final = """
+if (!window.scheme) {
+  window.scheme = matchMedia("(prefers-color-scheme: dark)");
+  scheme.addEventListener("change", () => emitEvent("scheme", scheme.matches));
+}
+emitEvent("scheme", scheme.matches);
+"""
+"""JavaScript that reports the system's setting, light or dark: the curves are drawn with colours of the server."""
 
 LINES: Final = "full line: evaluation images; broken line: training images"
-CSS: Final = """
-:root { --ink: #1b1b1b; --line: #d5d8dc; --accent: #005a9c; --nicegui-default-padding: 0; }
-body { font: 16px/1.45 system-ui, sans-serif; color: var(--ink); background: #f4f5f7; }
-.nicegui-content { display: block; max-width: 80rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.35rem; font-weight: 700; line-height: 1.3; margin: 0; }
-h2 { font-size: 1.05rem; font-weight: 650; line-height: 1.3; margin: 0 0 .6rem; }
-.small { margin: -.4rem 0 .5rem; }
-p { margin: 0; }
-header.lab { margin: 0 .2rem 1rem; } header.lab p { color: #4a4f55; font-size: .92rem; }
-.cards { display: grid; gap: 1rem; grid-template-columns: repeat(2, minmax(0, 1fr)); }
-.card { background: white; border: 1px solid var(--line); border-radius: .6rem; padding: 1rem; min-width: 0; }
-.wide { grid-column: 1 / -1; }
-.draw { display: grid; gap: 1.2rem; grid-template-columns: minmax(0, 17.5rem) minmax(0, 1fr); align-items: start; }
-.pad-board { display: block; width: 100%; aspect-ratio: 1; border: 2px solid #6b7178; border-radius: .4rem;
-  background: white; touch-action: none; cursor: crosshair; }
-.small, .pad-help { font-size: .82rem; color: #4a4f55; } .pad-help { margin-top: .5rem; }
-.pad-pen { margin-bottom: .3rem; font-size: .82rem; font-weight: 600; color: #a34700; min-height: 1.3em; }
-kbd { border: 1px solid var(--line); border-radius: .2rem; padding: 0 .25rem; font: inherit; background: #f4f5f7; }
-.prediction { display: flex; align-items: center; gap: .9rem; min-height: 4.2rem; margin-bottom: .5rem; }
-.prediction .digit { font-size: 3.4rem; font-weight: 700; line-height: 1; min-width: 2.2rem; flex-shrink: 0;
-  text-align: center; }
-.prediction .network-input { width: 4rem; height: 4rem; image-rendering: pixelated; border: 1px solid var(--line); }
-.prediction .words { font-size: .85rem; color: #4a4f55; min-width: 0; }
-.bars { margin: 0; padding: 0; list-style: none; font-variant-numeric: tabular-nums; }
-.bars li { display: grid; grid-template-columns: 1.7rem minmax(0, 1fr) 3.4rem; gap: .5rem; align-items: center;
-  line-height: 1.5rem; }
-.bars .bar { height: .85rem; background: #e9ebee; border-radius: .2rem; overflow: hidden; }
-.bars .fill { height: 100%; width: 0; background: #7d8894; }
-.bars .first .fill { background: var(--accent); } .bars .first { font-weight: 700; }
-.bars .share { text-align: right; font-size: .88rem; }
-.setting { display: grid; grid-template-columns: 7.2rem minmax(0, 1fr) 5.4rem; gap: .9rem; align-items: center;
-  min-height: 2.9rem; }
-input[type=range] { accent-color: var(--accent); width: 100%; height: 2rem; cursor: pointer; }
-.setting .q-field__native { padding: 0; }
-.buttons { display: flex; flex-wrap: wrap; gap: .6rem; margin: .8rem 0 .6rem; align-items: center; }
-.trouble { color: #a3000b; font-weight: 600; } .advice { font-size: .88rem; color: #7a4a00; }
-.state { font-size: .92rem; min-height: 1.4em; }
-.chart { height: 19rem; width: 100%; }
-.scroll { overflow-x: auto; }
-.runs { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
-.runs th, .runs td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
-  white-space: nowrap; }
-.runs th { font-weight: 600; color: #4a4f55; } .runs .words { text-align: left; }
-.runs i { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem; margin-right: .4rem; }
-.heading { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; justify-content: space-between;
-  margin-bottom: .5rem; } .heading h2 { margin: 0; }
-/* In a layer before Quasar's important rules, which would win otherwise. */
-@layer overrides {
-  .q-btn.disabled { opacity: .4 !important; }
-  :focus-visible, .q-field--focused .q-field__control {
-    outline: 3px solid #c85a00 !important; outline-offset: 2px; border-radius: .25rem; }
-  .q-field__native:focus-visible, .q-field__input:focus-visible, .q-select__focus-target:focus-visible {
-    outline: none !important; }
-}
-@media (max-width: 60rem) { .cards { grid-template-columns: minmax(0, 1fr); } }
-@media (max-width: 34rem) {
-  .nicegui-content { padding: .5rem; } .card { padding: .75rem; }
-  .draw { grid-template-columns: minmax(0, 1fr); gap: .6rem; } .pad-board { max-width: 18rem; margin: 0 auto; }
-  .setting { grid-template-columns: 6.2rem minmax(0, 1fr) 4.8rem; gap: .7rem; }
-  .chart { height: 16rem; } .runs th, .runs td { padding: .35rem .3rem; }
-}
-"""
+CSS: Final = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
 
 
 class Pad(ui.element, component="pad.js"):
@@ -316,11 +272,11 @@ class TrainingCard:
         with ui.element("section").classes("card").props("aria-labelledby=loss-title"):
             _heading("Loss", "loss-title")
             _caption(LINES)
-            self._loss = _chart("loss", "log")
+            self._loss = Chart("loss")
         with ui.element("section").classes("card").props("aria-labelledby=accuracy-title"):
             _heading("Accuracy", "accuracy-title")
             _caption(LINES)
-            self._accuracy = _chart("accuracy", "value")
+            self._accuracy = Chart("accuracy")
         with ui.element("section").classes("card wide").props("aria-labelledby=runs-title"):
             with ui.element("div").classes("heading"):
                 _heading("The last runs", "runs-title")
@@ -328,7 +284,7 @@ class TrainingCard:
             self._table = ui.html("", sanitize=False).classes("scroll")
             self._table.props('tabindex=0 role=region aria-labelledby="runs-title"')
         ui.timer(RACE_SECONDS, self.refresh)
-        self.train()
+        (self.train if session.training_set.model is None else self.refresh)()  # a saved model is shown alone
 
     def _settings(self) -> None:
         images, usual = self._session.training_set.images, Settings()
@@ -336,6 +292,7 @@ class TrainingCard:
         labels = {name: candidate.technique.label for name, candidate in CANDIDATES.items()}
         self._technique = ui.select(labels, value=usual.technique, label="Technique")
         self._technique.props("dense outlined").style("margin-bottom: .6rem").on_value_change(self._technique_changed)
+        self._sentence = ui.label(CANDIDATES[usual.technique].sentence).classes("small sentence")
         rate = f"{usual.learning_rate:g}"
         self._rate = Setting("Learning rate", RATES, rate, self._schedule)
         self._epochs = Setting("Epochs", EPOCHS, str(usual.epochs), self._schedule)
@@ -355,6 +312,7 @@ class TrainingCard:
         self._announcement = ui.label("").classes("state").props("role=status")
 
     def _technique_changed(self) -> None:
+        self._sentence.set_text(CANDIDATES[self._technique.value].sentence)
         usual = f"{CANDIDATES[self._technique.value].usual_rate:g}"
         if self._rate.text == self._usual:  # a rate chosen by the user stays
             self._rate.text = usual
@@ -418,17 +376,24 @@ class TrainingCard:
         self._progress.set_value(min((runner.progress for runner in racing), default=0.0))
         self._state.set_text("; ".join(map(_progress_text, racing)))
         if self._was_busy and not busy:  # announced once, for screen readers
-            self._announcement.set_text(
-                "; ".join(_result_text(runner) for runner in runners if runner.number in self._raced)
-            )
+            raced = [runner for runner in runners if runner.number in self._raced]
+            results = "; ".join(map(_result_text, raced))
+            self._announcement.set_text(describe_winner(raced) or results)
         elif busy:
             self._announcement.set_text("")
             self._raced += [runner.number for runner in racing if runner.number not in self._raced]
         self._was_busy = busy
         self._table.set_content(_table(runners))
-        _draw(self._loss, runners, "loss")
-        _draw(self._accuracy, runners, "accuracy")
+        self._loss.draw(runners)
+        self._accuracy.draw(runners)
         self._models_changed()
+
+    def set_dark(self, dark: bool) -> None:
+        """Draw the curves for a dark or a light background."""
+        for chart in (self._loss, self._accuracy):
+            chart.set_dark(dark)
+        self._displayed = None
+        self.refresh()
 
 
 def _heading(text: str, name: str) -> None:
@@ -456,10 +421,6 @@ def _result_text(runner: Runner) -> str:
     return f"run {runner.number}, {_name(runner)}: {what}"
 
 
-def _colour(runner: Runner) -> str:
-    return COLOURS[(runner.number - 1) % len(COLOURS)]
-
-
 def _table(runners: Sequence[Runner]) -> str:
     words = ("run", "technique")
     # Results first: on a phone the other columns need scrolling.
@@ -480,7 +441,7 @@ def _row(runner: Runner) -> str:
         f"{len(runner.history)} / {settings.epochs}", f"{settings.learning_rate:g}", settings.batch or "all",
         settings.hidden, runner.error_text or runner.state,
     )  # fmt: skip
-    swatch = f'<i style="background: {_colour(runner)}"></i>'
+    swatch = f'<i style="background: var(--run-{colour_number(runner)})"></i>'
     cells = "".join(
         f"<td{_text_class(column in (0, 1, 9))}>{'' if column else swatch}{html.escape(str(text))}</td>"
         for column, text in enumerate(texts)
@@ -494,73 +455,6 @@ def _text_class(words: bool) -> str:
 
 def _share(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "–"
-
-
-def _chart(what: str, scale: str) -> ui.echart:
-    font = {"fontSize": 13, "color": "#1b1b1b"}
-    chart = ui.echart(
-        {
-            "animation": False,
-            "aria": {"enabled": True},
-            "textStyle": {"fontFamily": "system-ui, sans-serif"},
-            "grid": {"left": 56, "right": 30, "top": 14, "bottom": 78},
-            "tooltip": {"trigger": "axis", "confine": True, "order": "valueAsc" if what == "loss" else "valueDesc"},
-            "legend": {"type": "scroll", "bottom": 0, "icon": "roundRect", "textStyle": font, "data": []},
-            "xAxis": {"type": "value", "name": "epoch", "nameLocation": "middle", "nameGap": 26, "min": 1,
-                      "max": "dataMax", "minInterval": 1, "axisLabel": font, "nameTextStyle": font,
-                      "splitLine": {"show": False}},
-            "yAxis": {"type": scale, "axisLabel": font, "minorSplitLine": {"show": scale == "log"}},
-            "series": [],
-        }
-    )  # fmt: skip
-    chart.classes("chart").props(f'role=img aria-label="{what} by epoch, of the runs in the table below"')
-    return chart
-
-
-def _draw(chart: ui.echart, runners: Sequence[Runner], what: str) -> None:
-    """Draw two lines a run, evaluation and (thin) training, under one name in the legend."""
-    series: list[dict[str, Any]] = []
-    visible: list[float] = []
-    for runner in runners:
-        history = runner.history[:]  # a copy: the list grows during training
-        for part, width, dashes in (("eval", 2.4, "solid"), ("train", 1.2, "dashed")):
-            values = [getattr(epoch, f"{part}_{what}") for epoch in history]
-            if what == "loss":  # the logarithm excludes 0; values below the axis are drawn along it
-                values = [max(value, MIN_LOSS) for value in values]
-            start = 0 if what == "loss" else len(values) // 5
-            visible += [value for value in values[start:] if math.isfinite(value)]
-            colour = _colour(runner)
-            series.append(
-                {
-                    "type": "line",
-                    "name": f"{runner.number} {_name(runner)}",
-                    "data": curve(values),
-                    "showSymbol": len(values) == 1,
-                    "lineStyle": {"width": width, "type": dashes, "color": colour},
-                    "itemStyle": {"color": colour},
-                    "endLabel": {"show": part == "eval", "formatter": str(runner.number), "color": colour},
-                    "labelLayout": {"moveOverlap": "shiftY"},
-                }
-            )
-    chart.options["series"] = series
-    chart.options["legend"]["data"] = [one["name"] for one in series[::2]]
-    chart.options["yAxis"] |= _loss_axis(visible) if what == "loss" else _accuracy_axis(visible)
-    chart.update()
-
-
-def _loss_axis(losses: Sequence[float]) -> dict[str, float]:
-    """Compute limits that contain the losses, except those of networks that overfit completely or diverge."""
-    low, high = (math.log10(edge(losses, default=1.0)) for edge in (min, max))
-    bottom = max(round(math.log10(MIN_LOSS)), min(-1, math.floor(low)))
-    return {"min": 10.0**bottom, "max": 10.0 ** min(2, max(1 + bottom, math.ceil(high)))}
-
-
-def _accuracy_axis(accuracies: Sequence[float]) -> dict[str, float]:
-    """Compute limits and ticks; the steep start is cut off, because it would compress the rest."""
-    twentieths = max(1, math.ceil((1 - min(accuracies, default=0.0)) * 20))
-    tick = next((tick for most, tick in ((1, 1), (2, 2), (8, 5), (12, 10)) if twentieths <= most), 20)
-    bottom = 100 - math.ceil(5 * twentieths / tick) * tick
-    return {"min": bottom / 100, "max": 1, "interval": tick / 100}
 
 
 def _png(grey: Any, side: int = 1) -> str:
@@ -639,17 +533,35 @@ def serve(training_set: TrainingSet, listener: socket.socket) -> None:
         sessions.add(session)
         ui.context.client.on_delete(lambda: session.stop())  # a lambda, because on_delete passes the client
         ui.add_css(CSS)
-        ui.colors(primary="#005a9c", negative="#a3000b")
+        ui.colors(primary="#005a9c", negative="#a3000b", dark="#1c1f23", dark_page="#121417")
+        ui.dark_mode(None)  # the system's setting
         with ui.element("header").classes("lab"):
-            ui.html("rprop-lab: draw a digit, race the techniques", sanitize=False, tag="h1")
+            ui.html("rprop-lab: watch the techniques race", sanitize=False, tag="h1")
             held = len(training_set.evaluation[1]), len(training_set.test[1])
             ui.label(
                 f"{training_set.dataset.origin}: {training_set.images} images to train, {held[0]} to evaluate, "
                 f"{held[1]} unseen"
             )
-        with ui.element("main").classes("cards"):
+            with ui.tabs().props("align=left no-caps dense inline-label") as tabs:
+                ui.tab("Digits")
+                ui.tab("Landscapes")
+            tabs.set_value("Digits")
+        with ui.element("main").classes("cards") as digits:
             draw = DrawingCard(session)
-            TrainingCard(session, draw.choices)
+            training = TrainingCard(session, draw.choices)
+        with ui.element("main").classes("cards") as landscapes:
+            landscape_tab = LandscapeTab()
+        landscapes.set_visibility(False)
+
+        async def show_tab() -> None:
+            digits.set_visibility(tabs.value == "Digits")
+            landscapes.set_visibility(tabs.value == "Landscapes")
+            if tabs.value == "Landscapes":
+                await landscape_tab.open()
+
+        tabs.on_value_change(show_tab)
+        ui.on("scheme", lambda event: training.set_dark(event.args is True))
+        ui.context.client.on_connect(lambda: ui.run_javascript(WATCH_SCHEME))
 
     app = FastAPI(openapi_url=None)
     ui.run_with(

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from ..config import Config
 from ..datasets import CLASSES, Dataset
 from ..errors import LabError
-from ..optimizers import TECHNIQUES, Technique
+from ..models import SavedModel
+from ..optimizers import DROP_IN, PEER, TECHNIQUES, Technique
 from ..training import Epoch, Run, evaluate, hold_out, tensors
 
 Array: TypeAlias = NDArray[Any]
-Weights: TypeAlias = tuple[Array, Array, Array, Array]
+Weights: TypeAlias = tuple[Array, ...]
 
 MOMENTUM: Final = 0.9
 MAX_EPOCHS: Final = 5000
@@ -45,22 +46,37 @@ def _sgd(params: Iterable[torch.Tensor], lr: float, *_: object) -> torch.optim.O
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A technique with its usual and its largest learning rate."""
+    """A technique with one sentence on it, its usual and its largest learning rate."""
 
     technique: Technique
+    sentence: str
     usual_rate: float
     largest_rate: float
 
 
+SENTENCES: Final = {
+    "rprop-": "Each weight has its own step size, longer while its gradient keeps its sign, half after a change.",
+    "rprop+": "As Rprop-, but a change of sign also takes back the weight's last move.",
+    "irprop-": "As Rprop-, but after a change of sign the weight waits for one step.",
+    "irprop+": "As Rprop+, but it takes the last move back only where the loss has increased.",
+    DROP_IN: "The same results as torch.optim.Rprop, bit for bit, in less time.",
+    PEER: "PyTorch's own Rprop, which follows the rule iRprop-.",
+    "adam": "The learning rate is divided by a running mean of each gradient's size; steps follow a mean of gradients.",
+    "sgd": "All weights follow the gradient with one learning rate; momentum carries them on.",
+}
+"""One sentence on each technique, by name."""
+
 CANDIDATES: Final = {
     candidate.technique.name: candidate
     for candidate in (
-        *(Candidate(technique, 0.01, Config().step_sizes[1]) for technique in TECHNIQUES),
-        Candidate(Technique("adam", "Adam", False, (), _adam), 0.01, 1e9),
-        Candidate(Technique("sgd", f"SGD, momentum {MOMENTUM}", False, (), _sgd), 0.1, 1e9),
+        *(Candidate(technique, SENTENCES[technique.name], 0.01, Config().step_sizes[1]) for technique in TECHNIQUES),
+        Candidate(Technique("adam", "Adam", False, (), _adam), SENTENCES["adam"], 0.01, 1e9),
+        Candidate(Technique("sgd", f"SGD, momentum {MOMENTUM}", False, (), _sgd), SENTENCES["sgd"], 0.1, 1e9),
     )
 }
 """Techniques on offer, by name."""
+SAVED: Final = "saved model"
+"""In the place of a technique: a model that was trained elsewhere."""
 RACE: Final = ("irprop+", "adam", "sgd")
 """Techniques of the comparison that one button starts."""
 
@@ -86,7 +102,7 @@ class Settings:
     @property
     def label(self) -> str:
         """Name of the technique for display."""
-        return CANDIDATES[self.technique].technique.label
+        return SAVED if self.technique == SAVED else CANDIDATES[self.technique].technique.label
 
 
 def read_settings(texts: Mapping[str, str], images: int) -> Settings:
@@ -142,20 +158,26 @@ class TrainingSet:
 
     Attributes:
         side, pixel_max: of an image.
+        model: a saved one to show, or None.
         images: number of training images.
 
     Raises:
         LabError: its images are not square, so that drawings cannot be converted to their form.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, model: SavedModel | None = None) -> None:
         self.side = math.isqrt(dataset.pixels)
         if self.side**2 != dataset.pixels:
             raise LabError(
                 f"{dataset.origin} has images of {dataset.pixels} pixels, which make no square, so that no "
                 "drawing fits them. Choose other data with --data and --data-dir."
             )
-        self.dataset, self.pixel_max = dataset, dataset.pixel_max
+        if model is not None and (model.network.sizes[0], model.network.sizes[-1]) != (dataset.pixels, dataset.classes):
+            raise LabError(
+                f"The model takes {model.network.sizes[0]} pixels and knows {model.network.sizes[-1]} classes, but "
+                f"{dataset.origin} has {dataset.pixels} and {dataset.classes}. Name its data with --data."
+            )
+        self.dataset, self.pixel_max, self.model = dataset, dataset.pixel_max, model
         self.config = Config().for_data(dataset)
         learn, self.test = tensors(dataset)
         self.train, self.evaluation = hold_out(learn, self.config, self.config.seed)
@@ -187,6 +209,7 @@ class Runner:
         test_accuracy: on unseen images, of the model of lowest evaluation loss; at the end.
         error_text: description of a failure.
         weights: of the network, a copy: the last while it trains, those of lowest evaluation loss at the end.
+        model: a saved one, in place of a training.
     """
 
     number: int
@@ -198,6 +221,7 @@ class Runner:
     test_accuracy: float = math.nan
     error_text: str = ""
     weights: Weights | None = None
+    model: SavedModel | None = None
 
     @property
     def is_over(self) -> bool:
@@ -215,6 +239,9 @@ class Runner:
         Args:
             inputs: shape (pixels,), in [-1, 1].
         """
+        if self.model is not None:
+            chosen: Array = self.model.predict(inputs[None] + 1, 2)[0]
+            return chosen
         if self.weights is None:
             return None
         first, first_bias, second, second_bias = self.weights
@@ -343,6 +370,14 @@ class Session:
         self.training_set = training_set
         self._runners: tuple[Runner, ...] = ()  # replaced, never mutated
         self._count = 0
+        saved, dataset = training_set.model, training_set.dataset
+        if saved is not None:
+            settings = Settings(SAVED, epochs=int(saved.figures.get("epoch", 0)), hidden=sum(saved.network.sizes[1:-1]))
+            shown = Runner(1, settings, "saved", weights=(saved.network.theta,), model=saved)
+            shown.test_accuracy = float(
+                np.mean(saved.predict(dataset.test_images, dataset.pixel_max).argmax(1) == dataset.test_labels)
+            )
+            self._count, self._runners = 1, (shown,)
         self._training: _TrainingThread | None = None
 
     @property
@@ -385,6 +420,25 @@ class Session:
 def race_settings(like: Settings) -> tuple[Settings, ...]:
     """Return the settings of ``RACE``: each its usual learning rate, everything else as given."""
     return tuple(Settings(name, CANDIDATES[name].usual_rate, like.epochs, like.batch, like.hidden) for name in RACE)
+
+
+def describe_winner(raced: Sequence[Runner]) -> str:
+    """Name the winners of a race, by accuracy on unseen images and by time; empty if fewer than two finished."""
+    finished = [runner for runner in raced if runner.state == "finished" and math.isfinite(runner.test_accuracy)]
+    if len(finished) < 2:
+        return ""
+    best = max(runner.test_accuracy for runner in finished)
+    winners = " and ".join(runner.settings.label for runner in finished if runner.test_accuracy == best)
+    others = ", ".join(
+        f"{runner.settings.label} {runner.test_accuracy:.4f}"
+        for runner in sorted(finished, key=lambda runner: -runner.test_accuracy)
+        if runner.test_accuracy < best
+    )
+    fastest = min(finished, key=lambda runner: runner.seconds)
+    return (
+        f"Winner on unseen images: {winners}, {best:.4f}{f' ({others})' if others else ''}. "
+        f"Fastest: {fastest.settings.label}, {fastest.seconds:.2f} s."
+    )
 
 
 def curve(values: Sequence[float], limit: int = 200) -> list[list[float | None]]:

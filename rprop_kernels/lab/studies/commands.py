@@ -5,15 +5,18 @@ Heavy libraries are imported inside the functions, so that input errors are repo
 
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from ..config import Config
 from ..console import progress_bar
 from ..errors import LabError
 from ..proben1 import PROBLEMS, find, read
+from ..results import check_writable
 from .plan import Options, Page, Settings, Study, is_reports
 
 
@@ -21,15 +24,17 @@ def list_studies() -> None:
     from .registry import STUDIES
 
     table = RichTable(box=None, padding=(0, 2, 0, 0))
-    for heading in ("study", "what it repeats", "one core"):
+    for heading in ("study", "what it repeats", "data", "one core"):
         table.add_column(heading, no_wrap=heading == "study", justify="right" if heading == "one core" else "left")
+    data = {"images": "MNIST", "proben1": "PROBEN1", "": "none"}
     for row in STUDIES.values():
-        table.add_row(row.name, row.line, duration(row.minutes))
+        table.add_row(row.name, row.line, data[row.needs], duration(row.minutes))
     console = Console()
     console.print(table)
     console.print(
-        "\nThe letter is the report's. Durations are for MNIST or PROBEN1 on one core; --jobs divides "
-        "them, --quick takes seconds.\nNext: rprop-lab study b-optimizers --quick",
+        "\nThe letter is the report's. Durations are for one core; --jobs divides them. --quick takes seconds: instead "
+        "of MNIST on the embedded digits; PROBEN1's files are needed for it too (--data-dir FOLDER).\n"
+        "Next: rprop-lab study b-optimizers --quick",
         highlight=False,
     )
 
@@ -55,16 +60,22 @@ def find_study(name: str) -> Study:
 
 def run_study(
     chosen: Study,
-    quick: bool,
-    data: str | None,
-    data_dir: Path | None,
     folder: Path,
-    seeds: int | None,
-    epochs: int | None,
-    jobs: int,
-    problems: tuple[str, ...],
-    only: list[str],
+    *,
+    quick: bool = False,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    seed: int = 0,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    jobs: int = 1,
+    problems: tuple[str, ...] = (),
+    only: Sequence[str] = (),
+    force: bool = False,
+    config: Config | None = None,
+    file: Path | None = None,
 ) -> None:
+    """Do all runs of a study that are missing in the folder, then show and write its page."""
     from . import runner
 
     part = _parse_only(only, chosen)
@@ -78,27 +89,41 @@ def run_study(
         raise LabError(f"{chosen.name} works on {work} and takes no {option}. Leave it out.")
 
     console = Console()
-    runner.check_folder(folder)
+    check_writable(folder / "runs")
     with console.status("looking at the data"):
         images = _images(data, data_dir, quick) if chosen.needs == "images" else {}
-        files = _problems(problems, data_dir, quick) if chosen.needs == "proben1" else ()
+        files = _problems(chosen, problems, data_dir, quick) if chosen.needs == "proben1" else ()
         given = _data_arguments(images, files, problems, data_dir)
-        options = Options(quick, seeds, epochs, images, files, part, given)
-        runner.check_data(chosen, options, folder)
+        options = Options(
+            quick,
+            seeds,
+            epochs,
+            images,
+            files,
+            part,
+            given,
+            seed,
+            config or Config(),
+            None if file is None else str(file),
+        )
         plan = options.part(chosen.plan(options))
+        note = "" if force else runner.check_folder(chosen, options, plan, folder)
     _check_square(plan)
     if images:
         console.print(f"data: {images['where']}", highlight=False, soft_wrap=True)
-    with progress_bar(console) as bar:
-        task = bar.add_task(chosen.name, total=len(plan))
+    if note:
+        console.print(note, highlight=False, soft_wrap=True)
+    with runner.locked(folder):
+        with progress_bar(console) as bar:
+            task = bar.add_task(chosen.name, total=len(plan))
 
-        def progress(done: float, total: int) -> None:
-            bar.update(task, completed=done)
+            def progress(done: float, text: str) -> None:
+                bar.update(task, completed=done, description=f"{chosen.name} {text}".rstrip())
 
-        runner.execute(chosen, plan, folder, jobs, progress)
-    page = runner.finish(chosen, options, plan, folder)
+            runner.execute(chosen, plan, folder, jobs, progress)
+        page = runner.finish(chosen, options, plan, folder)
     show_page(console, page)
-    names = ", ".join([runner.RESULTS, "table.md", *page.figures])
+    names = ", ".join([runner.RESULTS, "table.md", *page.figures, *page.csv])
     console.print(f"written to {folder}: {names}", highlight=False, soft_wrap=True)
 
 
@@ -117,7 +142,7 @@ def _check_square(plan: list[Settings]) -> None:
             return
 
 
-def _parse_only(only: list[str], chosen: Study) -> dict[str, list[str]]:
+def _parse_only(only: Sequence[str], chosen: Study) -> dict[str, list[str]]:
     """Parse ``SETTING=VALUE`` arguments into a table."""
     from .registry import STUDIES
 
@@ -190,8 +215,14 @@ def _images(data: str | None, data_dir: Path | None, quick: bool) -> Settings:
     return found | {"origin": kind, "where": "MNIST" if kind == "MNIST" else dataset.origin}
 
 
-def _problems(names: tuple[str, ...], data_dir: Path | None, quick: bool) -> tuple[Settings, ...]:
+def _problems(chosen: Study, names: tuple[str, ...], data_dir: Path | None, quick: bool) -> tuple[Settings, ...]:
     base = folders(data_dir)[0]
+    if data_dir is None and not all(name.endswith(".dt") for name in names or ("",)) and not base.is_dir():
+        raise LabError(
+            f"{chosen.name} needs PROBEN1's files, which are not part of this package. They are at "
+            f"https://github.com/jeffheaton/proben1. Then: rprop-lab study {chosen.name}{' --quick' * quick} "
+            "--data-dir FOLDER, the folder with its .dt files."
+        )
     if not names:
         names = ("cancer1", "glass1") if quick else PROBLEMS
         if data_dir is not None and (there := sorted(path.stem for path in base.rglob("*.dt"))):
@@ -226,67 +257,14 @@ def _data_arguments(
     return (*words, *(word for file in files for word in ("--problem", paths.get(file["name"], file["name"]))))
 
 
-def classify(weights: Path, data: str, data_dir: Path | None, out: Path | None) -> None:
-    import numpy as np
-
-    from .. import datasets
-    from ..network import Network
-    from ..results import check_writable
-
-    if out is not None:
-        check_writable(out, ("confusion.png",))
-    network, about = Network.load(weights)
-    if data.lower().endswith((".csv", ".csv.gz")):
-        images, labels = datasets.read_csv(Path(data))
-        top, origin = (16 if images.shape[1] == 64 else 255), data
-    else:
-        dataset = datasets.load(data, data_dir)
-        images, labels, top = dataset.test_images, dataset.test_labels, dataset.pixel_max
-        origin = f"test part of {dataset.origin}"
-    if images.shape[1] != network.sizes[0]:
-        raise LabError(
-            f"{weights} was trained on images of {network.sizes[0]} pixels, but {origin} has {images.shape[1]}. "
-            + ("Is the column of labels, the first, missing? " if images.shape[1] == network.sizes[0] - 1 else "")
-            + "Give it images of that size."
-        )
-    if labels.max() >= network.sizes[-1]:
-        raise LabError(
-            f"{weights} was trained for labels 0 to {network.sizes[-1] - 1}, but {origin} has {labels.max()}."
-        )
-    guess = network.predict(images.astype(np.float32) / np.float32(top)).argmax(1)
-    classes = network.sizes[-1]
-    matrix = np.zeros((classes, classes), int)
-    np.add.at(matrix, (labels, guess), 1)
-    console = Console()
-    console.print(
-        f"{weights}: {'-'.join(map(str, network.sizes))}, test accuracy in its study "
-        f"{about.get('test_accuracy', float('nan')):.4f}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    table = RichTable(title=f"rows: true, columns: predicted, {origin}", title_justify="left", box=None)
-    table.add_column("")
-    for label in range(classes):
-        table.add_column(str(label), justify="right")
-    for label, row in enumerate(matrix):
-        table.add_row(str(label), *(str(count) if count else "." for count in row))
-    console.print(table)
-    right = int((guess == labels).sum())
-    console.print(f"accuracy {right / len(labels):.4f} ({right} of {len(labels)})", highlight=False)
-    if out is not None:
-        from .. import figures
-
-        figures.write(out / "confusion.png", figures.confusion(matrix, f"accuracy {right / len(labels):.4f}"))
-
-
-def write_report(folder: Path, out: Path | None, markdown: Path | None) -> None:
+def write_report(folder: Path, out: Path | None, markdown: Path | None, force: bool) -> None:
     """Write all finished studies below a folder as one HTML page or one Markdown page."""
     from . import html
 
     if markdown is not None and (out is not None or markdown.suffix != ".md"):
         raise LabError("--markdown FILE.md is instead of --out; give one of them, with the ending .md.")
     path = markdown or out or folder / "report.html"
-    count = html.write_report(folder, path) if markdown is None else html.write_markdown(folder, path)
+    count = html.write_report(folder, path, force) if markdown is None else html.write_markdown(folder, path, force)
     console = Console()
     console.print(f"{path}: {count} stud{'y' if count == 1 else 'ies'}", highlight=False, soft_wrap=True)
     for line in html.unfinished(folder):

@@ -9,12 +9,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from .. import datasets
+from .. import datasets, models
 from ..datasets import Dataset
 from ..network import Array, Network, make_optimizer, train, warm_up
 from .augmentation import augmented
 from .plan import Result, Settings
-from .progress import ProgressWriter
+from .progress import Recorder
 from .stopping import CRITERIA
 
 DEFAULTS: Final = MappingProxyType[str, Any](
@@ -188,48 +188,71 @@ def fit(settings: Settings, path: Path) -> Result:
     classes = image_set(s["data"], s.get("data_dir")).classes if data.y.ndim == 1 else 0
     network = build(s, data.x.shape[1], classes)
     optimizer = make_optimizer(s["optimizer"], network.theta, s["lr"])
-    criteria = {name: CRITERIA[name]() for name in s["stop"]}
-    stops: dict[str, Result] = {}
+    recorder = Recorder(path)
     steps = math.ceil(len(data.x) / (s["batch"] or len(data.x)))
+    rng = np.random.default_rng(s["seed"])
+    parts = {"train": (data.x[:MEASURED], data.y[:MEASURED]), "valid": data.valid, "test": data.test}
+    history: dict[str, list[float]] = {f"{part}_{what}": [] for part in parts for what in ("loss", "score")}
+    losses: list[float] = []  # means during each epoch
+    diverged_at, seconds = None, 0.0
+    if state := recorder.resume():
+        network.theta[:] = state["theta"]
+        optimizer.load_state_dict(state["optimizer"])
+        rng.bit_generator.state = state["rng"]
+        history, losses, seconds = state["history"], state["losses"], state["seconds"]
+
+    def checkpoint() -> dict[str, Any]:
+        return {
+            "theta": network.theta,
+            "optimizer": optimizer.state_dict(),
+            "rng": rng.bit_generator.state,
+            "history": history,
+            "losses": losses,
+            "seconds": seconds,
+        }
 
     def decay(epoch: int) -> None:
         optimizer.lr = s["lr"] / (epoch * steps + 1)
 
-    history: dict[str, list[float]] = {
-        f"{part}_{what}": [] for part in ("train", "valid", "test") for what in ("loss", "score")
-    }
-    diverged_at, seconds, progress = None, 0.0, ProgressWriter(path)
+    criteria = {name: CRITERIA[name]() for name in s["stop"]}
+    stops: dict[str, Result] = {}
+
+    def stopped(epoch: int) -> bool:
+        """Ask the criteria that have not stopped the training yet."""
+        for name, criterion in list(criteria.items()):
+            if reason := criterion.stop(losses[epoch - 1], history["valid_loss"][epoch - 1]):
+                stops[name] = {"reason": reason, "epoch": epoch, "test_score": history["test_score"][epoch - 1]}
+                del criteria[name]
+        return bool(stops) and not criteria
+
+    for epoch in range(1, len(losses) + 1):
+        stopped(epoch)
     warm_up(network, optimizer, s["batch"])
+    training = train(
+        network,
+        data.x,
+        data.y,
+        optimizer,
+        epochs=s["epochs"],
+        batch_size=s["batch"],
+        seed=rng,
+        before_epoch=decay if s["decay"] else None,
+        done=len(losses),
+    )
     start = process_time()
-    for epoch, loss in enumerate(
-        train(
-            network,
-            data.x,
-            data.y,
-            optimizer,
-            epochs=s["epochs"],
-            batch_size=s["batch"],
-            seed=s["seed"],
-            before_epoch=decay if s["decay"] else None,
-        ),
-        1,
-    ):
+    for epoch, loss in enumerate(training, len(losses) + 1):
         seconds += process_time() - start
-        parts = {"train": (data.x[:MEASURED], data.y[:MEASURED]), "valid": data.valid, "test": data.test}
-        now = {name: measure(network, *part) for name, part in parts.items()}
-        for name, (part_loss, part_score) in now.items():
+        losses.append(loss)
+        for name, part in parts.items():
+            part_loss, part_score = measure(network, *part)
             history[f"{name}_loss"].append(part_loss)
             history[f"{name}_score"].append(part_score)
-        if not (math.isfinite(loss) and math.isfinite(now["train"][0])):
+        if not (math.isfinite(loss) and math.isfinite(history["train_loss"][-1])):
             diverged_at = epoch
             break
-        for name, criterion in list(criteria.items()):
-            if reason := criterion.stop(loss, now["valid"][0]):
-                stops[name] = {"reason": reason, "epoch": epoch, "test_score": now["test"][1]}
-                del criteria[name]
-        if stops and not criteria:
+        if stopped(epoch):
             break
-        progress.write(epoch / s["epochs"])
+        recorder.write(epoch / s["epochs"], checkpoint)
         start = process_time()
     result: Result = {
         "history": history,
@@ -249,11 +272,12 @@ def _optional_results(s: Settings, network: Network, data: Split, path: Path) ->
     x, y = data.test
     extra: Result = {}
     if {"confusion", "samples"} & set(s["keep"]):
+        from sklearn.metrics import confusion_matrix  # type: ignore[import-untyped]
+
         outputs = network.predict(x)
         guess = outputs.argmax(1)
         classes = network.sizes[-1]
-        matrix = np.zeros((classes, classes), int)
-        np.add.at(matrix, (y, guess), 1)
+        matrix = confusion_matrix(y, guess, labels=range(classes))
         wrong = np.flatnonzero(guess != y)
         indices = [*range(min(8, len(guess))), *wrong[wrong >= 8][:8].tolist()]
         extra["confusion"] = matrix.tolist()
@@ -266,8 +290,8 @@ def _optional_results(s: Settings, network: Network, data: Split, path: Path) ->
             network.predict(x)[order, 0].tolist(),
         ]
     if "weights" in s["keep"]:
-        about = {"settings": s, "test_accuracy": score(network.predict(x), y)}
-        network.save(path.with_suffix(".npz"), about)
+        figures = {"test accuracy": score(network.predict(x), y)}
+        models.save(path.with_suffix(".npz"), network, s, figures, (0.0, 1.0))
         extra["weights"] = path.with_suffix(".npz").name
     if s["bootstrap"]:
         extra["bootstrap"] = bootstrap(network.predict(x)[:, 0], y[:, 0], s["bootstrap"], s["seed"])

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import shlex
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -67,7 +68,7 @@ otherwise.
 """
 
 
-def write_report(folder: Path, path: Path) -> int:
+def write_report(folder: Path, path: Path, force: bool = False) -> int:
     """Write the page of all results below ``folder`` to ``path``; return the number of studies.
 
     Raises:
@@ -75,7 +76,7 @@ def write_report(folder: Path, path: Path) -> int:
     """
     from jinja2 import Environment, StrictUndefined
 
-    check_writable(path.parent, (path.name,))
+    _check_page(path, PAGE, force)
     studies = _in_order(collect(folder))
     for index, study in enumerate(studies):
         study["id"] = f"study-{index + 1}"
@@ -90,7 +91,7 @@ def write_report(folder: Path, path: Path) -> int:
     return len(studies)
 
 
-def write_markdown(folder: Path, path: Path) -> int:
+def write_markdown(folder: Path, path: Path, force: bool = False) -> int:
     """Write a Markdown page of the studies below ``folder``; its pictures and results go to a folder of the same name.
 
     For each study that folder contains ``results.json`` (without paths of this machine) and small pictures; given as
@@ -100,7 +101,7 @@ def write_markdown(folder: Path, path: Path) -> int:
         LabError: there are none, two folders have the same name, or the page cannot be written.
     """
     picture_folder = path.with_suffix("")
-    check_writable(path.parent, (path.name,))
+    _check_page(path, INTRODUCTION, force)
     studies = collect(folder)
     folders: dict[str, Path] = {}
     for study in studies:
@@ -113,11 +114,26 @@ def write_markdown(folder: Path, path: Path) -> int:
         own = picture_folder / study["title"]
         if study["folder"].resolve() == own.resolve():
             continue
-        write_json(own / "results.json", _without_paths(study["found"]) | {"tables": study["tables"]})
+        results = _without_paths(study["found"]) | {"tables": study["tables"]}
+        before = stored_results(own / "results.json")
+        if before is not None and before != results and not force:
+            raise LabError(f"{own} holds other results of {study['name']}. Replace them with --force.")
+        write_json(own / "results.json", results)
         for picture in study["pictures"]:
             write_file(own / picture.name, partial(_compress, picture))
     write_text(path, markdown_page(collect(picture_folder), picture_folder.name))
     return len(studies)
+
+
+def _check_page(path: Path, text: str, force: bool) -> None:
+    """Check that a page can be written, and that a file that is replaced begins as such a page."""
+    check_writable(path.parent, (path.name,))
+    if force or not path.exists():
+        return
+    with suppress(OSError, UnicodeDecodeError):
+        if path.read_text(encoding="utf-8").startswith(text[:60]):
+            return
+    raise LabError(f"{path} exists and is no page of rprop-lab. Choose another name, or replace it with --force.")
 
 
 def markdown_page(studies: list[dict[str, Any]], picture_folder: str) -> str:
@@ -157,7 +173,7 @@ def markdown_page(studies: list[dict[str, Any]], picture_folder: str) -> str:
 
 
 def _in_order(studies: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sort by the order of the registry, comparisons first."""
+    """Sort by the order of the registry, trainings first."""
     from .registry import STUDIES
 
     order = list(STUDIES)
@@ -165,7 +181,7 @@ def _in_order(studies: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def collect(folder: Path) -> list[dict[str, Any]]:
-    """Load all finished studies and comparisons below a folder.
+    """Load all finished studies and trainings below a folder.
 
     Raises:
         LabError: there are none.
@@ -200,23 +216,16 @@ def unfinished(folder: Path) -> list[str]:
 
 
 def _load_study(file: Path) -> dict[str, Any] | None:
-    """Load a study or a comparison; None if the file is neither."""
+    """Load a study; None if the file is none."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         environment, settings = found["environment"], found["settings"]
         statements = [str(line) for line in found["statements"]]
-        tables = found.get("tables")
-        if tables is None:  # a comparison keeps its table as Markdown
-            tables = [_parse_markdown_table(file.with_name("table.md").read_text(encoding="utf-8"))]
-        tables = [{"title": t["title"], "heading": t["heading"], "rows": t["rows"]} for t in tables]
-        name, line = found["study"], found.get("line")
-        form = found.get("form", "in full")
+        tables = [{"title": t["title"], "heading": t["heading"], "rows": t["rows"]} for t in found["tables"]]
+        name, line, form = found["study"], found["line"], found.get("form", "in full")
         machine, versions = environment["machine"], environment["versions"]
         processor = machine.get("processor name") or machine.get("processor", "")
-        if line is None:  # a comparison has neither a line nor a form
-            line, form, command = _comparison(found)
-        else:
-            command = _command(name, found.get("options", {}))
+        command = _command(name, found.get("options", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     pictures = found.get("pictures") or sorted(path.name for path in file.parent.glob("*.png"))
@@ -240,10 +249,13 @@ def _load_study(file: Path) -> dict[str, Any] | None:
 
 def _command(name: str, options: dict[str, Any]) -> str:
     """Return the command line that repeats a study; the folder of the data is a placeholder."""
-    words = ["rprop-lab", "study" if name[1:2] == "-" else name]
-    words += [name] if name[1:2] == "-" else []
+    config = options.get("config")
+    if name == "train":
+        words = ["rprop-lab train", shlex.quote(str(config))]
+    else:
+        words = [f"rprop-lab compare {shlex.quote(config)}" if config else f"rprop-lab study {name}"]
     words += ["--quick"] if options.get("quick") else []
-    words += [f"--{key} {options[key]}" for key in ("seeds", "epochs") if options.get(key)]
+    words += [f"--{key} {options[key]}" for key in ("seed", "seeds", "epochs") if options.get(key)]
     words += [f"--only {key}={value}" for key, values in (options.get("only") or {}).items() for value in values]
     if given := options.get("given"):
         words += [shlex.quote(word) for word in given]
@@ -254,29 +266,6 @@ def _command(name: str, options: dict[str, Any]) -> str:
         data = options["data"]["data"]
         words.append(f"--data {data}" + (" --data-dir mnist" if data == "mnist" else ""))
     return " ".join(words)
-
-
-def _comparison(found: dict[str, Any]) -> tuple[str, str, str]:
-    """Return a comparison's description, the extent of its runs, and the command line that repeats it."""
-    from ..config import Config
-
-    settings, seeds = found["settings"], len(found["seeds"])
-    data, epochs = settings["data"], settings["epochs"]
-    words = ["rprop-lab", "compare"]
-    words += [shlex.quote(config)] if (config := found.get("config")) else []
-    if settings["is_mnist"] and data == "mnist":
-        words.append("--data mnist --data-dir mnist")
-    else:
-        words.append(f"--data {shlex.quote(data)}")
-        if folder := settings.get("data_dir"):
-            words.append(f"--data-dir {shlex.quote(folder)}")
-    words += [f"--epochs {epochs}", f"--seeds {seeds}"]
-    name = "MNIST" if settings["is_mnist"] else Path(data).name
-    line = f"all techniques and torch.optim.Rprop from the same weights, on {name}"
-    form = f"{seeds} seed{'s' * (seeds != 1)}, {epochs} epoch{'s' * (epochs != 1)}"
-    full = settings["is_mnist"] and not found["differs_from_report"]
-    whole = "" if full else f" (the report: MNIST, {Config().epochs} epochs)"
-    return line, form + whole, " ".join(words)
 
 
 def _without_paths(value: Any) -> Any:
@@ -304,8 +293,3 @@ def _capital(line: str) -> str:
 
 def _escaped(text: str) -> str:
     return re.sub(r"([*|<])", r"\\\1", text)
-
-
-def _parse_markdown_table(text: str) -> dict[str, Any]:
-    rows = [re.split(r"\s*\|\s*", line.strip("| \n")) for line in text.splitlines() if line.startswith("|")]
-    return {"title": "Results", "heading": rows[0], "rows": rows[2:]}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from ..config import Config
 from ..errors import LabError
 from ..proben1 import REPORT
 
@@ -24,12 +25,14 @@ class Options:
 
     Attributes:
         quick: the reduced form: little data, few epochs and seeds.
+        seed: the first of the seeds.
         seeds, epochs: maximum numbers; None is the study's own number.
         data: settings of the image set: ``data``, ``data_dir``, ``crc32``, ``is_mnist``, ``origin`` (its kind),
             ``where`` (it came from).
         problems: PROBEN1's: name, path and crc32 of each.
         only: the values of settings to which the runs are restricted.
         given: words of the command line that name the data, unless it is the report's.
+        config, file: the configuration of ``train`` and ``compare``, and where it was read.
     """
 
     quick: bool = False
@@ -39,6 +42,9 @@ class Options:
     problems: tuple[Settings, ...] = ()
     only: dict[str, list[str]] = field(default_factory=dict)
     given: tuple[str, ...] = ()
+    seed: int = 0
+    config: Config = field(default_factory=Config)
+    file: str | None = None
 
     def count_epochs(self, full: int, quick: int = 3) -> int:
         """Return the epochs of a run for which the report has ``full``."""
@@ -46,7 +52,7 @@ class Options:
 
     def each_seed(self, full: int, quick: int = 2) -> range:
         """Return the seeds of a study that has ``full``."""
-        return range(self.seeds or (quick if self.quick else full))
+        return range(self.seed, self.seed + (self.seeds or (quick if self.quick else full)))
 
     def of(self, full: Sequence[Any], quick: Sequence[Any]) -> Sequence[Any]:
         """Choose between the full and the quick list."""
@@ -107,7 +113,8 @@ def is_reports(settings: Settings) -> bool:
 
 def sizes(settings: Settings) -> str:
     """Format the layer sizes of a network for images: 784-128-10."""
-    return "-".join(map(str, (settings.get("pixels", 784), *settings["hidden"], settings.get("classes", 10))))
+    hidden = settings["hidden"] if "hidden" in settings else settings["hidden_units"]
+    return "-".join(map(str, (settings.get("pixels", 784), *hidden, settings.get("classes", 10))))
 
 
 def data_title(settings: Settings) -> str:
@@ -167,6 +174,7 @@ class Page:
         tables: our figures and the report's.
         statements: sentences on the method, the differences and their reasons.
         figures: by file name.
+        csv: further rows by file name.
         findings: sentences on the results in the documentation, which need not hold for others.
         findings_of: the form (:func:`form`) of those results.
     """
@@ -174,6 +182,7 @@ class Page:
     tables: list[Table]
     statements: list[str]
     figures: "dict[str, Figure]"
+    csv: dict[str, Sequence[dict[str, Any]]] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
     findings_of: str = "in full"
 
@@ -192,6 +201,8 @@ class Study:
         needs: "images", "proben1" or "".
         alone: one run at a time, because time is what is measured.
         parts: whether its page can be made from a part of the runs.
+        all_cores: whether a run uses all of them.
+        configured: whether a configuration is a part of it, so that all of it is a matter of that.
     """
 
     name: str
@@ -203,6 +214,12 @@ class Study:
     needs: str = ""
     alone: bool = False
     parts: bool = False
+    all_cores: bool = False
+    configured: bool = False
+
+    def full(self, options: Options) -> Config:
+        """Return the configuration of the full study."""
+        return options.config if self.configured else Config()
 
 
 def groups(runs: Runs, *keys: str) -> dict[tuple[Any, ...], list[tuple[Settings, Result]]]:

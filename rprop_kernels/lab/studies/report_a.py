@@ -1,10 +1,8 @@
 """Report A, "Neuro Backpropagation Lab": all techniques, with the same weights and data for each."""
 
-import json
 import statistics
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -15,12 +13,12 @@ from matplotlib.figure import Figure
 
 from .. import figures
 from ..config import Config
-from ..datasets import Dataset
-from ..errors import LabError
 from ..figures import LEARNING, Curve, over_epochs, style
-from ..optimizers import DROP_IN, PEER, TECHNIQUES, Technique
-from ..results import csv_table, environment, markdown_table, stored_results, write_json, write_text
-from ..training import Epoch, Labelled, Run, hold_out
+from ..optimizers import DROP_IN, LABELS, PEER, TECHNIQUES, Technique
+from ..training import Epoch, Labelled, Run, hold_out, tensors
+from .fitting import image_set
+from .plan import Options, Page, Result, Runs, Settings, Table
+from .progress import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +44,6 @@ REPORT: Final = MappingProxyType(
 REPORT_SETTINGS: Final = Config(
     train_set_size=50_000, train_batch_size=50_000, eval_set_size=10_000, eval_batch_size=10_000
 )
-
-
-def deviations(config: Config, dataset: Dataset) -> list[str]:
-    """List how data and settings differ from the report's; empty if its figures are comparable."""
-    ours, theirs = config.as_dict(), REPORT_SETTINGS.as_dict()
-    for key in ("optimizer", "seed", "data", "data_dir"):
-        del ours[key], theirs[key]
-    data = [] if dataset.is_mnist else [f"the data is {dataset.name}, not MNIST"]
-    return data + [f"{key} is {ours[key]}, not {theirs[key]}" for key in ours if ours[key] != theirs[key]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,25 +92,29 @@ def run_seed(
     test: Labelled,
     config: Config,
     techniques: Sequence[Technique] = TECHNIQUES,
-    progress: Callable[[], None] = lambda: None,
+    recorder: Recorder | None = None,
 ) -> dict[str, Any]:
     """Train every technique from the same weights on the same data; return results for JSON.
 
     The techniques take turns epoch by epoch, in rotating order, so that all of them are timed under the same
-    conditions. ``progress`` is called after each of their epochs.
+    conditions.
     """
     train, evaluation = hold_out(learn, config, seed)
     runs = [Run(technique, train, evaluation, config, seed) for technique in techniques]
-    for epoch in range(config.epochs):
+    for run, state in zip(runs, ((recorder and recorder.resume()) or {}).get("runs", ()), strict=False):
+        run.load_state_dict(state)
+    for epoch in range(len(runs[0].history), config.epochs):
         turn = epoch % len(runs)
         for run in runs[turn:] + runs[:turn]:
             run.epoch()
-            progress()
+        if recorder is not None:
+            recorder.write(
+                (epoch + 1) / config.epochs,
+                lambda: {"runs": [run.state_dict() for run in runs]},
+                f"seed {seed}, epoch {epoch + 1}",
+            )
     by_name = {run.technique.name: run for run in runs}
-    result: dict[str, Any] = {
-        "seed": seed,
-        "runs": {name: _record(run, test) for name, run in by_name.items()},
-    }
+    result: dict[str, Any] = {"runs": {name: _record(run, test) for name, run in by_name.items()}}
     if DROP_IN in by_name and PEER in by_name:
         bits = compare_bits(by_name[DROP_IN], by_name[PEER])
         result["drop_in"] = asdict(bits) | {"torch_repeats_itself": None}
@@ -152,102 +145,69 @@ def _record(run: Run, test: Labelled) -> dict[str, Any]:
     }
 
 
-@dataclass
+def plan(options: Options) -> list[Settings]:
+    dataset = image_set(options.data["data"], options.data.get("data_dir"))
+    config = options.config.model_copy(update={"epochs": options.count_epochs(options.config.epochs)})
+    settings = config.for_data(dataset).as_dict()
+    del settings["optimizer"]
+    settings |= options.data | {"test_set_size": len(dataset.test_labels)}
+    return [settings | {"seed": seed} for seed in options.each_seed(5)]
+
+
+def work(settings: Settings, path: Path) -> Result:
+    config = Config(**{key: settings[key] for key in Config.model_fields if key in settings})
+    learn, test = tensors(image_set(settings["data"], settings["data_dir"]))
+    return run_seed(settings["seed"], learn, test, config, recorder=Recorder(path))
+
+
+def page(runs: Runs) -> Page:
+    comparison = Comparison(runs[0][0], [result for _, result in runs])
+    return Page(
+        [Table("Techniques", *table(comparison))],
+        statements(comparison),
+        {"curves.png": comparison_curves(comparison), "summary.png": comparison_summary(comparison)},
+        csv={"summary.csv": comparison.summary()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
-    """Settings and results of the comparison, extended seed by seed.
+    """Settings and results of the comparison.
 
     Attributes:
-        settings: settings in which combined results must agree.
-        deviations: differences from the report's data and settings.
-        environment: versions and machine.
-        techniques: labels by name, in the order of the table.
-        config: the given configuration file.
+        settings: those of the first seed; the others have the same but for the seed.
         seeds: results of :func:`run_seed`.
     """
 
-    settings: dict[str, Any]
-    deviations: list[str]
-    environment: dict[str, Any]
-    techniques: dict[str, str]
-    config: str | None = None
-    seeds: list[dict[str, Any]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, config: Config, dataset: Dataset, techniques: Sequence[Technique] = TECHNIQUES) -> "Comparison":
-        """Create an empty comparison for a configuration and data."""
-        settings = config.as_dict()
-        del settings["optimizer"], settings["seed"]
-        settings |= {"data_origin": dataset.origin, "is_mnist": dataset.is_mnist}
-        settings["test_set_size"] = len(dataset.test_labels)
-        settings["data_crc32"] = _checksum(
-            (dataset.learn_images, dataset.learn_labels, dataset.test_images, dataset.test_labels)
-        )
-        names = {technique.name: technique.label for technique in techniques}
-        return cls(settings, deviations(config, dataset), environment(), names)
-
-    def resume(self, path: Path) -> None:
-        """Load the finished seeds from a file of results.
-
-        Raises:
-            LabError: there is none, or its settings or versions are others.
-        """
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            settings, versions = dict(earlier["settings"]), earlier["environment"]["versions"]
-            self.seeds = sorted(earlier["seeds"], key=lambda result: int(result["seed"]))
-            self.summary()  # raises if they are unusable
-        except OSError as error:
-            raise LabError(
-                f"There is nothing to resume: {path} cannot be read ({error.strerror or error}). Leave out --resume."
-            ) from error
-        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
-            raise LabError(
-                f"{path} holds no results of a comparison ({error!r}). Leave out --resume to replace it."
-            ) from error
-        now = json.loads(json.dumps(self.settings))
-        differing = [key for key in now.keys() | settings.keys() if now.get(key) != settings.get(key)]
-        differing += ["versions"] * (versions != self.environment["versions"])
-        if differing:
-            raise LabError(
-                f"{path} was made with other settings ({', '.join(sorted(differing))}), so its seeds cannot "
-                "be taken over. Leave out --resume to start again, or choose another --out."
-            )
-
-    def check_data(self, path: Path) -> None:
-        """Refuse to replace results on other data.
-
-        Raises:
-            LabError: the file holds results on other data.
-        """
-        earlier = stored_results(path)
-        settings = earlier.get("settings") if earlier else None
-        if not isinstance(settings, dict):
-            return
-        if settings.get("data_crc32") != self.settings["data_crc32"]:
-            where = settings.get("data_origin", "other data")
-            raise LabError(
-                f"{path.parent} holds results on other data ({where}), which would be lost. "
-                "Choose another folder with --out."
-            )
+    settings: Settings
+    seeds: list[Result]
 
     @property
-    def done(self) -> set[int]:
-        """Seeds that are finished."""
-        return {result["seed"] for result in self.seeds}
+    def techniques(self) -> dict[str, str]:
+        """Labels by name, in the order of the table."""
+        return {name: LABELS[name] for name in self.seeds[0]["runs"]}
+
+    @property
+    def deviations(self) -> list[str]:
+        """Differences of data and settings from the report's; empty if its figures are comparable."""
+        data = [] if self.is_mnist else [f"the data is {Path(self.settings['data']).name}, not MNIST"]
+        theirs = REPORT_SETTINGS.as_dict()
+        for key in ("optimizer", "seed", "data", "data_dir"):
+            del theirs[key]
+        return data + [
+            f"{key} is {self.settings[key]}, not {value}"
+            for key, value in theirs.items()
+            if self.settings[key] != value
+        ]
 
     def summary(self) -> list[dict[str, Any]]:
         """Return a row a technique: mean and spread over seeds, time relative to torch's, and the report's figures."""
         rows = []
         for name, label in self.techniques.items():
             runs = [result["runs"][name] for result in self.seeds]
-            ratios = (
-                [
-                    run["step_seconds"] / result["runs"][PEER]["step_seconds"]
-                    for run, result in zip(runs, self.seeds, strict=True)
-                ]
-                if PEER in self.techniques
-                else []
-            )
+            pairs = zip(runs, self.seeds, strict=True)
+            has_peer = PEER in self.techniques
+            ratios = [run["step_seconds"] / r["runs"][PEER]["step_seconds"] for run, r in pairs] if has_peer else []
             reported = REPORT.get(name) if self.is_mnist else None
             row: dict[str, Any] = {"technique": name, "label": label, "seeds": len(runs)}
             for key in ("eval_loss", "eval_accuracy", "test_loss", "test_accuracy"):
@@ -257,9 +217,8 @@ class Comparison:
             row["fastest_step_seconds"] = min(run["fastest_step_seconds"] for run in runs)
             row["step_time_ratio_min"] = min(ratios, default=None)
             row["step_time_ratio_max"] = max(ratios, default=None)
-            row["share_of_training"] = sum(run["optimizer_seconds"] for run in runs) / sum(
-                run["seconds"] for run in runs
-            )
+            seconds = sum(run["seconds"] for run in runs)
+            row["share_of_training"] = sum(run["optimizer_seconds"] for run in runs) / seconds
             row["report_eval_accuracy"] = reported and reported.eval_accuracy
             row["report_test_accuracy"] = reported and reported.test_accuracy
             mean = row["test_accuracy_mean"]
@@ -277,19 +236,6 @@ class Comparison:
         """Whether the report's figures are comparable."""
         return bool(self.settings["is_mnist"])
 
-    def as_dict(self) -> dict[str, Any]:
-        """Convert to a dict for JSON."""
-        return {
-            "study": "Neuro Backpropagation Lab",
-            "settings": self.settings,
-            "config": self.config,
-            "differs_from_report": self.deviations,
-            "environment": self.environment,
-            "techniques": self.techniques,
-            "summary": self.summary(),
-            "seeds": self.seeds,
-        }
-
 
 def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
     known = [value for value in values if value is not None and value == value]
@@ -303,16 +249,6 @@ def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
     }
 
 
-def _checksum(arrays: Iterable[Any]) -> str:
-    value = 0
-    for array in arrays:
-        value = zlib.crc32(array.tobytes(), value)
-    return f"{value:08x}"
-
-
-RESULTS: Final = "results.json"
-FILES: Final = (RESULTS, "table.csv", "table.md", "curves.png", "summary.png")
-"""Files that a comparison writes into its folder."""
 REPORT_TOLERANCE: Final = 0.01
 _BUSY_FACTOR: Final = 3
 """Ratio of the median to the fastest step above which the machine counts as busy."""
@@ -367,21 +303,6 @@ def statements(comparison: Comparison) -> list[str]:
     return [*lines, *_report_statements(comparison)]
 
 
-def write_results(comparison: Comparison, folder: Path) -> None:
-    """Write the JSON file from which a comparison can be resumed."""
-    write_json(folder / RESULTS, comparison.as_dict() | {"statements": statements(comparison)})
-
-
-def write(comparison: Comparison, folder: Path) -> None:
-    """Write all of ``FILES``."""
-    write_results(comparison, folder)
-    write_text(folder / "table.csv", csv_table(comparison.summary()))
-    sentences = "".join(f"- {statement}\n" for statement in statements(comparison))
-    write_text(folder / "table.md", markdown_table(*table(comparison)) + "\n" + sentences)
-    figures.write(folder / "curves.png", comparison_curves(comparison))
-    figures.write(folder / "summary.png", comparison_summary(comparison))
-
-
 def _drop_in_statements(comparison: Comparison) -> Iterator[str]:
     results = [result["drop_in"] for result in comparison.seeds if "drop_in" in result]
     if not results:
@@ -403,12 +324,12 @@ def _drop_in_statements(comparison: Comparison) -> Iterator[str]:
             "are not reproducible here, so this says nothing about the optimizers."
         )
     else:
-        yield f"{differ} That is a bug; please report it with {RESULTS}."
+        yield f"{differ} That is a bug; please report it with results.json."
 
 
 def _report_statements(comparison: Comparison) -> Iterator[str]:
     if not comparison.is_mnist:
-        yield f"The report has no figures for this data ({comparison.settings['data_origin']}); it used MNIST."
+        yield f"The report has no figures for this data ({comparison.settings['where']}); it used MNIST."
         return
     if comparison.deviations:
         yield (

@@ -552,7 +552,7 @@ def _plan_logistic(options: Options) -> list[Settings]:
             plan.append(base | {"optimizer": "sgd", "lr": 1e-3, "batch": 50, "l2": lam})
             plan.append(base | {"optimizer": "irprop+", "lr": 1e-3, "batch": None, "l2": lam})
         plan.extend(base | {"optimizer": name, "lr": 1e-3, "batch": None, "l2": 0.0} for name in RPROPS[:3])
-        if seed == 0:  # of the others it is the same: it starts from zeros
+        if seed == options.seed:  # of the others it is the same: it starts from zeros
             plan.append(base | {"model": "scikit-learn"})
     return plan
 

@@ -6,8 +6,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +18,6 @@ from ... import __version__
 from ..errors import Interrupted, LabError
 from ..proben1 import REPORT
 from ..results import (
-    check_writable,
     csv_table,
     environment,
     markdown_table,
@@ -41,7 +40,7 @@ from .plan import (
     sizes,
     without_report,
 )
-from .progress import ProgressReader, clear
+from .progress import ProgressReader, clear, unfinished
 
 RESULTS: Final = "results.json"
 FINDING_PREFIX: Final = "Of the results in the documentation: "
@@ -84,10 +83,20 @@ def do_run(study: Study, settings: Settings, folder: Path) -> float:
     path = run_file(study, settings, folder)
     start = time.perf_counter()
     try:
-        with threadpool_limits(1):  # the same bits for any number of processes
+        with threadpool_limits(None if study.all_cores else 1):  # the same bits for any number of processes
             result = study.work(settings, path)
         seconds = time.perf_counter() - start
-        write_json(path, {"settings": settings, "seconds": seconds, "made with": provenance(), "result": result})
+        write_json(
+            path,
+            {
+                "study": study.name,
+                "settings": settings,
+                "seconds": seconds,
+                "made with": provenance(),
+                "result": result,
+            },
+        )
+        clear(path, finished=True)
     finally:
         clear(path)
     return seconds
@@ -123,13 +132,41 @@ def _end_with_parent(parent: int) -> None:
     threading.Thread(target=watch_parent, daemon=True).start()
 
 
-def execute(
-    study: Study, plan: list[Settings], folder: Path, jobs: int, progress: Callable[[float, int], None]
-) -> None:
-    """Do every run of the plan that has no result; call ``progress(done, total)`` after each and in between.
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in the folder; the system ends the lock of a killed process.
 
     Raises:
-        Interrupted: by Ctrl-C; every finished run is kept.
+        LabError: another one does already, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "runs" / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LabError(
+            f"Another rprop-lab is at work in {folder}. Wait for its end, or choose another folder with --out."
+        ) from None
+    except OSError as error:
+        raise LabError(
+            f"Nothing can be written to {folder}: {error.strerror or error}. Choose another folder with --out."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def execute(
+    study: Study, plan: list[Settings], folder: Path, jobs: int, progress: Callable[[float, str], None]
+) -> None:
+    """Do every run of the plan that has no result; call ``progress(done, text)`` after each and in between.
+
+    Raises:
+        Interrupted: by Ctrl-C; every finished run is kept, and the last checkpoint of the others.
+        LabError: a file cannot be written; likewise.
     """
     from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
 
@@ -140,7 +177,7 @@ def execute(
         clear(path)  # left by a killed run
     workers = 1 if study.alone else min(jobs, len(todo))
     try:
-        with ProgressReader(paths, len(plan) - len(todo), len(plan), progress) as reader:
+        with ProgressReader(paths, len(plan) - len(todo), progress) as reader:
             if workers <= 1:
                 for settings in todo:
                     do_run(study, settings, folder)
@@ -150,11 +187,14 @@ def execute(
                 tasks = (delayed(_by_name)(study.name, settings, folder) for settings in todo)
                 for _ in Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")(tasks):
                     reader.finished()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, LabError) as error:
         completed = sum(stored(path) is not None for _, path in files)
-        raise Interrupted(
-            f"{completed} of {len(plan)} runs are kept in {folder}; the same command goes on from there"
-        ) from None
+        begun = sum(map(unfinished, paths))
+        kept = f"{completed} of {len(plan)} runs" + f" and the last checkpoint of {begun} unfinished" * (begun > 0)
+        text = f"{kept} are kept in {folder}; the same command goes on from there"
+        if isinstance(error, LabError):
+            raise LabError(f"{error} {text}." if completed or begun else str(error)) from error
+        raise Interrupted(text) from None
 
 
 def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -> Page:
@@ -167,13 +207,15 @@ def finish(study: Study, options: Options, plan: list[Settings], folder: Path) -
         runs.append((settings, record["result"]))
         maker = str(record.get("made with"))
         makers[maker] = 1 + makers.get(maker, 0)
-    whole = form(plan, study.plan(Options(data=options.data, problems=options.problems)))
+    whole = form(plan, study.plan(Options(data=options.data, problems=options.problems, config=study.full(options))))
     names = {problem["name"] for problem in options.problems if is_reports(problem)}
     if names < set(REPORT) and len(names) == len(options.problems):
         some = f"{len(names)} problem{'s' * (len(names) != 1)} of {len(REPORT)}" if names else ""
         whole = ", ".join(part for part in (some, whole) if part and (part != FULL or not some))
     if options.only:
         whole += " (" + "; ".join(f"{key} {', '.join(values)}" for key, values in options.only.items()) + ")"
+    if options.seed:
+        whole += f" (seeds from {options.seed})"
     page = study.page(runs)
     findings = [FINDING_PREFIX + line for line in page.findings if options.own_data]
     tables = page.tables
@@ -204,6 +246,10 @@ def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, fo
     for name, picture in page.figures.items():
         figures.write(folder / name, picture)
         text += f"\n![{name}]({name})\n"
+        if cells := figures.cells(picture):
+            write_text((folder / name).with_suffix(".csv"), csv_table(cells))
+    for name, lines in page.csv.items():
+        write_text(folder / name, csv_table(lines))
     write_text(folder / "table.md", text)
     write_json(
         folder / RESULTS,
@@ -214,6 +260,7 @@ def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, fo
             "findings of": page.findings_of,
             "options": {
                 "quick": options.quick,
+                "seed": options.seed,
                 "seeds": options.seeds,
                 "epochs": options.epochs,
                 "data": options.data,
@@ -221,13 +268,15 @@ def write(study: Study, options: Options, whole: str, page: Page, runs: Runs, fo
                 "crc32s": {problem["name"]: problem["crc32"] for problem in options.problems},
                 "given": list(options.given),
                 "only": options.only,
+                "config": options.file,
             },
             "environment": environment(),
             "tables": [{"title": t.title, "heading": t.heading, "rows": t.rows} for t in page.tables],
             "statements": page.statements,
             "pictures": list(page.figures),
             "runs": len(runs),
-            "settings": _common(runs),
+            "identities": [identity(study, settings) for settings, _ in runs],
+            "settings": _common([settings for settings, _ in runs]),
         },
     )
 
@@ -237,42 +286,57 @@ def slug(title: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", title.lower()).strip("-")[:60]
 
 
-def _common(runs: Runs) -> dict[str, Any]:
+def _common(plan: Sequence[Settings]) -> dict[str, Any]:
     """Return the settings that all runs share, and the list of values of the others."""
-    keys = dict.fromkeys(key for settings, _ in runs for key in settings)
+    keys = dict.fromkeys(key for settings in plan for key in settings)
     found: dict[str, Any] = {}
     for key in keys:
-        values = list({json.dumps(settings.get(key)): settings.get(key) for settings, _ in runs}.values())
+        values = list({json.dumps(settings.get(key)): settings.get(key) for settings in plan}.values())
         found[key] = values[0] if len(values) == 1 else values
     return found
 
 
-def check_folder(folder: Path) -> None:
-    """Check before training that results can be written to the folder."""
-    check_writable(folder, (RESULTS, "table.md"))
-    check_writable(folder / "runs")
+WRITTEN: Final = (".csv", ".json", ".md", ".npz", ".png")
+"""Endings of the files that a study writes."""
 
 
-def check_data(study: Study, options: Options, folder: Path) -> None:
-    """Check that existing results are of the same study and data, or of some of these problems.
+def check_folder(study: Study, options: Options, plan: list[Settings], folder: Path) -> str:
+    """Check before training that nothing in the folder would be lost.
+
+    A folder must be new, or hold nothing but results that the plan contains. Finished runs are never replaced.
+
+    Returns:
+        A sentence on results that are cut short, or nothing.
 
     Raises:
-        LabError: they are of others and would be overwritten.
+        LabError: it holds other results, or files that no study wrote.
     """
+    if not folder.is_dir():
+        return ""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in WRITTEN and path.is_file())
     earlier = stored_results(folder / RESULTS)
-    known = earlier.get("options") if earlier else None
-    if earlier is None or not isinstance(known, dict):
-        return
+    remedy = "Choose another folder with --out, or replace them with --force."
+    runs = len(list((folder / "runs").glob("*.json")))
+    if earlier is None and RESULTS in names and runs:
+        return f"{folder / RESULTS} is damaged; it is made again from the {runs} results in {folder / 'runs'}."
+    if earlier is None or not isinstance(known := earlier.get("options"), dict):
+        if names and not runs and not any((folder / "runs").glob("*.checkpoint")):
+            raise LabError(f"{folder} holds files that no study wrote ({', '.join(names[:4])}). {remedy}")
+        return ""
     other = ""
     crc32 = (known.get("data") or {}).get("crc32")
+    mine = {problem["name"]: problem["crc32"] for problem in options.problems}
+    theirs = known.get("crc32s", {})
     if earlier.get("study") != study.name:
-        other = str(earlier.get("study"))
+        other = f"of {earlier.get('study')}"
     elif crc32 != options.data.get("crc32"):
-        other = f"other data, {(known.get('data') or {}).get('where')}"
-    else:
-        mine = {problem["name"]: problem["crc32"] for problem in options.problems}
-        theirs = known.get("crc32s", {})
-        if replaced := [name for name in theirs if theirs[name] != mine.get(name)]:
-            other = f"other problems, {', '.join(replaced)}"
+        other = f"on other data, {(known.get('data') or {}).get('where')}"
+    elif replaced := [name for name in theirs if theirs[name] != mine.get(name)]:
+        other = f"on other problems, {', '.join(replaced)}"
+    elif not {identity(study, settings) for settings in plan} >= set(earlier.get("identities") or ("",)):
+        settings, now = earlier.get("settings", {}), json.loads(json.dumps(_common(plan)))
+        keys = [key for key in now if key not in _NOT_IDENTITY and now[key] != settings.get(key)]
+        other = f"with other settings ({', '.join(keys)})" if keys else "of another version"
     if other:
-        raise LabError(f"{folder} holds results of {other}, which would be lost. Choose another folder with --out.")
+        raise LabError(f"{folder} holds results {other}, which would be lost. {remedy}")
+    return ""
