@@ -294,6 +294,7 @@ def plot_fits(rows: list[dict[str, Any]], folder: Path) -> None:
             panel.plot(times[1:], shares[1:], color=colour, linewidth=width, label=contender)
             panel.plot(took, solved, "o", color=colour)  # the end
         panel.set(xscale="log", title=name, ylim=(-0.02, 1.04))
+        panel.xaxis.set_minor_formatter("")
         panel.grid(alpha=0.3)
     for panel in axes[-1]:
         panel.set_xlabel("seconds, on one thread")
