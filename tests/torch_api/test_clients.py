@@ -136,6 +136,101 @@ def test_minimize_in_place_of_the_fit_of_fastgps(digital: bool, double: None, mo
     assert torch.equal(mine.post_mean(points), twin.post_mean(points))
 
 
+def test_minimize_replaces_the_loop_of_fastgps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its `fit` is a loop with patience and a copy of the best parameters; the loss is no worse without it."""
+    fastgps = pytest.importorskip("fastgps", reason="fastgps is not installed")
+    import qmcpy
+
+    def process() -> Any:
+        torch.manual_seed(0)
+        gp = fastgps.FastGPLattice(qmcpy.KernelShiftInvar(d=2, torchify=True), qmcpy.Lattice(2, seed=7))
+        x = gp.get_x_next(64)
+        gp.add_y_next(torch.sin(3 * x[:, 0]) + x[:, 1] ** 2)
+        return gp
+
+    def loss(gp: Any) -> Tensor:
+        with monkeypatch.context() as context:
+            context.setenv("FASTGP_FORCE_RECOMPILE", "True")  # as its loop does
+            return gp.get_inv_log_det_cache().mll_loss(gp, True)
+
+    theirs, gp = process(), process()
+    theirs.fit(verbose=0)
+    result = ours.minimize(lambda: loss(gp), gp)
+    assert result.success and result.x is gp
+    assert loss(gp).item() == pytest.approx(result.fun, rel=1e-9)
+    assert result.fun <= loss(theirs).item()
+
+    gp = process()
+    optimizer = ours.IRpropPlus(gp.parameters(), step_sizes=(0.0, 50.0))
+    stop = ours.Stopping(optimizer, max_steps=3000)
+    while True:
+        optimizer.zero_grad()
+        value = loss(gp)
+        value.backward()
+        if stop(value):
+            break
+        optimizer.step()
+    stop.restore_best()
+    assert stop.status == 0 and loss(gp).item() <= loss(theirs).item()
+
+
+def test_minimize_replaces_the_loop_of_a_gpytorch_tutorial() -> None:
+    """Its simple regression makes 50 steps of Adam; the loss is no worse, and so is the error of the prediction."""
+    gpytorch = pytest.importorskip("gpytorch", reason="gpytorch is not installed")
+    x = torch.linspace(0, 1, 100)
+    y = torch.sin(x * (2 * torch.pi)) + torch.randn(100, generator=torch.Generator().manual_seed(0)) * 0.2
+
+    class Process(gpytorch.models.ExactGP):
+        def __init__(self, likelihood: Any) -> None:
+            super().__init__(x, y, likelihood)
+            self.mean_module = gpytorch.means.ConstantMean()
+            self.covar_module = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
+
+        def forward(self, x: Tensor) -> Any:
+            return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+    def fit(train: Callable[[Any, Callable[[], Tensor]], None]) -> tuple[float, float]:
+        model = Process(gpytorch.likelihoods.GaussianLikelihood())
+        model.train()
+        mll = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+        train(model, lambda: -mll(model(x), y))
+        with torch.no_grad():
+            loss = -mll(model(x), y).item()
+            model.eval()
+            at = torch.linspace(0, 1, 51)
+            error = (model.likelihood(model(at)).mean - torch.sin(at * (2 * torch.pi))).square().mean().sqrt()
+        return loss, error.item()
+
+    def tutorial(model: Any, loss: Callable[[], Tensor]) -> None:
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        for _ in range(50):
+            optimizer.zero_grad()
+            value = loss()
+            value.backward()
+            optimizer.step()
+
+    def by_minimize(model: Any, loss: Callable[[], Tensor]) -> None:
+        assert ours.minimize(loss, model).success
+
+    def by_stopping(model: Any, loss: Callable[[], Tensor]) -> None:
+        optimizer = ours.IRpropPlus(model.parameters(), step_sizes=(0.0, 50.0))
+        stop = ours.Stopping(optimizer, max_steps=3000)
+        while True:
+            optimizer.zero_grad()
+            value = loss()
+            value.backward()
+            if stop(value):
+                break
+            optimizer.step()
+        stop.restore_best()
+        assert stop.status == 0
+
+    loss, error = fit(tutorial)
+    for train in (by_minimize, by_stopping):
+        our_loss, our_error = fit(train)
+        assert our_loss <= loss + 1e-6 and our_error <= 1.1 * error
+
+
 def data() -> tuple[Tensor, Tensor]:
     x = torch.randn(24, 3, generator=torch.Generator().manual_seed(3))
     return x, x.prod(1, keepdim=True)
