@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,15 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from .optimizers import DROP_IN, LABELS, PEER, RPROPS
+from .optimizers import DROP_IN, LABELS, PEER
 from .results import write_file
 
-if TYPE_CHECKING:
-    from .training import Epoch
-
 Array: TypeAlias = NDArray[Any]
-Stack: TypeAlias = "np.ma.MaskedArray[Any, Any]"
-"""Shape (repetitions, epochs); values that are not finite are masked."""
 
 OKABE_ITO: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LONG, _DASH_DOT, _DOTS = (0, (6, 2)), (0, (4, 1.5, 1, 1.5)), (0, (1, 1.6))
@@ -41,36 +36,13 @@ class Style:
     alpha: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One line of every panel.
-
-    Attributes:
-        label: for the legend.
-        style: how it looks.
-        values: by panel key, shape (repetitions, epochs); the line is their mean, the band their range.
-    """
-
-    label: str
-    style: Style
-    values: Mapping[str, ArrayLike]
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One plot over the epochs, logarithmic or without the steep start."""
-
-    key: str
-    title: str
-    unit: str
-    logarithmic: bool
-
-
-LEARNING: Final = (
-    Panel("train_loss", "Training loss", "loss (logarithmic)", True),
-    Panel("eval_loss", "Evaluation loss", "loss (logarithmic)", True),
-    Panel("train_accuracy", "Training accuracy", "accuracy", False),
-    Panel("eval_accuracy", "Evaluation accuracy", "accuracy", False),
+LEARNING: Final = MappingProxyType(
+    {
+        "train_loss": "Training loss",
+        "eval_loss": "Evaluation loss",
+        "train_accuracy": "Training accuracy",
+        "eval_accuracy": "Evaluation accuracy",
+    }
 )
 """The report's four plots."""
 STYLES: Final = MappingProxyType(
@@ -87,8 +59,6 @@ STYLES: Final = MappingProxyType(
 _MARKS: Final = "osD^vP*X"
 _OTHERS: Final = ("#CC79A7", "#000000", "#8C510A", "#7F7F7F")
 """Colours that the Rprop rules do not have."""
-_START: Final = 0.2
-"""Share of the epochs that may run out of a panel of accuracy at the bottom."""
 
 
 def style(name: str, index: int) -> Style:
@@ -112,68 +82,22 @@ def _keep(figure: Figure, rows: list[dict[str, Any]]) -> None:
     figure.lab_cells = rows  # type: ignore[attr-defined]
 
 
-def over_epochs(curves: Sequence[Curve], panels: Sequence[Panel], title: str, caption: str) -> Figure:
-    """Draw panels in two columns, with a legend below if there is more than one curve."""
-    fig = figure(11, 4.3 * ((len(panels) + 1) // 2), title, caption)
-    axes = fig.subplots((len(panels) + 1) // 2, 2, sharex=True, squeeze=False).ravel()
-    for axis, panel in zip(axes, panels, strict=False):
-        stacks = [np.ma.masked_invalid(np.asarray(curve.values[panel.key], dtype=float)) for curve in curves]
-        for index in np.argsort([-curve.style.width for curve in curves], kind="stable"):
-            twin = any(np.array_equal(stacks[index], stack) for stack in stacks[:index])
-            _line(axis, stacks[index], curves[index], band=not twin)
-        axis.set_title(panel.title, fontsize=13)
-        axis.set_ylabel(panel.unit, fontsize=11)
-        axis.grid(color="0.9", linewidth=0.8)
-        axis.set_axisbelow(True)
-        if panel.logarithmic:
-            axis.set_yscale("log")
-            low, high = axis.get_ylim()
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            axis.set_ylim(*_accuracy_limits(stacks))
-    for axis in axes[-2:]:
-        axis.set_xlabel("epoch", fontsize=11)
-    if len(curves) > 1:
-        handles, labels = axes[0].get_legend_handles_labels()
-        by_label = dict(zip(labels, handles, strict=True))
-        names = [curve.label for curve in curves]
-        fig.legend(
-            [by_label[name] for name in names], names,
-            loc="outside lower center", ncols=3, frameon=False, fontsize=11, handlelength=4.5,
-        )  # fmt: skip
-    return fig
+def learning_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], title: str, caption: str = "") -> Figure:
+    """Draw the report's four plots from ``histories[label]``, a list of repetitions."""
+    panels = {
+        name: {label: [one[key] for one in repetitions] for label, repetitions in histories.items()}
+        for key, name in LEARNING.items()
+    }
+    return curves(panels, title, caption, logarithmic=[name for name in panels if "loss" in name])
 
 
-def training_curves(history: "Sequence[Epoch]", best_epoch: int, title: str) -> Figure:
-    """Draw the panels of one training and mark the epoch whose model was kept."""
-    values = {panel.key: [[getattr(epoch, panel.key) for epoch in history]] for panel in LEARNING}
+def training_curves(history: Mapping[str, Sequence[float | None]], best_epoch: int, title: str) -> Figure:
+    """Draw the plots of one training and mark the epoch whose model was kept."""
     caption = f"dotted line: epoch {best_epoch}, the lowest evaluation loss, whose model was kept"
-    figure = over_epochs([Curve(title, Style(OKABE_ITO[0], width=2.2), values)], LEARNING, title, caption)
-    for axis in figure.axes:
+    fig = learning_curves({title: [history]}, title, caption)
+    for axis in fig.axes:
         axis.axvline(best_epoch, color="0.35", linestyle=":", linewidth=1.4)
-    return figure
-
-
-def _line(axis: Axes, stack: Stack, curve: Curve, band: bool) -> None:
-    line_style = curve.style
-    epochs = np.arange(1, stack.shape[1] + 1)
-    axis.plot(
-        epochs, stack.mean(0), label=curve.label,
-        color=line_style.colour, linestyle=line_style.dashes, linewidth=line_style.width, alpha=line_style.alpha,
-    )  # fmt: skip
-    if band and len(stack) > 1:  # one band for curves that are the same
-        axis.fill_between(epochs, stack.min(0), stack.max(0), color=line_style.colour, alpha=0.15, linewidth=0)
-
-
-def _accuracy_limits(stacks: Sequence[Stack]) -> tuple[float, float]:
-    """Compute limits that exclude the steep start, which would compress the rest of the curves."""
-    start = int(stacks[0].shape[1] * _START)
-    low = min((float(s[:, start:].mean(0).min()) for s in stacks if s[:, start:].count()), default=0.0)
-    high = max((float(s.max()) for s in stacks if s.count()), default=1.0)
-    margin = 0.05 * max(high - low, 0.01)
-    return low - margin, high + margin
+    return fig
 
 
 def figure(width: float, height: float, title: str, caption: str = "") -> Figure:
@@ -210,7 +134,7 @@ def _logarithmic(axis: Axes, which: str) -> None:
 def _line_styles(labels: Sequence[str]) -> dict[str, Style]:
     """Choose a style for each line: fixed ones for the Rprop rules where each appears once, the others in turn."""
     firsts = [label.split(",")[0] for label in labels]
-    own = {LABELS[name]: STYLES[name] for name in (*RPROPS, "torch.optim.Rprop")}
+    own = {LABELS[name]: line_style for name, line_style in STYLES.items()}
     own = {first: line_style for first, line_style in own.items() if firsts.count(first) == 1}
     others = [label for label, first in zip(labels, firsts, strict=True) if first not in own]
     styles = {label: own[first] for label, first in zip(labels, firsts, strict=True) if first in own}
@@ -273,6 +197,7 @@ def curves(
     for axis, (name, lines) in zip(axes, panels.items(), strict=False):
         longest = max((len(one) for repetitions in lines.values() for one in repetitions), default=0)
         width = max(1, -(-longest // MAX_POINTS))
+        drawn: list[Array] = []
         for label, repetitions in lines.items():
             line_style = styles[label]
             at, stack = _thinned(np.ma.masked_invalid(padded(repetitions)), width)
@@ -282,12 +207,14 @@ def curves(
                 label=label,
                 color=line_style.colour,
                 linestyle=line_style.dashes,
-                linewidth=min(line_style.width, 3.2),
+                linewidth=line_style.width,
+                alpha=line_style.alpha,
                 zorder=3 - line_style.width / 10,  # wide ones below
                 marker="o" if stack.shape[1] == 1 else None,
             )
-            if len(stack) > 1:
+            if len(stack) > 1 and not any(np.array_equal(stack, other) for other in drawn):  # one band for equal curves
                 axis.fill_between(at, stack.min(0), stack.max(0), color=line_style.colour, alpha=0.15, linewidth=0)
+            drawn.append(stack)
         label_axes(axis, name, f"{unit} (medians of {width})" if width > 1 else unit, y or name[:1].lower() + name[1:])
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if name in logarithmic:

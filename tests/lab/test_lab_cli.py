@@ -255,10 +255,10 @@ def without_times(value: Any) -> Any:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 is POSIX")
 def test_killed_at_random_and_resumed_to_the_same_bits() -> None:
     configuration(optimizer="adam", train_batch_size=500, hidden_units=[20, 10])
-    study = ["study", "c-stopping", "--data", "digits", "--epochs", "12", "--jobs", "1", "--only", "batch=8"]
+    study = ["study", "c-stopping", "--data", "digits", "--epochs", "6", "--jobs", "1", "--only", "batch=8"]
     commands = [
-        ["train", "config.json", "--epochs", "80"],
-        ["compare", "config.json", "--epochs", "15", "--seeds", "2"],
+        ["train", "config.json", "--epochs", "30"],
+        ["compare", "config.json", "--epochs", "8", "--seeds", "1"],
         study,
     ]
     script = [sys.executable, "-P", "-c", KILLED, "5", json.dumps(commands)]

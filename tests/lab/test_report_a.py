@@ -247,5 +247,5 @@ def test_plotting_does_not_change_global_matplotlib_state(comparison: report_a.C
     before = dict(matplotlib.rcParams)
     figure = report_a.comparison_curves(comparison)
     assert dict(matplotlib.rcParams) == before
-    assert [axis.get_title() for axis in figure.axes] == [panel.title for panel in figures.LEARNING]
+    assert [axis.get_title() for axis in figure.axes] == list(figures.LEARNING.values())
     assert all(axis.get_ylabel() for axis in figure.axes) and figure.legends

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from .. import figures
 from ..config import Config
-from ..figures import LEARNING, Curve, over_epochs, style
+from ..figures import learning_curves, style
 from ..optimizers import DROP_IN, LABELS, PEER, TECHNIQUES, Technique
 from ..training import Epoch, Labelled, Run, hold_out, tensors
 from .fitting import image_set
@@ -359,17 +359,15 @@ def _seeds(count: int) -> str:
 
 def comparison_curves(comparison: Comparison) -> Figure:
     """Draw loss and accuracy of every technique, mean and range over the seeds."""
-    curves = []
-    for index, (name, label) in enumerate(_labels(comparison).items()):
-        histories = [result["runs"][name]["history"] for result in comparison.seeds]
-        values = {panel.key: [_floats(history[panel.key]) for history in histories] for panel in LEARNING}
-        curves.append(Curve(label, style(name, index), values))
+    histories = {
+        label: [result["runs"][name]["history"] for result in comparison.seeds]
+        for name, label in _labels(comparison).items()
+    }
     settings, count = comparison.settings, len(comparison.seeds)
     repetitions = f"mean of {count} seeds, band from lowest to highest" if count > 1 else "one seed"
     batch = f"{settings['train_set_size']} images in batches of {settings['train_batch_size']}"
-    return over_epochs(
-        curves,
-        LEARNING,
+    return learning_curves(
+        histories,
         f"Rprop techniques on {comparison.data_name}",
         f"{repetitions}; {batch}\nwhere curves coincide, the wide ones lie below",
     )
@@ -416,7 +414,7 @@ def comparison_summary(comparison: Comparison) -> Figure:
 def _labels(comparison: Comparison) -> dict[str, str]:
     """Label techniques for figures, which state that torch's Rprop is iRprop-."""
     same = (PEER, DROP_IN)
-    return {name: f"{label} = iRprop-" if name in same else label for name, label in comparison.techniques.items()}
+    return {name: f"{label}, = iRprop-" if name in same else label for name, label in comparison.techniques.items()}
 
 
 def _floats(values: Sequence[float | None]) -> "np.ndarray[Any, np.dtype[np.float64]]":

@@ -79,6 +79,6 @@ def page(runs: Runs) -> Page:
             f"The model of epoch {best} is kept; on unseen images its loss is {result['test_loss']:.4f} and its "
             f"accuracy {result['test_accuracy']:.4f}.",
         ],
-        {"curves.png": figures.training_curves(history, best, f"{label} on {Path(settings['data']).name}")},
+        {"curves.png": figures.training_curves(result["history"], best, f"{label} on {Path(settings['data']).name}")},
         csv={"history.csv": [{"epoch": epoch} | asdict(one) for epoch, one in enumerate(history, 1)]},
     )
