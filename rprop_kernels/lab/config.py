@@ -106,7 +106,7 @@ def read(path: Path | None, **overrides: Any) -> Config:
     except OSError as error:
         raise LabError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise LabError(f"{path} is not a JSON object: it is not UTF-8 text. Save it as UTF-8.") from error
+        raise LabError(f"{path} is not a JSON object: it is not UTF-8 text. Use UTF-8.") from error
     except (ValueError, RecursionError) as error:
         raise LabError(f"{path} is not a JSON object: {error}.") from error
     if not isinstance(values, dict):
@@ -129,7 +129,11 @@ def from_mapping(values: Mapping[str, Any], **overrides: Any) -> Config:
         config = Config(**(dict(values) | {key: value for key, value in overrides.items() if value is not None}))
     except ValidationError as error:
         first = error.errors()[0]
-        raise LabError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}.") from error
+        key = str(first["loc"][0])
+        if key in ("etas", "step_sizes"):
+            raise LabError(f"{key} must be a list of two numbers, got {values.get(key)!r}.") from error
+        text = first["msg"].replace("Input should be", "must be").replace("valid integer", "whole number")
+        raise LabError(f"{key} {text}, got {first['input']!r}.") from error
     if config.optimizer is None or optimizers.find(config.optimizer).is_rprop:
         try:
             IRpropMinus(

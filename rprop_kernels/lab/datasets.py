@@ -293,7 +293,7 @@ def read_csv(path: Path) -> tuple[Array, Array]:
             f"{path} cannot be read: {getattr(error, 'strerror', None) or error}. Look at the path and the file."
         ) from error
     except UnicodeDecodeError:
-        raise LabError(f"{path} is not a text file. Save it as CSV in UTF-8.") from None
+        raise LabError(f"{path} is not a text file. Use a CSV in UTF-8.") from None
     lines = text.splitlines()
     numbers = [number for number, line in enumerate(lines, 1) if line.strip(' ,;\t"')]  # of lines that are not empty
     while numbers and lines[numbers[0] - 1].strip('"').lower().startswith(("sep=", "#type")):  # Excel's, PowerShell's
@@ -321,7 +321,7 @@ def read_csv(path: Path) -> tuple[Array, Array]:
         raise LabError(f"{path} has one column. Each row must be a label and the pixels of an image.")
     if not np.isfinite(table).all():
         raise LabError(
-            f"{path}, line {line(~np.isfinite(table).all(1))}: a value is empty or infinite. Mend that line."
+            f"{path}, line {line(~np.isfinite(table).all(1))}: a value is empty or infinite. Change that line."
         )
     top = pixel_max(images)
     _check_label_column(path, table)
@@ -359,7 +359,7 @@ def _check_heading(path: Path, fields: list[str], line: int) -> None:
         raise LabError(
             f"{path}, line {line}: some fields are numbers and some are not. "
             + (
-                "Write fractions with a point, not a comma."
+                "Use a point in fractions, not a comma."
                 if decimal
                 else "It must be all numbers (label, pixels) or all words (a heading)."
             )
@@ -403,12 +403,12 @@ def _fault(rows: list[str], numbers: list[int], separator: str) -> str:
         fields = [field.strip().strip('"') for field in row.split(separator)]
         width = width or len(fields)
         if len(fields) != width:
-            return f", line {number}: {len(fields)} values, where the lines above have {width}. Mend that line."
+            return f", line {number}: {len(fields)} values, where the lines above have {width}. Change that line."
         for column, field in enumerate(fields, 1):
             if not _is_number(field):
                 hint = f" {_LABELS}" if column == 1 else ""
-                hint = " Write fractions with a point, not a comma." if _is_number(field.replace(",", ".")) else hint
-                return f", line {number}, column {column}: {field!r} is not a number.{hint or ' Mend that line.'}"
+                hint = " Use a point in fractions, not a comma." if _is_number(field.replace(",", ".")) else hint
+                return f", line {number}, column {column}: {field!r} is not a number.{hint or ' Change that line.'}"
     return ""
 
 

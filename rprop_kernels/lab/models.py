@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,14 +86,16 @@ def load(path: Path) -> SavedModel:
         numbers = [*figures.values(), *header["limits"]]
         if not isinstance(settings, dict) or not all(isinstance(number, int | float) for number in numbers):
             raise ValueError("its record is not complete")
-        theta = entries["theta"]
+        theta, sizes = entries["theta"], header["network"]["sizes"]
+        if sum((inputs + 1) * units for inputs, units in pairwise(sizes)) > theta.size:  # before memory is taken for it
+            raise ValueError("its weights do not fit its layers")
         network = Network(**header["network"], initial=("zeros",), dtype=theta.dtype)
         if theta.shape != network.theta.shape or theta.dtype.kind != "f" or not np.isfinite(theta).all():
-            raise ValueError("its weights do not fit its layers, or are not finite")
+            raise ValueError("its weights do not fit its layers or are not finite")
         network.theta[:] = theta
         low, high = header["limits"]
     except OSError as error:
-        raise LabError(f"{path} cannot be read: {error.strerror or error}. Check the path.") from error
+        raise LabError(f"{path} cannot be read: {error.strerror or error}. Look at the path.") from error
     # A damaged zip or array fails in many ways, which are reported as one.
     except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError) as error:
         raise LabError(

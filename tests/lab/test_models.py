@@ -140,7 +140,7 @@ def test_inconsistent_weights_are_rejected(tmp_path: Path, theta: np.ndarray) ->
     np.savez(path, header=np.array(json.dumps(HEADER)), theta=np.zeros(95, np.float32))
     assert models.load(path).network.sizes == (6, 5, 10)
     np.savez(path, header=np.array(json.dumps(HEADER)), theta=theta)
-    with pytest.raises(LabError, match="do not fit its layers"):
+    with pytest.raises(LabError, match="weights do not fit its layers"):
         models.load(path)
 
 
