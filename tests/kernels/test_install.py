@@ -57,7 +57,11 @@ def test_a_checkout_without_an_extension_names_a_command_that_can_be_copied(chec
     reason = run(checkout, REASON, PYTHONPATH="")
     if "is a source checkout" not in reason:  # this environment holds an extension of the same sources
         assert reason == "None"
-        reason = run(checkout, "import sys; sys.path = [x for x in sys.path if 'site-packages' not in x]; " + REASON, PYTHONPATH="")
+        reason = run(
+            checkout,
+            "import sys; sys.path = [x for x in sys.path if 'site-packages' not in x]; " + REASON,
+            PYTHONPATH="",
+        )
     assert reason.startswith(f"{checkout} is a source checkout without a built extension")
     command = reason.partition("To build this checkout: ")[2]
     assert command == 'python -m pip install -e "."'
