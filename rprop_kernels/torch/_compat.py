@@ -91,6 +91,14 @@ def _outside_dynamo(step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return step(*args, **kwargs)
 
 
+def has_step_pre_hooks(optimizer: Optimizer) -> bool:
+    """Check whether a hook may run before a step; True where this torch does not say."""
+    try:
+        return bool(optimizer._optimizer_step_pre_hooks or _torch_optimizer._global_optimizer_pre_hooks)
+    except AttributeError:
+        return True
+
+
 def skip_idle_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     """Run torch's ``profile_hook_step`` only while hooks are registered or a profiler is active.
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.optim import LBFGS, Optimizer
-from torch.optim import optimizer as _torch_optimizer
 
 from ..bounds import split_halves, split_option
 from ..kernels import threads
@@ -17,6 +16,7 @@ from ..kernels.torch_ import copy_improved
 from ..loss import NOT_WORSE
 from ..state import decode, encoding_of, forget_sign
 from ..stopping import LoopStopping, choose, validate, whole_number
+from . import _compat
 from .dispatch import REPLAN, STEPPED, StepMixin, is_plain_tensor
 from .loss import to_loss
 
@@ -213,9 +213,8 @@ class Stopping(LoopStopping):
     def _step_copies(self) -> bool:
         """Check whether the next step copies the best point, before anything can have changed the weights."""
         optimizer = self._optimizer
-        hooks = optimizer._optimizer_step_pre_hooks or _torch_optimizer._global_optimizer_pre_hooks
         is_own_step = getattr(type(optimizer).step, "__module__", "").startswith(__package__ or "")
-        return self._own and is_own_step and not hooks
+        return self._own and is_own_step and not _compat.has_step_pre_hooks(optimizer)
 
     def _require_pending_point(self) -> None:
         if self._versions and [p._version for p in self._params()[: len(self._versions)]] != self._versions:
