@@ -251,7 +251,8 @@ def fits(rows: list[dict[str, Any]], count: int) -> str:
             solved = row["extra_info"]["solved"] if row else 0
             share = "" if solved == 1 else ", none" if solved == 0 else f", {min(solved, 0.9999):.2%}"
             cells.append(duration(row["stats"]["median"]) + share if row else "-")
-        lines.append([contender, *cells])
+        if {*cells} != {"-"}:
+            lines.append([contender, *cells])
     return table(lines)
 
 
@@ -281,8 +282,13 @@ def plot_fits(rows: list[dict[str, Any]], folder: Path) -> None:
     found = group_fits(rows)
     most = max(count for count, _ in found)
     panels = [(name, contenders) for (count, name), contenders in found.items() if count == most]
-    figure, axes = plt.subplots(2, 3, figsize=(11, 6.4), layout="constrained", sharey=True)
-    for panel, (name, contenders) in zip(axes.flat, panels, strict=True):
+    lines = -(-len(panels) // 3)
+    figure, axes = plt.subplots(
+        lines, 3, figsize=(11, 1 + 2.7 * lines), layout="constrained", sharey=True, squeeze=False
+    )
+    for panel in axes.flat[len(panels) :]:
+        panel.remove()
+    for panel, (name, contenders) in zip(axes.flat, panels, strict=False):
         for contender, colour in FITTERS.items():
             if contender not in contenders:
                 continue
@@ -489,8 +495,9 @@ def pages(results: Path) -> dict[Path, str]:
         START,
         f"Measured on {machine(fit_data)}, on one thread. Time until all problems have ended, and the share solved "
         "where that is not all:",
-        fits(fit_rows, max(counts)),
+        *(fits(fit_rows, count) for count in counts if count >= 100),
         fit_ratios(fit_rows),
+        active_rows(fit_medians),
         "![Share of problems solved against time](images/fit-solved.png)",
         END,
     ]
