@@ -200,3 +200,14 @@ def test_private_names_stand_in_one_file() -> None:
         if path.name != "_compat.py":
             tree = ast.parse(path.read_text(encoding="utf-8"))
             assert not {x.attr for x in ast.walk(tree) if isinstance(x, ast.Attribute)} & listed, path
+
+
+def test_hooks_are_assumed_where_torch_does_not_name_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = stepped()
+    assert not _compat.has_step_pre_hooks(optimizer)
+    handle = optimizer.register_step_pre_hook(lambda *_: None)
+    assert _compat.has_step_pre_hooks(optimizer)
+    handle.remove()
+    assert not _compat.has_step_pre_hooks(optimizer)
+    monkeypatch.delattr(_compat._torch_optimizer, "_global_optimizer_pre_hooks")
+    assert _compat.has_step_pre_hooks(optimizer)
